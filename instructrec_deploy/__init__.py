@@ -1,0 +1,52 @@
+"""InstructRec Deploy: tune, export and serve small models that follow instructions.
+
+The names below load on first use, so that importing the client loads no engine.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from instructrec_deploy.client.aio import AsyncClient
+    from instructrec_deploy.client.sync import Client
+    from instructrec_deploy.core.bundle import Bundle, open_bundle
+    from instructrec_deploy.core.errors import InstructRecError
+    from instructrec_deploy.core.instruction import Candidate, Instruction
+    from instructrec_deploy.core.result import Prediction
+    from instructrec_deploy.runtime.predictor import Predictor
+
+__version__ = "0.1.0.dev0"
+
+_HOMES = {
+    "AsyncClient": "client.aio",
+    "Bundle": "core.bundle",
+    "Candidate": "core.instruction",
+    "Client": "client.sync",
+    "Instruction": "core.instruction",
+    "InstructRecError": "core.errors",
+    "Prediction": "core.result",
+    "Predictor": "runtime.predictor",
+    "open_bundle": "core.bundle",
+}
+
+__all__ = [
+    "AsyncClient",
+    "Bundle",
+    "Candidate",
+    "Client",
+    "InstructRecError",
+    "Instruction",
+    "Prediction",
+    "Predictor",
+    "__version__",
+    "open_bundle",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{home}"), name)

@@ -1,0 +1,217 @@
+"""Every error this project raises on purpose: code, hint, gRPC status and exit code in one place.
+
+InstructRecError
+├── RequestError      INVALID_ARGUMENT     exit 2   the caller sent something unusable
+├── NotFound          NOT_FOUND            exit 3   a task, prepared instruction or model is not here
+├── Overloaded        RESOURCE_EXHAUSTED   exit 4   try again later
+├── DeadlinePassed    DEADLINE_EXCEEDED    exit 4   the caller's time was up before an answer
+├── Unavailable       UNAVAILABLE          exit 4   the server cannot be reached or is draining
+├── Denied            PERMISSION_DENIED    exit 5   policy or access control says no
+├── BundleError       FAILED_PRECONDITION  exit 6   a bundle is missing, damaged or of another format
+├── ConfigError       FAILED_PRECONDITION  exit 2   a recipe, policy, option or setting is wrong
+├── MissingExtra      FAILED_PRECONDITION  exit 7   an optional package is not installed
+└── InternalError     INTERNAL             exit 1   our fault; the caller gets an id, not a traceback
+
+Messages never hold a caller's text: they name the field, the limit and what to do.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class InstructRecError(Exception):
+    """Base of all errors. `str(error)` is the message; `hint` says what to do about it."""
+
+    code: ClassVar[str] = "IR-1000"
+    grpc_status: ClassVar[str] = "INTERNAL"
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class RequestError(InstructRecError):
+    """The request itself is unusable; sending it again will not help."""
+
+    code = "IR-1100"
+    grpc_status = "INVALID_ARGUMENT"
+    exit_code = 2
+
+
+class TextEmpty(RequestError):
+    """A text is empty or holds white space only."""
+
+    code = "IR-1101"
+
+
+class TextTooLong(RequestError):
+    """A text has more characters than the limit."""
+
+    code = "IR-1102"
+
+
+class TextUndecodable(RequestError):
+    """The request's bytes are not a valid message or not valid UTF-8."""
+
+    code = "IR-1103"
+
+
+class LabelMissing(RequestError):
+    """A task needs candidates and got none."""
+
+    code = "IR-1104"
+
+
+class LabelRepeated(RequestError):
+    """The same candidate was given twice."""
+
+    code = "IR-1105"
+
+
+class TooManyLabels(RequestError):
+    """More candidates than the limit."""
+
+    code = "IR-1106"
+
+
+class LabelUnknown(RequestError):
+    """A candidate that a model with fixed labels does not know."""
+
+    code = "IR-1107"
+
+
+class InstructionMissing(RequestError):
+    """Candidates without an instruction, and no task to take it from."""
+
+    code = "IR-1108"
+
+
+class RowInvalid(RequestError):
+    """A line of a data file is not usable."""
+
+    code = "IR-1109"
+
+
+class TextBlocked(RequestError):
+    """Reserved: a caller asked for an exception in place of a blocked verdict."""
+
+    code = "IR-1110"
+
+
+class NotFound(InstructRecError):
+    """Something named by the caller is not here."""
+
+    code = "IR-1200"
+    grpc_status = "NOT_FOUND"
+    exit_code = 3
+
+
+class TaskUnknown(NotFound):
+    """The bundle has no task of that name."""
+
+    code = "IR-1201"
+
+
+class PreparedUnknown(NotFound):
+    """No prepared instruction of that id is cached; it was evicted or never prepared here."""
+
+    code = "IR-1202"
+
+
+class FileMissing(NotFound):
+    """A file or folder named by the caller does not exist."""
+
+    code = "IR-1203"
+
+
+class Overloaded(InstructRecError):
+    """The queue is full; try again after `retry_after_ms`."""
+
+    code = "IR-1300"
+    grpc_status = "RESOURCE_EXHAUSTED"
+    exit_code = 4
+
+    def __init__(self, message: str, *, hint: str = "", retry_after_ms: int = 100) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after_ms = retry_after_ms
+
+
+class DeadlinePassed(InstructRecError):
+    """The caller's deadline passed before the work was done."""
+
+    code = "IR-1301"
+    grpc_status = "DEADLINE_EXCEEDED"
+    exit_code = 4
+
+
+class Unavailable(InstructRecError):
+    """The server cannot be reached, is starting, or is draining."""
+
+    code = "IR-1302"
+    grpc_status = "UNAVAILABLE"
+    exit_code = 4
+
+
+class Denied(InstructRecError):
+    """Access control or policy refuses."""
+
+    code = "IR-1400"
+    grpc_status = "PERMISSION_DENIED"
+    exit_code = 5
+
+
+class BundleError(InstructRecError):
+    """A bundle is missing a file, damaged, of another format, or wrong on this machine."""
+
+    code = "IR-1500"
+    grpc_status = "FAILED_PRECONDITION"
+    exit_code = 6
+
+
+class ParityFailed(BundleError):
+    """An exported graph does not answer as its checkpoint does."""
+
+    code = "IR-1501"
+
+
+class GoldenFailed(BundleError):
+    """On this machine the bundle does not answer its golden pairs as stated."""
+
+    code = "IR-1502"
+
+
+class ModelDamaged(BundleError):
+    """A fetched pretrained model is not the file this program knows."""
+
+    code = "IR-1510"
+
+
+class ConfigError(InstructRecError):
+    """A configuration file or option is wrong."""
+
+    code = "IR-1600"
+    grpc_status = "FAILED_PRECONDITION"
+    exit_code = 2
+
+
+class PortInUse(ConfigError):
+    """The address cannot be bound."""
+
+    code = "IR-1601"
+
+
+class MissingExtra(InstructRecError):
+    """An optional package is needed and not installed."""
+
+    code = "IR-1700"
+    grpc_status = "FAILED_PRECONDITION"
+    exit_code = 7
+
+
+class InternalError(InstructRecError):
+    """Our fault. The message holds an id that stands in the log beside the traceback."""
+
+    code = "IR-1900"

@@ -1,0 +1,126 @@
+"""An instruction with its candidates: what is asked about a text, independent of any text."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from instructrec_deploy.core.errors import (
+    InstructionMissing,
+    LabelMissing,
+    LabelRepeated,
+    TextTooLong,
+    TooManyLabels,
+)
+from instructrec_deploy.core.task import TaskKind
+
+MAX_CANDIDATES = 2_000  # a request; more belongs to retrieval, not to a prepared instruction
+MAX_CANDIDATE_CHARS = 2_000
+MAX_INSTRUCTION_CHARS = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One possible answer. `description` is read by the model in place of the bare label."""
+
+    label: str
+    description: str = ""
+
+    @property
+    def words(self) -> str:
+        """What the query tower reads."""
+        return self.description or self.label
+
+
+@dataclass(frozen=True, slots=True)
+class Instruction:
+    """What is asked. Build it with `Instruction.of`, which checks it.
+
+    `key` is a content hash: the same instruction has the same key in every process.
+    """
+
+    text: str
+    candidates: tuple[Candidate, ...]
+    kind: TaskKind = TaskKind.CLASSIFICATION
+    temperature: float = 1.0  # divides the logits before the softmax
+    task: str = ""  # the bundle's task it came from; "" when it came with the request
+
+    @classmethod
+    def of(
+        cls,
+        text: str,
+        candidates: Iterable[str | Candidate],
+        *,
+        kind: TaskKind = TaskKind.CLASSIFICATION,
+        temperature: float = 1.0,
+        task: str = "",
+        max_candidates: int = MAX_CANDIDATES,
+    ) -> Instruction:
+        """Check and build.
+
+        Raises:
+            InstructionMissing: the instruction is empty.
+            LabelMissing, LabelRepeated, TooManyLabels, TextTooLong: as their names say.
+        """
+        if not text.strip():
+            raise InstructionMissing(
+                "the instruction is empty",
+                hint="say what to do with the text, or name a task of the bundle",
+            )
+        if len(text) > MAX_INSTRUCTION_CHARS:
+            raise TextTooLong(
+                f"the instruction has {len(text)} characters, the limit is {MAX_INSTRUCTION_CHARS}",
+                hint="shorten the instruction; long material belongs into the text",
+            )
+        found = tuple(c if isinstance(c, Candidate) else Candidate(c) for c in candidates)
+        _check_candidates(found, max_candidates)
+        return cls(text.strip(), found, kind, temperature, task)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The candidates' labels, in order."""
+        return tuple(c.label for c in self.candidates)
+
+    @property
+    def key(self) -> str:
+        """Content hash (32 hex digits): the id of the prepared instruction."""
+        content = [
+            self.text,
+            [[c.label, c.description] for c in self.candidates],
+            self.kind.value,
+            self.temperature,
+            self.task,
+        ]
+        return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode()).hexdigest()[:32]
+
+
+def _check_candidates(candidates: Sequence[Candidate], max_candidates: int) -> None:
+    if not candidates:
+        raise LabelMissing(
+            "the instruction has no candidates",
+            hint="pass the labels to choose from, or name a task of the bundle that has its own",
+        )
+    if len(candidates) > max_candidates:
+        raise TooManyLabels(
+            f"{len(candidates)} candidates, the limit is {max_candidates}",
+            hint="narrow the candidates down first (retrieval), or split the request",
+        )
+    seen: set[str] = set()
+    for position, candidate in enumerate(candidates):
+        if not candidate.label.strip():
+            raise LabelMissing(
+                f"candidate {position} is empty", hint="give every candidate a name"
+            )
+        if max(len(candidate.label), len(candidate.description)) > MAX_CANDIDATE_CHARS:
+            raise TextTooLong(
+                f"candidate {position} has more than {MAX_CANDIDATE_CHARS} characters",
+                hint="shorten it",
+            )
+        if candidate.label in seen:
+            raise LabelRepeated(
+                f"candidate {position} repeats an earlier one",
+                hint="give every candidate once",
+            )
+        seen.add(candidate.label)

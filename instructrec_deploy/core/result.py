@@ -1,0 +1,143 @@
+"""What comes back: scores, the safety verdict, timings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class LabelScore:
+    """One candidate's probability (softmax over the candidates after the temperature)."""
+
+    label: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing the safety filter saw. Offsets are code points into the text as sent."""
+
+    category: str  # EMAIL, PHONE, CREDIT_CARD, CN_ID, ... or a content category
+    rule: str  # which rule fired
+    action: str  # what the policy says about it: allow, flag, mask, block
+    start: int = -1  # -1 for both: about the whole text
+    end: int = -1
+    score: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the policy decided. `action`: allow, flag, mask or block, the strongest of all."""
+
+    action: str = "allow"
+    findings: tuple[Finding, ...] = ()
+    policy_version: str = ""
+    direction: str = "input"
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Milliseconds of one request's way through the server."""
+
+    queue_ms: float = 0.0
+    tokenize_ms: float = 0.0
+    inference_ms: float = 0.0
+    total_ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The answer to one question about the text. Empty (`label == ""`) where blocked."""
+
+    task: str
+    label: str
+    score: float
+    scores: tuple[LabelScore, ...]  # best first, at most the request's top_k
+    prepared_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """All answers about one text.
+
+    `text` is set only where the policy masked something: the masked text, which is also what
+    the model read. `truncated` says that the text was longer than the model's window.
+    """
+
+    answers: tuple[Answer, ...]
+    id: str = ""
+    text: str = ""
+    truncated: bool = False
+    n_tokens: int = 0
+    verdicts: tuple[Verdict, ...] = ()
+    timings: Timings = field(default_factory=Timings)
+    model: str = ""
+    model_version: str = ""
+
+    @property
+    def label(self) -> str:
+        """The best label of the first answer ("" where blocked)."""
+        return self.answers[0].label if self.answers else ""
+
+    @property
+    def score(self) -> float:
+        """The first answer's probability."""
+        return self.answers[0].score if self.answers else 0.0
+
+    @property
+    def action(self) -> str:
+        """The strongest action of all verdicts: allow, flag, mask or block."""
+        order = ("allow", "flag", "mask", "block")
+        return max((v.action for v in self.verdicts), key=order.index, default="allow")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON output."""
+        first = self.answers[0] if self.answers else None
+        return {
+            "id": self.id,
+            "label": self.label,
+            "score": round(self.score, 6),
+            "scores": {s.label: round(s.score, 6) for s in first.scores} if first else {},
+            "answers": [
+                {
+                    "task": a.task,
+                    "label": a.label,
+                    "score": round(a.score, 6),
+                    "scores": {s.label: round(s.score, 6) for s in a.scores},
+                    "prepared_id": a.prepared_id,
+                }
+                for a in self.answers
+            ],
+            "action": self.action,
+            "text": self.text,
+            "truncated": self.truncated,
+            "n_tokens": self.n_tokens,
+            "safety": [
+                {
+                    "direction": v.direction,
+                    "action": v.action,
+                    "policy_version": v.policy_version,
+                    "findings": [
+                        {
+                            "category": f.category,
+                            "rule": f.rule,
+                            "action": f.action,
+                            "start": f.start,
+                            "end": f.end,
+                            "score": round(f.score, 4),
+                        }
+                        for f in v.findings
+                    ],
+                }
+                for v in self.verdicts
+            ],
+            "timings_ms": {
+                "queue": round(self.timings.queue_ms, 3),
+                "tokenize": round(self.timings.tokenize_ms, 3),
+                "inference": round(self.timings.inference_ms, 3),
+                "total": round(self.timings.total_ms, 3),
+            },
+            "model": self.model,
+            "model_version": self.model_version,
+        }

@@ -1,0 +1,40 @@
+"""Task kinds and the answer shape each one has (DESIGN: three shapes carry every task)."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Shape(StrEnum):
+    """What an answer looks like."""
+
+    CLASSIFY = "classify"  # a score for each candidate
+    EXTRACT = "extract"  # spans of the text for each candidate type
+    GENERATE = "generate"  # text
+
+
+class TaskKind(StrEnum):
+    """What a task is about; public words, used in data files, `tasks.toml` and on the wire."""
+
+    CLASSIFICATION = "classification"
+    SAFETY = "safety"
+    RELATION = "relation"
+    RANKING = "ranking"
+    NER = "ner"
+    QA = "qa"
+    TRANSLATION = "translation"
+    SUMMARIZATION = "summarization"
+    DIALOGUE = "dialogue"
+
+
+SHAPES: dict[TaskKind, Shape] = {
+    TaskKind.CLASSIFICATION: Shape.CLASSIFY,
+    TaskKind.SAFETY: Shape.CLASSIFY,
+    TaskKind.RELATION: Shape.CLASSIFY,
+    TaskKind.RANKING: Shape.CLASSIFY,
+    TaskKind.NER: Shape.EXTRACT,
+    TaskKind.QA: Shape.EXTRACT,
+    TaskKind.TRANSLATION: Shape.GENERATE,
+    TaskKind.SUMMARIZATION: Shape.GENERATE,
+    TaskKind.DIALOGUE: Shape.GENERATE,
+}
