@@ -1,0 +1,271 @@
+"""Load, build and save checkpoints: the torch side of both model kinds.
+
+A checkpoint folder holds `instructrec.json` (facts below), `tokenizer.json`, `encoder/` (a
+transformers folder: the whole model of a sequence-classification checkpoint, the bare encoder of
+an instruction encoder) and, for an instruction encoder, `fusion.safetensors` (fusion and scale)
+and `labels.safetensors` (a learned vector for each label of each tuned task).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from instructrec_deploy.core.errors import BundleError, ConfigError, FileMissing
+from instructrec_deploy.core.manifest import ModelKind, Strict, describe_faults
+from instructrec_deploy.models.instruction_encoder import InstructionEncoder
+from instructrec_deploy.models.presets import preset_of, resolve_model
+
+SECTION_FILE = "instructrec.json"
+TOKENIZER_FILE = "tokenizer.json"
+ENCODER_FOLDER = "encoder"
+FUSION_FILE = "fusion.safetensors"
+LABELS_FILE = "labels.safetensors"
+DEFAULT_MAX_TOKENS = 256
+DROPOUT_NAMES = (  # what the families call it
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "dropout",
+    "attention_dropout",
+)
+
+
+class CheckpointSection(Strict):
+    """`instructrec.json`: what export and serving must know about the weights."""
+
+    kind: ModelKind
+    base: str
+    hidden_size: int
+    n_heads: int
+    max_tokens: int
+    pad_id: int
+    text_prefix: str = ""
+    instruction_weight: float = 1.0
+    use_fusion: bool = False
+    labels: tuple[str, ...] = ()  # of a sequence-classification checkpoint, in logit order
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A model in memory with the facts and the tokenizer that belong to it."""
+
+    model: nn.Module
+    section: CheckpointSection
+    tokenizer_path: Path
+    label_vectors: Mapping[str, Tensor] = field(default_factory=dict)  # task -> [L, H]
+
+    @property
+    def n_parameters(self) -> int:
+        """How many weights the model has."""
+        return sum(p.numel() for p in self.model.parameters())
+
+
+@contextlib.contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Keep transformers' load reports and bars off the terminal while it works."""
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        logging.enable_progress_bar()
+
+
+def build_checkpoint(
+    base: str,
+    *,
+    kind: ModelKind,
+    work: Path,
+    labels: Sequence[str] = (),
+    max_tokens: int = 0,
+    use_fusion: bool = True,
+    dropout: float | None = None,
+    text_prefix: str | None = None,
+    instruction_weight: float | None = None,
+) -> Checkpoint:
+    """Make an untuned checkpoint from a preset name, a transformers folder or a hub id.
+
+    Args:
+        base: preset, folder or hub id.
+        kind: which of the two model kinds.
+        work: a folder to write `tokenizer.json` into.
+        labels: of a sequence-classification head, in logit order.
+        max_tokens: window; 0 takes the preset's.
+        use_fusion: instruction encoder only.
+        dropout: replaces the base's own; None keeps it.
+        text_prefix, instruction_weight: replace the preset's; None keeps them.
+
+    Raises:
+        ConfigError: the base cannot be loaded or is no encoder.
+    """
+    preset = preset_of(base)
+    source = str(resolve_model(base, say=_say))
+    encoder, tokenizer = _load_transformers(source, kind, labels, dropout=dropout)
+    work.mkdir(parents=True, exist_ok=True)
+    tokenizer_path = work / TOKENIZER_FILE
+    tokenizer.backend_tokenizer.save(str(tokenizer_path))
+    config = encoder.config
+    window = int(getattr(config, "max_position_embeddings", DEFAULT_MAX_TOKENS))
+    if config.model_type in {"roberta", "xlm-roberta", "camembert"}:
+        window -= 2  # their positions start behind the padding index
+    facts = preset.max_tokens if preset else DEFAULT_MAX_TOKENS
+    section = CheckpointSection(
+        kind=kind,
+        base=base,
+        hidden_size=config.hidden_size,
+        n_heads=config.num_attention_heads,
+        max_tokens=min(max_tokens or facts, window),
+        pad_id=int(tokenizer.pad_token_id or 0),
+        text_prefix=_first(text_prefix, preset.text_prefix if preset else None, ""),
+        instruction_weight=_first(
+            instruction_weight, preset.instruction_weight if preset else None, 1.0
+        ),
+        use_fusion=use_fusion and kind == "instruction-encoder",
+        labels=tuple(labels),
+    )
+    return Checkpoint(_wrap(encoder, section), section, tokenizer_path)
+
+
+def load_checkpoint(folder: Path) -> Checkpoint:
+    """Load a checkpoint folder written by `save_checkpoint`, in evaluation mode.
+
+    Raises:
+        FileMissing: no such checkpoint.
+        BundleError: it is damaged.
+    """
+    path = folder / SECTION_FILE
+    if not path.is_file():
+        raise FileMissing(
+            f"{folder} is no checkpoint (no {SECTION_FILE})",
+            hint="name the `checkpoint` folder of a run of `instructrec train`",
+        )
+    try:
+        section = CheckpointSection.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except ValidationError as error:
+        raise BundleError(f"{path}: {describe_faults(error)}", hint="train it again") from error
+    except ValueError as error:
+        raise BundleError(f"{path}: not valid JSON", hint="train it again") from error
+    encoder, _ = _load_transformers(
+        str(folder / ENCODER_FOLDER), section.kind, section.labels, with_tokenizer=False
+    )
+    model = _wrap(encoder, section)
+    vectors: Mapping[str, Tensor] = {}
+    if isinstance(model, InstructionEncoder):
+        _load_extra(model, folder / FUSION_FILE)
+        if (folder / LABELS_FILE).is_file():
+            vectors = load_file(folder / LABELS_FILE)
+    return Checkpoint(model.eval(), section, folder / TOKENIZER_FILE, vectors)
+
+
+def save_checkpoint(
+    checkpoint: Checkpoint, folder: Path, *, label_vectors: Mapping[str, Tensor] | None = None
+) -> None:
+    """Write a checkpoint folder; `load_checkpoint` reads it back.
+
+    Args:
+        checkpoint: what to write.
+        folder: where to.
+        label_vectors: per task [L, H], added to the vectors of the task's own labels.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    model: Any = checkpoint.model
+    inner = model.encoder if isinstance(model, InstructionEncoder) else model
+    with quiet_transformers():
+        inner.save_pretrained(folder / ENCODER_FOLDER)
+    if isinstance(model, InstructionEncoder):
+        own = {k: v for k, v in model.state_dict().items() if not k.startswith("encoder.")}
+        save_file({k: v.detach().cpu().contiguous() for k, v in own.items()}, folder / FUSION_FILE)
+        vectors = {k: v.contiguous() for k, v in (label_vectors or {}).items()}
+        save_file(vectors, folder / LABELS_FILE)
+    target = folder / TOKENIZER_FILE
+    if checkpoint.tokenizer_path.resolve() != target.resolve():
+        target.write_bytes(checkpoint.tokenizer_path.read_bytes())
+    (folder / SECTION_FILE).write_text(
+        checkpoint.section.model_dump_json(indent=2) + "\n", encoding="utf-8"
+    )
+
+
+def _wrap(encoder: Any, section: CheckpointSection) -> nn.Module:
+    if section.kind == "sequence-classification":
+        model: nn.Module = encoder
+        return model
+    return InstructionEncoder(
+        encoder,
+        hidden_size=section.hidden_size,
+        n_heads=section.n_heads,
+        use_fusion=section.use_fusion,
+    )
+
+
+def _load_extra(model: InstructionEncoder, path: Path) -> None:
+    if not path.is_file():
+        raise BundleError(f"{path} is missing", hint="train it again")
+    missing, unexpected = model.load_state_dict(load_file(path), strict=False)
+    left = [name for name in missing if not name.startswith("encoder.")]
+    if left or unexpected:
+        raise BundleError(f"{path}: its weights do not fit the model", hint="train it again")
+
+
+def _load_transformers(
+    source: str,
+    kind: ModelKind,
+    labels: Sequence[str],
+    *,
+    dropout: float | None = None,
+    with_tokenizer: bool = True,
+) -> tuple[Any, Any]:
+    from transformers import (
+        AutoConfig,
+        AutoModel,
+        AutoModelForSequenceClassification,
+        AutoTokenizer,
+    )
+
+    extra: dict[str, Any] = {}
+    loader: Any = AutoModel
+    if kind == "sequence-classification":
+        loader = AutoModelForSequenceClassification
+        if labels:
+            extra |= {
+                "num_labels": len(labels),
+                "id2label": dict(enumerate(labels)),
+                "label2id": {label: i for i, label in enumerate(labels)},
+                "ignore_mismatched_sizes": True,
+            }
+    try:
+        with quiet_transformers():
+            config = AutoConfig.from_pretrained(source)
+            for name in DROPOUT_NAMES if dropout is not None else ():
+                if hasattr(config, name):
+                    extra[name] = dropout
+            model = loader.from_pretrained(source, **extra)
+            tokenizer = AutoTokenizer.from_pretrained(source) if with_tokenizer else None
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"model {source!r} cannot be loaded: {type(error).__name__}",
+            hint="name a preset (`instructrec models list`), a transformers folder, or a hub id "
+            "that this machine can reach",
+        ) from error
+    return model.to(torch.float32), tokenizer
+
+
+def _say(words: str) -> None:
+    sys.stderr.write(words + "\n")
+
+
+def _first(*values: Any) -> Any:
+    return next(value for value in values if value is not None)

@@ -1,0 +1,1 @@
+"""Tuning: recipe in, run folder with a checkpoint and its evaluation out."""

@@ -1,0 +1,191 @@
+"""From files to tokenized rows and length-bucketed batches."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from instructrec_deploy.core.errors import ConfigError, FileMissing, RowInvalid
+from instructrec_deploy.core.example import Example
+from instructrec_deploy.core.manifest import TaskSpec
+from instructrec_deploy.evaluation.reader import read_examples
+from instructrec_deploy.text.tokenizer import TextTokenizer
+from instructrec_training.recipe import DataPart, Recipe
+
+DATA_ROOT_VARIABLE = "INSTRUCTREC_DATA"
+SHIPPED = "shipped:"
+SHIPPED_DATA = Path(__file__).parent / "data"
+BUCKET_BATCHES = 16  # rows of so many batches are sorted by length together
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A tokenized example. `label` is its position among the task's labels."""
+
+    ids: list[int]
+    label: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class TaskData:
+    """One task's rows; `spec` has its labels filled in."""
+
+    name: str
+    spec: TaskSpec
+    train: tuple[Row, ...]
+    validation: tuple[Row, ...]
+    test: tuple[Row, ...]
+    weight: float
+
+    @property
+    def held_out(self) -> tuple[Row, ...]:
+        """Test rows, or the validation rows where there are none."""
+        return self.test or self.validation
+
+
+def data_root(given: str | Path | None) -> Path:
+    """Where relative data paths start: the option, else INSTRUCTREC_DATA, else here."""
+    return Path(given or os.environ.get(DATA_ROOT_VARIABLE) or ".")
+
+
+def resolve_data(path: str, root: Path) -> Path:
+    """The file a recipe means.
+
+    Raises:
+        FileMissing: it is not there.
+    """
+    shipped = path.startswith(SHIPPED)
+    file = SHIPPED_DATA / path.removeprefix(SHIPPED) if shipped else root / path
+    if not file.is_file():
+        raise FileMissing(
+            f"no data file {path!r}" + ("" if shipped else f" under {root}"),
+            hint=f"say where the data lies with --data-root DIR or {DATA_ROOT_VARIABLE}",
+        )
+    return file
+
+
+def in_validation(example_id: str, share: float) -> bool:
+    """Whether a hash of the row's id puts it among the validation rows; the same everywhere."""
+    digest = hashlib.sha256(example_id.encode()).digest()
+    return int.from_bytes(digest[:8], "big") < share * 2**64
+
+
+def load_task_data(recipe: Recipe, root: Path, tokenizer: TextTokenizer) -> list[TaskData]:
+    """Read, split and tokenize all data of a recipe, one TaskData per task in recipe order."""
+    loaded = []
+    for name, spec in recipe.tasks.items():
+        parts = [part for part in recipe.data if part.task == name]
+        if parts:
+            loaded.append(_load_task(name, spec, parts, root, tokenizer))
+    return loaded
+
+
+def _load_task(
+    name: str, spec: TaskSpec, parts: Sequence[DataPart], root: Path, tokenizer: TextTokenizer
+) -> TaskData:
+    splits: tuple[list[Example], list[Example], list[Example]] = ([], [], [])
+    for part in parts:
+        for target, rows in zip(splits, _split(part, resolve_data(part.path, root)), strict=True):
+            target.extend(rows)
+    train, validation, test = splits
+    if not train:
+        raise ConfigError(
+            f"task {name!r} has no training rows", hint="check the path and `train_split`"
+        )
+    labels = spec.labels or tuple(sorted({_target(example) for example in train}))
+    spec = spec.model_copy(update={"labels": labels})
+    position = {label: i for i, label in enumerate(labels)}
+
+    def tokenized(examples: Sequence[Example]) -> tuple[Row, ...]:
+        encoded = tokenizer.encode_texts([example.text for example in examples])
+        return tuple(
+            Row(e.ids, position[_target(example)], example.text)
+            for e, example in zip(encoded, examples, strict=True)
+            if _target(example) in position
+        )
+
+    weight = sum(part.weight for part in parts) / len(parts)
+    return TaskData(name, spec, tokenized(train), tokenized(validation), tokenized(test), weight)
+
+
+def _split(part: DataPart, file: Path) -> tuple[list[Example], list[Example], list[Example]]:
+    rows = read_examples(file)
+    train = [row for row in rows if row.split in (part.train_split, "all")]
+    test = [row for row in rows if part.test_split and row.split == part.test_split]
+    if part.validation_split:
+        validation = [row for row in rows if row.split == part.validation_split]
+    else:
+        chosen = [in_validation(row.id or row.text, part.validation_share) for row in train]
+        validation = [row for row, held in zip(train, chosen, strict=True) if held]
+        train = [row for row, held in zip(train, chosen, strict=True) if not held]
+    return train[: part.limit or None], validation, test
+
+
+def _target(example: Example) -> str:
+    if not isinstance(example.target, str) or not example.target:
+        raise RowInvalid(
+            f"row {example.id!r} of {example.dataset!r} has no label in `target`",
+            hint="classification rows carry the label's words as a string",
+        )
+    return example.target
+
+
+def pad(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
+    """Token ids of B rows -> ids [B, T] int64 and mask [B, T] int64, T the longest."""
+    width = max(len(row) for row in rows)
+    ids = torch.full((len(rows), width), pad_id, dtype=torch.int64)
+    mask = torch.zeros((len(rows), width), dtype=torch.int64)
+    for i, row in enumerate(rows):
+        ids[i, : len(row)] = torch.tensor(row)
+        mask[i, : len(row)] = 1
+    return ids, mask
+
+
+def epoch_batches(
+    tasks: Sequence[TaskData], batch_size: int, *, seed: int, epoch: int
+) -> list[tuple[int, list[Row]]]:
+    """All batches of an epoch as (task number, rows); the same for the same seed and epoch.
+
+    Rows of like length share a batch (padding is wasted work); each batch holds one task. A
+    weight of 0.5 shows a task half as many of its rows, 2.0 shows them twice.
+    """
+    rng = random.Random(f"{seed}-{epoch}")
+    batches: list[tuple[int, list[Row]]] = []
+    for number, task in enumerate(tasks):
+        rows = _weighted(task, rng)
+        step = batch_size * BUCKET_BATCHES
+        for start in range(0, len(rows), step):
+            bucket = sorted(rows[start : start + step], key=lambda row: len(row.ids))
+            batches += [
+                (number, bucket[i : i + batch_size]) for i in range(0, len(bucket), batch_size)
+            ]
+    rng.shuffle(batches)
+    return batches
+
+
+def _weighted(task: TaskData, rng: random.Random) -> list[Row]:
+    rows: list[Row] = []
+    left = task.weight
+    while left > 0:
+        shuffled = rng.sample(task.train, len(task.train))
+        rows += shuffled if left >= 1 else shuffled[: max(1, round(left * len(shuffled)))]
+        left -= 1
+    return rows
+
+
+def in_length_order(
+    rows: Sequence[Row], batch_size: int
+) -> Iterator[tuple[list[int], list[Row]]]:
+    """Batches for evaluation, shortest first, with each row's original position."""
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids))
+    for start in range(0, len(order), batch_size):
+        positions = order[start : start + batch_size]
+        yield positions, [rows[i] for i in positions]

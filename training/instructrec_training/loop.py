@@ -1,0 +1,300 @@
+"""The training loop: steps, validation, early stopping, exact resume."""
+
+from __future__ import annotations
+
+import math
+import random
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import get_scheduler
+
+from instructrec_deploy.evaluation.metrics import ClassMetrics, class_metrics
+from instructrec_training.data import Row, TaskData, epoch_batches, in_length_order, pad
+from instructrec_training.learners import Learner
+from instructrec_training.recipe import TrainingPart
+from instructrec_training.tracking import Tracker
+
+EVALUATION_BATCH = 128
+RESUME_FILE = "resume.pt"
+BEST_FILE = "best.pt"
+
+
+@dataclass(slots=True)
+class Progress:
+    """Where training stands; saved with the weights."""
+
+    step: int = 0
+    epoch: int = 0
+    best: float = -1.0
+    stale_epochs: int = 0
+    seconds: float = 0.0
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+class Loop:
+    """Trains a learner on its tasks; `run` leaves the best weights in it."""
+
+    def __init__(
+        self,
+        learner: Learner,
+        tasks: Sequence[TaskData],
+        settings: TrainingPart,
+        *,
+        pad_id: int,
+        accelerator: Accelerator,
+        tracker: Tracker,
+        state_folder: Path,
+    ) -> None:
+        self.learner = learner
+        self.tasks = tasks
+        self.settings = settings
+        self.tracker = tracker
+        self.progress = Progress()
+        self._pad_id = pad_id
+        self._accelerator = accelerator
+        self._folder = state_folder
+        batches = len(epoch_batches(tasks, settings.batch_size, seed=settings.seed, epoch=0))
+        share = settings.accumulation_steps * accelerator.num_processes
+        self._steps_per_epoch = math.ceil(batches / share)
+        self._n_steps = max(1, self._steps_per_epoch * settings.epochs)
+        optimizer = torch.optim.AdamW(self._groups())
+        schedule = get_scheduler(
+            settings.schedule,
+            optimizer,
+            num_warmup_steps=int(settings.warmup_share * self._n_steps),
+            num_training_steps=self._n_steps,
+        )
+        self._wrapped: nn.Module
+        self._wrapped, self._optimizer = accelerator.prepare(learner, optimizer)
+        self._schedule = schedule  # stepped once per optimizer step, whatever the processes
+
+    def run(self, *, resume: bool = False) -> Progress:
+        """Train until done, until validation stops improving, or until time is up."""
+        if resume and (self._folder / RESUME_FILE).is_file():
+            self._load()
+            self.tracker.say(
+                f"resumed at epoch {self.progress.epoch}, step {self.progress.step} "
+                f"of {self._n_steps}"
+            )
+        while self.progress.epoch < self.settings.epochs and not self._is_over():
+            self._epoch()
+        self._restore_best()
+        return self.progress
+
+    def probe(self) -> None:
+        """Start each task's own weights from a logistic regression on frozen vectors."""
+        for number, task in enumerate(self.tasks):
+            features: list[Tensor] = [torch.empty(0)] * len(task.train)
+            for positions, states in self._forward(task.train, self.learner.features):
+                for position, state in zip(positions, states, strict=True):
+                    features[position] = state
+            targets = torch.tensor([row.label for row in task.train])
+            self.learner.use_probe(
+                number, torch.stack(features).clone(), targets, self.settings.probe_l2
+            )
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the process that writes."""
+        return bool(self._accelerator.is_main_process)
+
+    def evaluate(self, number: int, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
+        """Logits [N, L] and targets [N] of a task's rows, in their order."""
+        logits: list[Tensor] = [torch.empty(0)] * len(rows)
+        self.learner.new_evaluation()
+
+        def score(ids: Tensor, mask: Tensor) -> Tensor:
+            return self.learner.logits(number, ids, mask)
+
+        for positions, scores in self._forward(rows, score):
+            for position, row in zip(positions, scores, strict=True):
+                logits[position] = row
+        self.learner.new_evaluation()
+        return torch.stack(logits).clone(), torch.tensor([row.label for row in rows])
+
+    def _forward(self, rows: Sequence[Row], function: Any) -> Any:
+        self.learner.eval()
+        device = self._accelerator.device
+        with torch.inference_mode(), self._accelerator.autocast():
+            for positions, batch in in_length_order(rows, EVALUATION_BATCH):
+                ids, mask = pad([row.ids for row in batch], self._pad_id)
+                yield positions, function(ids.to(device), mask.to(device)).float().cpu()
+
+    def _epoch(self) -> None:
+        state, settings = self.progress, self.settings
+        batches = self._my_batches(state.epoch)
+        done = state.step - state.epoch * self._steps_per_epoch  # behind this epoch's start
+        group = settings.accumulation_steps
+        started, n_rows, losses = time.monotonic(), 0, 0.0
+        for start in range(done * group, len(batches), group):
+            losses += self._step(batches[start : start + group])
+            state.step += 1
+            n_rows += sum(len(rows) for _, rows in batches[start : start + group])
+            elapsed = time.monotonic() - started
+            self.tracker.step(
+                state.step,
+                self._n_steps,
+                words=f"epoch {state.epoch + 1}/{settings.epochs}",
+                rows_per_s=n_rows / elapsed,
+            )
+            if settings.checkpoint_steps and state.step % settings.checkpoint_steps == 0:
+                state.seconds += elapsed
+                started, n_rows = time.monotonic(), 0
+                self._save()
+            if self._is_out_of_time(state.seconds + time.monotonic() - started):
+                break
+        state.seconds += time.monotonic() - started
+        state.epoch += 1
+        self._validate(losses / max(1, len(batches) // group - done))
+        self._save()
+
+    def _step(self, batches: Sequence[tuple[int, list[Row]]]) -> float:
+        self._wrapped.train()
+        self.learner.new_step(self.progress.step)
+        total = 0.0
+        for number, rows in batches:
+            ids, mask = pad([row.ids for row in rows], self._pad_id)
+            device = self._accelerator.device
+            targets = torch.tensor([row.label for row in rows], device=device)
+            with self._accelerator.autocast():
+                logits = self._wrapped(number, ids.to(device), mask.to(device))
+            loss = functional.cross_entropy(
+                logits.float(), targets, label_smoothing=self.settings.label_smoothing
+            ) / len(batches)
+            self._accelerator.backward(loss)
+            total += loss.item()
+        self._accelerator.clip_grad_norm_(self._wrapped.parameters(), self.settings.max_grad_norm)
+        self._optimizer.step()
+        self._schedule.step()
+        self._optimizer.zero_grad()
+        return total
+
+    def _validate(self, loss: float) -> None:
+        state = self.progress
+        scores, weight = 0.0, 0
+        for number, task in enumerate(self.tasks):
+            rows = task.validation or task.train
+            metrics = measure(task, *self.evaluate(number, rows), n_resamples=0)
+            scores += len(rows) * getattr(metrics, self.settings.metric).value
+            weight += len(rows)
+        metric = scores / weight
+        figures = {"epoch": state.epoch, "loss": round(loss, 4), self.settings.metric: metric}
+        state.history.append(figures)
+        self.tracker.record("epoch", **figures, seconds=round(state.seconds, 1))
+        self.tracker.say(
+            f"epoch {state.epoch}/{self.settings.epochs}: loss {loss:.3f}, "
+            f"validation {self.settings.metric} {metric:.4f} ({state.seconds:.0f} s)"
+        )
+        if metric > state.best:
+            state.best, state.stale_epochs = metric, 0
+            self._write(BEST_FILE, self._plain_state())
+        else:
+            state.stale_epochs += 1
+
+    def _is_over(self) -> bool:
+        if self.progress.stale_epochs >= self.settings.patience:
+            self.tracker.say(f"stopped early: {self.progress.stale_epochs} epochs without gain")
+            return True
+        return self._is_out_of_time(self.progress.seconds)
+
+    def _is_out_of_time(self, seconds: float) -> bool:
+        return bool(self.settings.max_minutes) and seconds > 60 * self.settings.max_minutes
+
+    def _my_batches(self, epoch: int) -> list[tuple[int, list[Row]]]:
+        """This process's share; every process has equally many, so that none waits forever."""
+        batches = epoch_batches(
+            self.tasks, self.settings.batch_size, seed=self.settings.seed, epoch=epoch
+        )
+        n, rank = self._accelerator.num_processes, self._accelerator.process_index
+        batches += batches[: -len(batches) % n]
+        return batches[rank::n]
+
+    def _groups(self) -> list[dict[str, Any]]:
+        """Optimizer groups: head or pretrained rate; no decay on biases, norms and scalars."""
+        settings = self.settings
+        own = {id(p) for p in self.learner.own_parameters()}
+        groups = []
+        for is_own, rate in ((False, settings.learning_rate), (True, settings.head_learning_rate)):
+            for decays in (True, False):
+                chosen = [
+                    p
+                    for p in self.learner.parameters()
+                    if p.requires_grad and (id(p) in own) == is_own and (p.ndim >= 2) == decays
+                ]
+                decay = settings.weight_decay if decays else 0.0
+                groups.append({"params": chosen, "lr": rate, "weight_decay": decay})
+        return [group for group in groups if group["params"]]
+
+    def _plain_state(self) -> dict[str, Tensor]:
+        return {k: v.detach().cpu().clone() for k, v in self.learner.state_dict().items()}
+
+    def _write(self, name: str, content: Any) -> None:
+        if self._accelerator.is_main_process:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            part = self._folder / f"{name}.part"
+            torch.save(content, part)
+            part.replace(self._folder / name)
+
+    def _save(self) -> None:
+        """Everything that decides the next steps, so that a killed run ends as if it was not."""
+        state = self.progress
+        content = {
+            "learner": self._plain_state(),
+            "optimizer": self._optimizer.state_dict(),
+            "schedule": self._schedule.state_dict(),
+            "torch_rng": torch.get_rng_state(),
+            "learner_state": self.learner.random_state(),
+            "progress": {name: getattr(state, name) for name in Progress.__slots__},
+        }
+        self._write(RESUME_FILE, content)
+        self.learner.new_evaluation()  # a resumed run starts without kept vectors; so do we
+
+    def _load(self) -> None:
+        content = torch.load(self._folder / RESUME_FILE, map_location="cpu", weights_only=True)
+        self.learner.load_state_dict(content["learner"])
+        self._optimizer.load_state_dict(content["optimizer"])
+        self._schedule.load_state_dict(content["schedule"])
+        torch.set_rng_state(content["torch_rng"])
+        self.learner.set_random_state(content["learner_state"])
+        self.progress = Progress(**content["progress"])
+
+    def _restore_best(self) -> None:
+        self._accelerator.wait_for_everyone()
+        best = self._folder / BEST_FILE
+        if best.is_file():
+            self.learner.load_state_dict(
+                torch.load(best, map_location=self._accelerator.device, weights_only=True)
+            )
+        self.learner.eval()
+
+
+def measure(
+    task: TaskData, logits: Tensor, targets: Tensor, *, n_resamples: int = 1_000
+) -> ClassMetrics:
+    """Metrics of logits [N, L] against targets [N], by the labels' names."""
+    labels = task.spec.labels
+    return class_metrics(
+        [labels[i] for i in targets.tolist()],
+        [labels[i] for i in logits.argmax(1).tolist()],
+        n_resamples=n_resamples,
+    )
+
+
+def forget_state(folder: Path) -> None:
+    """Remove resume points of an earlier run."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def set_seed(seed: int) -> None:
+    """Seed every generator that training draws from."""
+    random.seed(seed)
+    torch.manual_seed(seed)

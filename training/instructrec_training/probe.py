@@ -1,0 +1,62 @@
+"""Logistic regression on frozen vectors: the first rung, and a good start for tuning.
+
+Source: linear probing then fine-tuning, arXiv:2202.10054 (Kumar et al. 2022): a head that already
+fits keeps the first tuning steps from bending the pretrained features.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+MAX_ITERATIONS = 200
+
+
+def fit_probe(
+    features: Tensor, targets: Tensor, *, n_labels: int, l2: float, offsets: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Fit a linear classifier by L-BFGS.
+
+    Args:
+        features: [N, H] float32.
+        targets: [N] int64 in [0, n_labels).
+        n_labels: L.
+        l2: weight of the squared norm of the classifier, per label.
+        offsets: [N, L] fixed logits to which the classifier's are added (the cosine scores of an
+            instruction encoder); None for zero.
+
+    Returns:
+        weight [L, H] and bias [L].
+    """
+    weight = torch.zeros(n_labels, features.shape[1], requires_grad=True)
+    bias = torch.zeros(n_labels, requires_grad=True)
+    optimizer = torch.optim.LBFGS(
+        [weight, bias], max_iter=MAX_ITERATIONS, line_search_fn="strong_wolfe"
+    )
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        logits = features @ weight.T + bias
+        if offsets is not None:
+            logits = logits + offsets
+        loss = functional.cross_entropy(logits, targets) + l2 * weight.square().sum() / n_labels
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    optimizer.step(closure)
+    return weight.detach(), bias.detach()
+
+
+def fit_temperature(logits: Tensor, targets: Tensor) -> float:
+    """The temperature in [0.05, 20] with the least negative log likelihood.
+
+    Args:
+        logits: [N, L] float32 on validation rows.
+        targets: [N] int64.
+
+    Source: arXiv:1706.04599 (temperature scaling).
+    """
+    candidates = torch.logspace(-1.3, 1.3, 105)
+    losses = [functional.cross_entropy(logits / t, targets).item() for t in candidates]
+    return round(float(candidates[losses.index(min(losses))]), 4)

@@ -1,0 +1,162 @@
+"""The recipe: one TOML file that says model, data, instructions and how to train."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from instructrec_deploy.core.errors import ConfigError, FileMissing
+from instructrec_deploy.core.manifest import ModelKind, Strict, TaskSpec
+
+SHIPPED_RECIPES = Path(__file__).parent / "recipes"
+
+
+class ModelPart(Strict):
+    """`[model]`: what is tuned."""
+
+    kind: ModelKind = "instruction-encoder"
+    base: str = "minilm"  # preset, transformers folder, or Hugging Face hub id
+    max_tokens: int = Field(0, ge=0)  # window; 0 takes the preset's
+    use_fusion: bool = True  # instruction encoder only
+    dropout: float | None = Field(None, ge=0.0, lt=1.0)  # None keeps the base's own
+    text_prefix: str | None = None
+    instruction_weight: float | None = Field(None, ge=0.0, le=1.0)
+
+
+class DataPart(Strict):
+    """`[[data]]`: one file and which of its splits serve what."""
+
+    path: str  # relative to the data root; "shipped:NAME" is data that comes with the package
+    task: str  # a task of [tasks]
+    train_split: str = "train"
+    validation_split: str = ""  # "" takes `validation_share` of the training rows
+    validation_share: float = Field(0.1, gt=0.0, lt=1.0)  # chosen by a hash of the row's id
+    test_split: str = "test"  # "" tests on the validation rows
+    weight: float = Field(1.0, gt=0.0)  # of this file's batches in the mixture
+    limit: int = Field(0, ge=0)  # at most so many training rows; 0 takes all
+
+
+class TrainingPart(Strict):
+    """`[training]`: how long and how fast."""
+
+    epochs: int = Field(3, ge=0)
+    batch_size: int = Field(64, ge=1)
+    learning_rate: float = Field(1e-4, gt=0.0)
+    head_learning_rate: float = Field(1e-3, gt=0.0)  # fusion, label vectors, classifier
+    weight_decay: float = Field(0.01, ge=0.0)
+    warmup_share: float = Field(0.1, ge=0.0, lt=1.0)  # of all steps
+    schedule: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
+    max_grad_norm: float = Field(1.0, gt=0.0)
+    accumulation_steps: int = Field(1, ge=1)
+    label_smoothing: float = Field(0.0, ge=0.0, lt=1.0)
+    candidate_refresh_steps: int = Field(1, ge=1)  # re-read candidates with gradient every n steps
+    probe: bool = False  # start from a logistic regression on the frozen vectors
+    probe_l2: float = Field(1e-4, ge=0.0)
+    metric: Literal["accuracy", "macro_f1"] = "accuracy"  # on validation rows
+    patience: int = Field(2, ge=1)  # epochs without a better metric before stopping early
+    checkpoint_steps: int = Field(0, ge=0)  # resume point every n steps; 0: every epoch
+    max_minutes: float = Field(0.0, ge=0.0)  # stop after so long; 0: no limit
+    precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where the GPU has it
+    seed: int = 1
+    samples: int = Field(64, ge=1)  # training texts kept with the run for golden pairs
+
+
+class Recipe(Strict):
+    """The whole file. Paths stay as written; `training.data` resolves them."""
+
+    name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9._-]+$")
+    description: str = ""
+    default_task: str = ""
+    model: ModelPart = ModelPart()
+    data: tuple[DataPart, ...] = Field(min_length=1)
+    tasks: dict[str, TaskSpec] = Field(min_length=1)
+    training: TrainingPart = TrainingPart()
+
+    @model_validator(mode="after")
+    def _names_fit(self) -> Recipe:
+        faults = []
+        for position, part in enumerate(self.data):
+            if part.task not in self.tasks:
+                faults.append(f"data.{position}.task {part.task!r} is not in [tasks]")
+        if self.default_task and self.default_task not in self.tasks:
+            faults.append(f"default_task {self.default_task!r} is not in [tasks]")
+        if self.model.kind == "sequence-classification" and len(self.tasks) != 1:
+            faults.append("a sequence-classification model has exactly one task")
+        for name, task in self.tasks.items():
+            if self.model.kind == "instruction-encoder" and not any(task.instructions.values()):
+                faults.append(f"tasks.{name} has no instructions")
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
+
+
+def read_recipe(path: str | Path) -> Recipe:
+    """Read a recipe file; a bare name (`demo-en`) finds a recipe that comes with the package.
+
+    Raises:
+        FileMissing: no such file.
+        ConfigError: not TOML, an unknown key, a wrong value; all faults at once.
+    """
+    file = find_recipe(path)
+    try:
+        raw = tomllib.loads(file.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{file}: not valid TOML: {error}", hint="mend the syntax") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: cannot be read as UTF-8", hint="save it as UTF-8") from error
+    try:
+        return Recipe.model_validate(raw)
+    except ValidationError as error:
+        faults, hint = explain_faults(error)
+        raise ConfigError(f"{file}: {faults}", hint=hint) from error
+
+
+def find_recipe(path: str | Path) -> Path:
+    """The file a user means by a path or by the bare name of a shipped recipe."""
+    given = Path(path)
+    tried = [given]
+    if len(given.parts) == 1:
+        name = given.name if given.suffix == ".toml" else f"{given.name}.toml"
+        tried += [folder / name for folder in recipe_folders()]
+    for file in tried:
+        if file.is_file():
+            return file
+    shipped = sorted({f.stem for folder in recipe_folders() for f in folder.glob("*.toml")})
+    raise FileMissing(
+        f"no recipe {str(given)!r}", hint=f"give a path, or one of: {', '.join(shipped)}"
+    )
+
+
+def recipe_folders() -> list[Path]:
+    """Where shipped recipes lie: in the wheel, or in a checkout beside the package."""
+    return [f for f in (SHIPPED_RECIPES, Path(__file__).parents[1] / "recipes") if f.is_dir()]
+
+
+def explain_faults(error: ValidationError) -> tuple[str, str]:
+    """All faults with their key paths, and a hint that names the nearest valid key."""
+    lines, hints = [], []
+    for fault in error.errors(include_input=False, include_url=False):
+        path = ".".join(str(part) for part in fault["loc"]) or "recipe"
+        if fault["type"] == "extra_forbidden":
+            lines.append(f"{path}: unknown key")
+            near = difflib.get_close_matches(str(fault["loc"][-1]), _known_keys(fault["loc"]), 1)
+            if near:
+                hints.append(f"{path}: did you mean {near[0]!r}?")
+        else:
+            lines.append(f"{path}: {fault['msg']}")
+    return "; ".join(lines), " ".join(hints) or "mend the keys named"
+
+
+def _known_keys(location: tuple[Any, ...]) -> list[str]:
+    parts: dict[str, type[Strict]] = {
+        "model": ModelPart,
+        "data": DataPart,
+        "tasks": TaskSpec,
+        "training": TrainingPart,
+    }
+    model = parts.get(str(location[0]), Recipe) if len(location) > 1 else Recipe
+    return list(model.model_fields)

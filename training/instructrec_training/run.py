@@ -1,0 +1,302 @@
+"""One training run from recipe to run folder.
+
+RUN/checkpoint/       the best weights (`instructrec export` reads this)
+RUN/tasks.toml        tasks with labels, wordings and the learned temperature
+RUN/evaluation.json   before and after, per task, with 95 % intervals
+RUN/samples.jsonl     some training texts, from which export makes golden pairs
+RUN/recipe.json       the recipe as it was resolved
+RUN/log.jsonl         one JSON object per event
+RUN/state/            resume point
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+import torch
+from accelerate import Accelerator
+
+from instructrec_deploy.core.errors import ConfigError
+from instructrec_deploy.models.checkpoint import (
+    Checkpoint,
+    build_checkpoint,
+    save_checkpoint,
+)
+from instructrec_deploy.text.tokenizer import TextTokenizer
+from instructrec_training.data import TaskData, load_task_data
+from instructrec_training.learners import EncoderLearner, HeadLearner, Learner
+from instructrec_training.loop import Loop, forget_state, measure, set_seed
+from instructrec_training.probe import fit_temperature
+from instructrec_training.recipe import Recipe
+from instructrec_training.tracking import Tracker
+
+CHECKPOINT_FOLDER = "checkpoint"
+STATE_FOLDER = "state"
+RECIPE_FILE = "recipe.json"
+EVALUATION_FILE = "evaluation.json"
+
+
+@dataclass(frozen=True, slots=True)
+class RunReport:
+    """What a run reached. Metrics are on the test rows (validation rows where there are none)."""
+
+    folder: Path
+    before: dict[str, Any]
+    after: dict[str, Any]
+    seconds: float  # of the whole run
+    training_s: float  # of the steps alone
+    device: str
+
+
+def train(
+    recipe: Recipe,
+    out: Path,
+    *,
+    data_root: Path,
+    resume: bool = False,
+    is_quiet: bool = False,
+) -> RunReport:
+    """Run a recipe.
+
+    Args:
+        recipe: what to do.
+        out: the run folder; must be new or empty unless `resume`.
+        data_root: where relative data paths start.
+        resume: go on from the folder's resume point, with the same recipe.
+        is_quiet: no words on standard error.
+
+    Raises:
+        ConfigError: the folder holds another run, or the recipe does not fit its data.
+    """
+    started = time.monotonic()
+    set_seed(recipe.training.seed)
+    accelerator = _accelerator(recipe)
+    _claim_folder(out, recipe, resume=resume, is_main=accelerator.is_main_process)
+    accelerator.wait_for_everyone()
+    tracker = Tracker(
+        out / "log.jsonl", is_main=accelerator.is_main_process, is_quiet=is_quiet
+    )
+    with tracker:
+        checkpoint, tasks = _prepare(recipe, out, data_root)
+        _announce(tracker, recipe, checkpoint, tasks, accelerator)
+        learner = _learner(recipe, checkpoint, tasks)
+        loop = Loop(
+            learner,
+            tasks,
+            recipe.training,
+            pad_id=checkpoint.section.pad_id,
+            accelerator=accelerator,
+            tracker=tracker,
+            state_folder=out / STATE_FOLDER,
+        )
+        before = _before(loop, tasks, out, tracker, resume=resume)
+        if recipe.training.probe and not (out / STATE_FOLDER / "resume.pt").is_file():
+            tracker.say("logistic regression on frozen vectors ...")
+            loop.probe()
+        progress = loop.run(resume=resume)
+        temperatures, after = _after(loop, tasks, tracker)
+        report = RunReport(
+            out, before, after, time.monotonic() - started, progress.seconds,
+            str(accelerator.device),
+        )
+        if accelerator.is_main_process:
+            _write_run(recipe, checkpoint, learner, tasks, temperatures, report)
+        accelerator.wait_for_everyone()
+    return report
+
+
+def _accelerator(recipe: Recipe) -> Accelerator:
+    wanted = recipe.training.precision
+    has_bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    if wanted == "auto":
+        # CPUs without bf16 units emulate it, 100 times slower: only a GPU chooses it by itself
+        wanted = "bf16" if has_bf16 else "fp32"
+    mode = "bf16" if wanted == "bf16" else "no"
+    return Accelerator(mixed_precision=mode)
+
+
+def _claim_folder(out: Path, recipe: Recipe, *, resume: bool, is_main: bool) -> None:
+    if not is_main:
+        return
+    content = recipe.model_dump_json(indent=2)
+    known = out / RECIPE_FILE
+    if known.is_file():
+        if not resume:
+            raise ConfigError(
+                f"{out} holds a run already",
+                hint="pass --resume to go on with it, or name another folder",
+            )
+        if known.read_text(encoding="utf-8").strip() != content.strip():
+            raise ConfigError(
+                f"{out} was begun with another recipe",
+                hint="resume with the recipe it was begun with, or name another folder",
+            )
+    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(f"{out} is not empty and holds no run", hint="name another folder")
+    else:
+        out.mkdir(parents=True, exist_ok=True)
+        forget_state(out / STATE_FOLDER)
+        known.write_text(content + "\n", encoding="utf-8")
+
+
+def _prepare(recipe: Recipe, out: Path, root: Path) -> tuple[Checkpoint, list[TaskData]]:
+    """Labels come from the data, the head's size from the labels, so the tokenizer goes first."""
+    part = recipe.model
+    shared: dict[str, Any] = {
+        "work": out / CHECKPOINT_FOLDER,
+        "max_tokens": part.max_tokens,
+        "use_fusion": part.use_fusion,
+        "dropout": part.dropout,
+        "text_prefix": part.text_prefix,
+        "instruction_weight": part.instruction_weight,
+    }
+    checkpoint = build_checkpoint(part.base, kind="instruction-encoder", **shared)
+    tasks = load_task_data(recipe, root, _tokenizer(checkpoint))
+    if part.kind == "sequence-classification":
+        checkpoint = build_checkpoint(
+            part.base, kind=part.kind, labels=tasks[0].spec.labels, **shared
+        )
+    return checkpoint, tasks
+
+
+def _tokenizer(checkpoint: Checkpoint) -> TextTokenizer:
+    section = checkpoint.section
+    return TextTokenizer(
+        checkpoint.tokenizer_path, max_tokens=section.max_tokens, prefix=section.text_prefix
+    )
+
+
+def _learner(recipe: Recipe, checkpoint: Checkpoint, tasks: Sequence[TaskData]) -> Learner:
+    if recipe.model.kind == "sequence-classification":
+        return HeadLearner(checkpoint)
+    return EncoderLearner(
+        checkpoint,
+        tasks,
+        _tokenizer(checkpoint),
+        refresh_steps=recipe.training.candidate_refresh_steps,
+        seed=recipe.training.seed,
+    )
+
+
+def _announce(
+    tracker: Tracker,
+    recipe: Recipe,
+    checkpoint: Checkpoint,
+    tasks: Sequence[TaskData],
+    accelerator: Accelerator,
+) -> None:
+    rows = ", ".join(
+        f"{t.name}: {len(t.spec.labels)} labels, {len(t.train)} training, "
+        f"{len(t.validation)} validation, {len(t.test)} test rows"
+        for t in tasks
+    )
+    threads = f", {torch.get_num_threads()} threads" if accelerator.device.type == "cpu" else ""
+    tracker.say(
+        f"{recipe.name}: {recipe.model.kind} from {recipe.model.base} "
+        f"({checkpoint.n_parameters / 1e6:.1f} M weights) on {accelerator.device}{threads}\n{rows}"
+    )
+
+
+def _before(
+    loop: Loop, tasks: Sequence[TaskData], out: Path, tracker: Tracker, *, resume: bool
+) -> dict[str, Any]:
+    """Figures of the untuned model; a resumed run keeps those it began with."""
+    file = out / STATE_FOLDER / "before.json"
+    if resume and file.is_file():
+        kept: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        return kept
+    before = {}
+    for number, task in enumerate(tasks):
+        before[task.name] = measure(task, *loop.evaluate(number, task.held_out)).to_dict()
+        tracker.say(f"before: {task.name} {_figures(before[task.name])}")
+    if loop.is_main:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(before), encoding="utf-8")
+    return before
+
+
+def _after(
+    loop: Loop, tasks: Sequence[TaskData], tracker: Tracker
+) -> tuple[dict[str, float], dict[str, Any]]:
+    temperatures, after = {}, {}
+    for number, task in enumerate(tasks):
+        temperatures[task.name] = fit_temperature(
+            *loop.evaluate(number, task.validation or task.train)
+        )
+        after[task.name] = measure(task, *loop.evaluate(number, task.held_out)).to_dict()
+        tracker.say(f"after:  {task.name} {_figures(after[task.name])}")
+    return temperatures, after
+
+
+def _figures(report: dict[str, Any]) -> str:
+    low, high = report["accuracy_interval"]
+    return (
+        f"accuracy {report['accuracy']:.4f} [{low:.4f}, {high:.4f}], "
+        f"macro-F1 {report['macro_f1']:.4f} (n = {report['n']})"
+    )
+
+
+def _write_run(
+    recipe: Recipe,
+    checkpoint: Checkpoint,
+    learner: Learner,
+    tasks: Sequence[TaskData],
+    temperatures: dict[str, float],
+    report: RunReport,
+) -> None:
+    out = report.folder
+    vectors = {}
+    if isinstance(learner, EncoderLearner):
+        vectors = {
+            task.name: vector.detach().cpu()
+            for task, vector in zip(tasks, learner.label_vectors, strict=True)
+        }
+    save_checkpoint(checkpoint, out / CHECKPOINT_FOLDER, label_vectors=vectors)
+    specs = {
+        task.name: task.spec.model_copy(update={"temperature": temperatures[task.name]})
+        for task in tasks
+    }
+    book = {
+        "default_task": recipe.default_task or tasks[0].name,
+        "tasks": {name: spec.model_dump(mode="json") for name, spec in specs.items()},
+    }
+    (out / "tasks.toml").write_text(tomli_w.dumps(book), encoding="utf-8")
+    evaluation = {
+        "recipe": recipe.name,
+        "base": recipe.model.base,
+        "kind": recipe.model.kind,
+        "seed": recipe.training.seed,
+        "device": report.device,
+        "threads": torch.get_num_threads(),
+        "seconds": round(report.seconds, 1),
+        "training_s": round(report.training_s, 1),
+        "rows": {
+            t.name: {"train": len(t.train), "validation": len(t.validation), "test": len(t.test)}
+            for t in tasks
+        },
+        "split": {t.name: "test" if t.test else "validation" for t in tasks},
+        "before": report.before,
+        "after": report.after,
+    }
+    (out / EVALUATION_FILE).write_text(json.dumps(evaluation, indent=2) + "\n", encoding="utf-8")
+    _write_samples(recipe, tasks, out / "samples.jsonl")
+
+
+def _write_samples(recipe: Recipe, tasks: Sequence[TaskData], file: Path) -> None:
+    rng = random.Random(recipe.training.seed)
+    lines = []
+    for task in tasks:
+        rows = task.validation or task.train
+        for row in rng.sample(rows, min(recipe.training.samples, len(rows))):
+            lines.append(json.dumps({"text": row.text, "task": task.name}, ensure_ascii=False))
+    part = file.with_suffix(".part")
+    part.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    os.replace(part, file)
