@@ -1,0 +1,175 @@
+"""The guard: what the policy says about a text going in and about the labels going out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from instructrec_deploy.core.errors import BundleError, InstructRecError
+from instructrec_deploy.core.result import Answer, Finding, Verdict
+from instructrec_deploy.safety.lexicon import Lexicon
+from instructrec_deploy.safety.match import Match
+from instructrec_deploy.safety.personal_data import find_personal_data
+from instructrec_deploy.safety.policy import (
+    ACTIONS,
+    Action,
+    DirectionPolicy,
+    Policy,
+    default_policy,
+    parse_policy,
+)
+from instructrec_deploy.text.normalize import fold, lower_in_place
+
+Direction = Literal["input", "output"]
+
+_log = logging.getLogger(__name__)
+_STRENGTH: dict[str, int] = {action: rank for rank, action in enumerate(ACTIONS)}
+# What a broken check can raise. Its message may hold the text, so only its type is logged.
+_BROKEN = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+
+
+@dataclass(frozen=True, slots=True)
+class GuardedText:
+    """A checked text: the very object that came in, or masked, or "" where it is blocked."""
+
+    text: str
+    verdict: Verdict
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether the text must not reach the model."""
+        return self.verdict.action == "block"
+
+
+class Guard:
+    """Checks texts against a policy. Immutable after construction, so threads may share it."""
+
+    def __init__(self, policy: Policy | None = None, *, lexicon: Lexicon | None = None) -> None:
+        self.policy = policy or default_policy()
+        version, shared = self.policy.version, lexicon or Lexicon()
+        self._input = _Checker(self.policy.input, shared, "input", version)
+        self._output = _Checker(self.policy.output, shared, "output", version)
+
+    @classmethod
+    def from_toml(
+        cls, text: str, *, where: str, error: type[InstructRecError] = BundleError
+    ) -> Guard:
+        """A guard by the content of a `safety.toml`; "" means the default policy.
+
+        Raises:
+            error: the policy has faults; the message names them all.
+        """
+        return cls(parse_policy(text, where=where, error=error))
+
+    def check_input(self, text: str) -> GuardedText:
+        """Check a text on its way in; where nothing is masked, the same object comes back."""
+        guarded, findings = self._input.check(text)
+        return GuardedText(guarded, self._input.verdict(findings))
+
+    def check_output(self, answer: Answer) -> tuple[Answer, Verdict]:
+        """Check the labels of an answer on their way out.
+
+        A blocked label empties the whole answer. Spans of findings count code points of the best
+        label; a finding about another label has none (-1).
+        """
+        texts, findings = {}, []
+        for label in dict.fromkeys((answer.label, *(score.label for score in answer.scores))):
+            guarded, found = self._output.check(label)
+            if found:
+                texts[label] = guarded
+                is_best = label == answer.label
+                findings += [f if is_best else replace(f, start=-1, end=-1) for f in found]
+        verdict = self._output.verdict(tuple(dict.fromkeys(findings)))
+        if verdict.action == "block":
+            return replace(answer, label="", score=0.0, scores=()), verdict
+        if verdict.action != "mask":
+            return answer, verdict
+        scores = tuple(replace(s, label=texts.get(s.label, s.label)) for s in answer.scores)
+        return replace(answer, label=texts.get(answer.label, answer.label), scores=scores), verdict
+
+
+class _Checker:
+    """One direction of the policy, made ready."""
+
+    def __init__(
+        self, policy: DirectionPolicy, lexicon: Lexicon, direction: Direction, version: str
+    ) -> None:
+        personal: dict[str, Action] = policy.personal_data.model_dump()
+        content: dict[str, Action] = policy.content.model_dump()
+        self._actions = personal | content
+        self._types = frozenset(name for name, action in personal.items() if action != "allow")
+        self._categories = frozenset(name for name, act in content.items() if act != "allow")
+        self._lexicon = lexicon
+        self._on_failure: Action = "block" if policy.fail == "closed" else "flag"
+        self._clean = Verdict(policy_version=version, direction=direction)
+
+    def check(self, text: str) -> tuple[str, tuple[Finding, ...]]:
+        """The text as it may go on, and why."""
+        try:
+            findings = self._find(text)
+        except _BROKEN as fault:
+            _log.error("safety check failed: %s", type(fault).__name__)
+            findings = (Finding("guard_failure", "internal", self._on_failure),)
+        if not findings:
+            return text, ()
+        if any(finding.action == "block" for finding in findings):
+            return "", findings
+        return mask_text(text, findings), findings
+
+    def verdict(self, findings: tuple[Finding, ...]) -> Verdict:
+        """The verdict on these findings."""
+        if not findings:
+            return self._clean
+        action = max((finding.action for finding in findings), key=lambda action: _STRENGTH[action])
+        return replace(self._clean, action=action, findings=findings)
+
+    def _find(self, text: str) -> tuple[Finding, ...]:
+        folded = fold(text)
+        hits = find_personal_data(folded.text, self._types) if self._types else []
+        if self._categories:
+            hits += self._lexicon.find(lower_in_place(folded.text), self._categories)
+        if not hits:
+            return ()
+        return resolve_overlaps(
+            self._finding(hit, *folded.span(hit.start, hit.end)) for hit in hits
+        )
+
+    def _finding(self, hit: Match, start: int, end: int) -> Finding:
+        action = self._actions[hit.category]
+        if hit.is_quoted and _STRENGTH[action] > _STRENGTH["flag"]:
+            action = "flag"  # somebody reports what was said
+        return Finding(hit.category, hit.rule, action, start, end)
+
+
+def resolve_overlaps(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Findings without overlaps, by start: the strongest action wins, then the longest span.
+
+    Of equals the one that stands first wins, then the one that was found first.
+    """
+    ranked = sorted(findings, key=lambda f: (-_STRENGTH[f.action], f.start - f.end, f.start))
+    if len(ranked) == 1:
+        return (ranked[0],)
+    kept: list[Finding] = []
+    taken: set[int] = set()
+    for finding in ranked:
+        span = range(finding.start, finding.end)
+        if taken.isdisjoint(span):
+            taken.update(span)
+            kept.append(finding)
+    return tuple(sorted(kept, key=lambda f: f.start))
+
+
+def mask_text(text: str, findings: Iterable[Finding]) -> str:
+    """Put `[CATEGORY]` in place of each finding to be masked; the same object if there is none.
+
+    `findings` are sorted by start and do not overlap.
+    """
+    parts: list[str] = []
+    done = 0
+    for finding in findings:
+        if finding.action == "mask" and finding.start >= 0:
+            parts += (text[done : finding.start], f"[{finding.category.upper()}]")
+            done = finding.end
+    return "".join((*parts, text[done:])) if parts else text

@@ -1,0 +1,198 @@
+"""A small curated word list, English and Chinese: threats, harassment, profanity, self-harm.
+
+It finds plain wordings only; it is a floor under a classifier, not in place of one. English
+entries are looked at when one of their trigger words stands in the text as a whole word (so
+"Scunthorpe" and "skills" trigger nothing); Chinese entries match as substrings.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from instructrec_deploy.safety.match import Match
+
+_WORD = re.compile(r"[a-z0-9]+(?:[*$]+[a-z0-9]+)*")
+_QUOTE_CHARS = 60  # how far from a hit the quotation marks may stand
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One rule. `triggers`: lower-case ASCII words one of which every match contains.
+
+    A space in an English pattern stands for up to three white spaces.
+    """
+
+    category: str
+    rule: str
+    pattern: str
+    triggers: str = ""  # empty: a Chinese entry
+
+
+_WILL = (
+    r"(?:(?:i|we)(?:'?ll| will| shall| wanna| gonna| want to| swear i(?:'?ll| will)"
+    r"|(?:'?m| am|'?re| are) (?:gonna|going to|about to|coming to))|imma|ima)"
+)
+_HOW = (
+    r"(?: (?:really|personally|fucking|definitely|just|so|come(?: over)? and"
+    r"|find you and|hunt you down and|get a (?:gun|knife) and))?"
+)
+_WHOM = (  # not "them": those may be processes
+    r"(?:you|u|him|her|your (?:\w{1,12} )?(?:family|wife|husband|kids?|children|mother|dog)"
+    r"|every(?:one|body)(?: (?:in|at) \w{1,12})?|all of (?:you|them))"
+)
+_YOU_ARE = (
+    r"(?:you(?:'?re| are)|ur|u r)"
+    r"(?: (?:all|just|such|nothing but|a|an|the|so|fucking|total|complete|little)){0,4}"
+)
+_INSULTS = (
+    "idiots?|morons?|imbeciles?|retards?|scum|trash|garbage|vermin|losers?|pathetic|worthless"
+)
+
+ENTRIES = (
+    # English
+    Entry(
+        "threat",
+        "threat_en",
+        rf"{_WILL}{_HOW} (?:(?:kill|murder|strangle|behead|stab|rape|shoot)"
+        rf" {_WHOM}(?![a-z0-9])(?! (?:an?|the|some|over|that|this|with kindness)(?![a-z]))"
+        rf"|(?:beat|burn|cut) {_WHOM} (?:up|down|to death|alive|to pieces)|slit your throat)",
+        "kill murder strangle behead stab rape shoot beat burn cut slit",
+    ),
+    Entry(
+        "threat",
+        "threat_places_en",
+        rf"{_WILL}{_HOW} (?:bomb|blow up|shoot up|burn down|set fire to)"
+        r" (?:the|your|this|that|my)"
+        r" (?:\w{1,15} )?(?:school|office|bank|branch|house|home|church|mosque|synagogue|plane"
+        r"|airport|station|building|hospital|place)",
+        "bomb blow shoot burn fire",
+    ),
+    Entry(
+        "harassment",
+        "insult_en",
+        rf"{_YOU_ARE} (?:{_INSULTS})(?![a-z])"
+        r"|(?:stupid|dumb|worthless|ugly) (?:bitch|cow|pig|cunt)",
+        "idiot idiots moron morons imbecile imbeciles retard retards scum trash garbage vermin"
+        " loser losers pathetic worthless bitch cow pig cunt",
+    ),
+    Entry(
+        "harassment",
+        "wish_en",
+        r"(?:go )?(?:kill yourself|die in a fire|drop dead)|you (?:should|deserve to) (?:just )?die"
+        r"|kys|shut the fuck up|stfu|piece of shit|nobody (?:likes|loves) you",
+        "yourself fire dead die kys stfu fuck shit nobody",
+    ),
+    Entry(
+        "harassment",
+        "slur_en",
+        r"faggots?|retarded|trann(?:y|ies)",
+        "faggot faggots retarded tranny trannies",
+    ),
+    Entry(
+        "profanity",
+        "swear_en",
+        r"(?:mother ?)?fuck(?:s|ed|er|ers|ing|in|wit)?|f[*$]{1,4}c?k(?:ing|ed|er)?|fck(?:ing)?"
+        r"|(?:bull)?shit(?:s|ty|ting)?|sh[*$]t|assholes?|arseholes?|bitch(?:es|y)?|cunts?|wankers?"
+        r"|dickheads?|wtf",
+        "fuck fucks fucked fucker fuckers fucking fuckin fuckwit motherfucker motherfuckers"
+        " motherfucking f*ck f**k f**king f*cking f**ked f*cked fck fcking shit shits shitty"
+        " shitting bullshit sh*t sh$t asshole assholes arsehole arseholes bitch bitches bitchy"
+        " cunt cunts wanker wankers dickhead dickheads wtf",
+    ),
+    Entry(
+        "self_harm",
+        "self_harm_en",
+        r"(?:kill|killing|hang|hanging|harming|cutting) myself(?! laughing)"
+        r"|(?:to|wanna|gonna) (?:hurt|harm|cut) myself|(?:end|ending|take|taking) my (?:own )?life"
+        r"|(?:want|wish|wanna|ready) (?:to )?die(?! (?:of|for|laughing))"
+        r"|(?:do not|don'?t|no longer) want to (?:live|be alive|exist|wake up)"
+        r"|(?:i am|i'?m|i feel|i'?ve been|feeling) (?:so |very )?suicidal|no reason to live"
+        r"|better off (?:dead|without me)|i (?:\w{1,12} ){0,3}commit suicide"
+        r"|wish i (?:was|were) dead",
+        "myself life die live alive exist wake suicidal dead without suicide",
+    ),
+    # Chinese
+    Entry(
+        "threat",
+        "threat_zh",
+        r"(?:我|老子|俺|咱)们?[^被不没别未，。！？、；：,.!?;:\s]{0,6}?"
+        r"(?:(?:杀|弄死|砍死|捅死|打死|整死|掐死|炸死|烧死|宰了|砍了)(?:了|掉|光)?[你您]们?"
+        r"(?!的?(?:英雄|角色|号|兵|怪|价))|杀了[他她]们?|杀光?所有人)"
+        r"|(?:弄死|砍死|捅死|掐死|宰了)你|[杀灭]了?你们?全家|[取要]你的?狗命|打断你的?[腿手]"
+        r"|炸了?你们?的?(?:学校|公司|银行|家)|烧了你们?的?(?:家|房子|店|公司)",
+    ),
+    Entry(
+        "harassment",
+        "insult_zh",
+        r"你们?(?:这个|这种|这|就是|真是|真|是|个|一个|群|一群|帮|些|都){0,3}"
+        r"(?:白痴|废物(?!利用)|垃圾(?!桶|袋|箱|分类|邮件|短信)|贱人|贱货|婊子|蠢货|蠢猪|智障|脑残"
+        r"|人渣|畜生|傻[逼屄比叉])"
+        r"|(?:你|都|给我|赶紧|快)(?:怎么)?(?:还)?(?:不)?去死|去死吧|死全家|全家死光|狗杂种",
+    ),
+    Entry(
+        "profanity",
+        "swear_zh",
+        r"(?:[操肏艹]|(?<![今节昨明每平当假某近生])日)你[妈娘](?!妈)|草泥马|他妈的|你妈的|妈[逼屄]"
+        r"|傻[逼屄]|煞笔|傻屌|狗日的|王八蛋|操蛋|卧槽|去你妈(?!妈)",
+    ),
+    Entry("profanity", "swear_pinyin", r"nmsl|cnmb?|tmd|mlgb", "nmsl cnm cnmb tmd mlgb"),
+    Entry(
+        "self_harm",
+        "self_harm_zh",
+        r"不想活(?!动)|活不下去"
+        r"|活着(?:真的?|好|还有什么|有什么|也?没有?什么?|没)(?:没有?意思|意思|意义|累)"
+        r"|(?:我|好|真的?|只|就|很|特别|经常|总是?)想死(?!你|他|她|妈|爸|大家|这|那|我)"
+        r"|[想要](?:过)?自杀|准备自杀|自杀的?(?:念头|想法)|轻生的?念头|想轻生|[想要]自残|割腕"
+        r"|结束(?:我|自己)的?(?:生命|一生)|死了算了",
+    ),
+)
+
+
+class Lexicon:
+    """The compiled list. Immutable after construction."""
+
+    def __init__(self, entries: tuple[Entry, ...] = ENTRIES) -> None:
+        by_word: dict[str, list[int]] = {}
+        for index, entry in enumerate(entries):
+            for word in entry.triggers.split():
+                by_word.setdefault(word, []).append(index)
+        self._entries = entries
+        self._by_word = {word: tuple(indexes) for word, indexes in by_word.items()}
+        self._words = frozenset(by_word)
+        self._patterns = tuple(
+            re.compile(
+                rf"(?<![a-z0-9])(?:{entry.pattern})(?![a-z0-9])".replace(" ", r"\s{1,3}")
+                if entry.triggers
+                else entry.pattern
+            )
+            for entry in entries
+        )
+        self._han = tuple(i for i, entry in enumerate(entries) if not entry.triggers)
+
+    def find(self, text: str, categories: frozenset[str]) -> Iterator[Match]:
+        """Hits in a folded text in lower case; they may overlap."""
+        words = _WORD.findall(text)
+        if self._words.isdisjoint(words):
+            wanted: set[int] = set()
+        else:
+            wanted = {i for word in words if word in self._words for i in self._by_word[word]}
+        if not text.isascii():
+            wanted.update(self._han)
+        for index in sorted(wanted):
+            entry = self._entries[index]
+            if entry.category not in categories:
+                continue
+            for found in self._patterns[index].finditer(text):
+                start, end = found.span()
+                yield Match(entry.category, entry.rule, start, end, _is_quoted(text, start, end))
+
+
+def _is_quoted(text: str, start: int, end: int) -> bool:
+    """Whether the span stands within quotation marks that are near."""
+    before = text[max(0, start - _QUOTE_CHARS) : start]
+    opened = max(before.rfind(mark) for mark in "“「『«„")
+    closed = max(before.rfind(mark) for mark in "”」』»")
+    is_even = before.count('"') % 2 == 0
+    return opened > closed or (not is_even and '"' in text[end : end + _QUOTE_CHARS])

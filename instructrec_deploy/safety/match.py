@@ -1,0 +1,38 @@
+"""What a recognizer reports, and how patterns walk over a text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """One hit in a folded text, half-open [start, end).
+
+    `is_quoted`: the text only quotes it, so the policy may flag it but not more.
+    """
+
+    category: str
+    rule: str
+    start: int
+    end: int
+    is_quoted: bool = False
+
+
+def scan(
+    pattern: re.Pattern[str], text: str, accept: Callable[[re.Match[str]], bool]
+) -> Iterator[re.Match[str]]:
+    """Accepted matches, left to right, not overlapping.
+
+    After a refusal the search goes on one character later, not behind the match: a number may
+    start inside what was refused. Linear as long as the pattern's length is bounded.
+    """
+    found = pattern.search(text)
+    while found:
+        if accept(found):
+            yield found
+            found = pattern.search(text, found.end())
+        else:
+            found = pattern.search(text, found.start() + 1)

@@ -1,0 +1,190 @@
+r"""Phone numbers: Chinese, US, UK and international forms, without hotlines and order numbers.
+
+Works on a folded text. `\b`, `\w` and `\d` are not used: they take Han characters for word
+characters, and a pattern would never fire in "电话138...".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from instructrec_deploy.safety.match import Match, scan
+
+_S = r"(?: ?[.\-] ?| {1,2})"  # one separator
+_L = r"(?<![0-9])"
+_R = r"(?![0-9])"
+_CN_PREFIX = rf"(?:\(?(?:\+ ?|00)86\)?{_S}?|(?<![0-9+])\(?86\)?{_S}?)?"
+_CN_AREA = r"(?:10|2[0-9]|(?![48]00)[3-9][0-9]{2})"  # 400 and 800: hotlines
+_CN_LOCAL = rf"[2-9][0-9]{{2,3}}{_S}?[0-9]{{4}}"
+_EXTENSION = r"(?:(?: ?(?:转|ext\.?|x) ?|-)[0-9]{1,5}(?![0-9]))?"
+
+# A mobile in its usual groups, or with each digit apart. 144 and 154 are not given out.
+_CN_MOBILE = re.compile(
+    rf"{_L}{_CN_PREFIX}1(?:[3-9][0-9](?:{_S}?[0-9]{{4}}){{2}}|[3-9][0-9]{_S}[0-9]{{3}}{_S}[0-9]{{5}}"
+    rf"|(?<![0-9][ .\-]1)(?:[ .\-][0-9]){{10}}){_R}"
+)
+_CN_LANDLINE = re.compile(
+    rf"{_L}(?:\(?(?:\+ ?|00)86\)?{_S}?\(?0?{_CN_AREA}\)?|\(?0{_CN_AREA}\)?){_S}?"
+    rf"{_CN_LOCAL}{_EXTENSION}{_R}",
+    re.IGNORECASE,
+)
+_US = re.compile(
+    rf"{_L}(?P<one>(?:\+ ?|00)?1{_S}?)?(?P<open>\()?(?P<area>[2-9][0-9]{{2}})(?(open)\){_S}?|{_S}?)"
+    rf"(?P<exchange>[0-9]{{3}}){_S}?[0-9]{{4}}{_R}"
+)
+_UK_TRUNK = rf"(?:\(?(?:\+ ?|00)44\)?{_S}?(?:\(0\){_S}?|\()?|\(?0)"
+_UK = re.compile(
+    rf"{_L}{_UK_TRUNK}(?:7[0-9]{{3}}\)?{_S}?[0-9]{{3}}{_S}?[0-9]{{3}}"
+    rf"|2[03489][0-9]?\)?{_S}?[0-9]{{3,4}}{_S}?[0-9]{{4}}"
+    rf"|1[0-9]1\)?{_S}?[0-9]{{3}}{_S}?[0-9]{{4}}|11[0-9]\)?{_S}?[0-9]{{3}}{_S}?[0-9]{{4}}"
+    rf"|1[0-9]{{3}}\)?{_S}?[0-9]{{5,6}}|1[0-9]{{3}}\)?{_S}?[0-9]{{3}}{_S}?[0-9]{{3}}){_R}"
+)
+_COUNTRY = (
+    r"(?:7|2(?:[07]|[1-689][0-9])|3(?:[0-469]|[578][0-9])|4(?:[0135-9]|2[0-9])|5(?:[1-8]|[09][0-9])"
+    r"|6(?:[0-6]|[7-9][0-9])|8(?:[124]|[0578][0-9])|9(?:[0-58]|[679][0-9]))"
+)
+# 8 to 13 digits behind the country code; the last two stay together, so that a lone number that
+# follows ("+49 30 901820 2 people") is not swallowed.
+_INTERNATIONAL = re.compile(
+    rf"{_L}(?P<plus>\+ ?|00){_COUNTRY}(?:[ .\-()]{{0,2}}[0-9]){{5,11}}[ .\-]?[0-9]{{2}}{_R}"
+)
+
+# Any number of 7 to 13 digits that the text itself calls a phone number.
+_NAMED = re.compile(
+    rf"{_L}(?<![0-9][ .\-()])(?!(?:19|20)[0-9]{{2}}[ .\-][0-9])[+(]{{0,2}}[0-9]"
+    rf"(?:[ .\-()]{{0,2}}[0-9]){{6,12}}{_R}"
+)
+_NAMED_BEFORE = re.compile(
+    r"(?:(?<![A-Za-z])(?:telephone|tel|phone|mobile|mob|cell|fax|whatsapp|sms|call|dial|ring"
+    r"|(?:text|messages?|reach)(?= ))"
+    r"|电话|手机(?!用户)|座机|固话|致电|拨打|传真|打给我?|打我)"
+    r"(?: (?:me|us|him|her|no|nr|number|号码?))?(?: ?(?:at|on|to|is|是|为|号码?))?[ .:#]{0,3}\Z",
+    re.IGNORECASE,
+)
+_NAMED_AFTER = re.compile(r" ?\(?(?:office|fax|mobile|cell|phone|tel|home|work)(?![A-Za-z])")
+# Hotlines belong to everybody: Chinese 400 and 800, North American and British toll-free numbers.
+_HOTLINE = re.compile(
+    r"(?:(?:\+|00)?(?:86|1))?(?:[48]00|888|877|866|855|844|833|822)[0-9]{7}"
+    r"|(?:(?:\+|00)440?|0)(?:80|3)[0-9]{8}"
+)
+
+# Words right before a number that make it a phone number, or some other number. The nearest wins.
+_PHONE_WORDS = re.compile(
+    r"(?:(?<![A-Za-z])(?:tele(?:phone)?|tel|phone|mobile|mob|cell|call(?: me| us)?(?: at| on)?|sms"
+    r"|whatsapp|wechat|fax|dial|ring|text(?: me)?|contact|reach (?:me|us) (?:at|on))"
+    r"|电话|手机(?!用户)|座机|固话|热线|拨打|致电|打给|打我|联系|传真|微信|短信|来电|号码是)[^0-9]{0,14}\Z",
+    re.IGNORECASE,
+)
+_OTHER_WORDS = re.compile(
+    r"(?:(?<![A-Za-z])(?:order|invoice|tracking|parcel|serial|ticket|ref(?:erence)?|sku|isbn|version"
+    r"|batch|transaction|(?:case|item|product|model|payment|account) (?:no|number|id))"
+    r"|订单|单号|编号|流水|序列|快递|发票|合同|商品|货号|工单|批次|交易|版本|型号)"
+    r"(?: ?(?:no|number|num|nr|id|code|号码?|编号|号))?[ .:#=\-]{0,4}(?:is|was|是|为)?[ :]{0,2}\Z",
+    re.IGNORECASE,
+)
+# Part of a longer code: a letter or a short group joined on by a mark ("ORD-138...", "0.138...").
+_JOINED = re.compile(r"(?:[A-Za-z]|(?<![0-9])[0-9]{1,6})[-_/#.]\Z|[A-Za-z]\Z")
+_PRICE_BEFORE = re.compile(r"[$¥€£] ?\Z")
+_PRICE_AFTER = re.compile(r"\.[0-9]| ?(?:元|块|万|亿|美元|%|円|USD|RMB)|(?!x ?[0-9]|ext)[A-Za-z]")
+_CONTEXT_CHARS = 32
+
+_NOT_PERSONAL_AREAS = frozenset(
+    ("800", "822", "833", "844", "855", "866", "877", "888", "900", "400", "700", "976")
+)
+_UK_MOBILE = re.compile(r"(?:(?:\+|00)44(?:0)?|0)7[1-9][0-9]{8}")
+_TOLL_FREE = re.compile(r"(?:\+|00)[0-9]{2,3}800")
+
+
+def find_phones(text: str) -> Iterator[Match]:
+    """Phone numbers of a folded text; the forms may overlap each other."""
+    for rule, pattern, accept in _FORMS:
+        for found in scan(pattern, text, accept):
+            is_open = found[0][0] == "(" and ")" not in found[0]  # closes behind the number
+            yield Match("PHONE", rule, found.start() + is_open, found.end())
+
+
+def is_named_otherwise(text: str, start: int) -> bool:
+    """Whether the words before a number say that it is an order number or the like."""
+    before = text[max(0, start - _CONTEXT_CHARS) : start]
+    return bool(_OTHER_WORDS.search(before)) and not _PHONE_WORDS.search(before)
+
+
+def _has_phone_word(found: re.Match[str]) -> bool:
+    start = found.start()
+    return bool(_PHONE_WORDS.search(found.string[max(0, start - _CONTEXT_CHARS) : start]))
+
+
+def _stands_free(found: re.Match[str]) -> bool:
+    """No part of a code, a price or a decimal, and not named as something else."""
+    text, start = found.string, found.start()
+    if _has_phone_word(found):
+        return True
+    before = text[max(0, start - 8) : start]
+    return not (
+        _JOINED.search(before)
+        or _PRICE_BEFORE.search(before)
+        or _PRICE_AFTER.match(text, found.end())
+        or is_named_otherwise(text, start)
+    )
+
+
+def _digits(found: re.Match[str]) -> str:
+    return "".join(char for char in found[0] if char in "+0123456789")
+
+
+def _is_grouped(found: re.Match[str]) -> bool:
+    """Written with separators, brackets or a plus: the look of a phone number."""
+    return not found[0].isdecimal()
+
+
+def _accept_cn_mobile(found: re.Match[str]) -> bool:
+    return _digits(found)[-10] not in "012" and _stands_free(found)
+
+
+def _accept_cn_landline(found: re.Match[str]) -> bool:
+    return (_is_grouped(found) or _has_phone_word(found)) and _stands_free(found)
+
+
+def _accept_us(found: re.Match[str]) -> bool:
+    area, exchange = found["area"], found["exchange"]
+    if area in _NOT_PERSONAL_AREAS or area.endswith("11") or area[1] == "9":
+        return False
+    is_long = found["one"] is not None and found["one"][0] in "+0"
+    if not is_long and (exchange[0] in "01" or exchange.endswith("11")):
+        return False
+    body = found.string[found.start("area") : found.end()]
+    n_marks = sum(not char.isdecimal() for char in body)
+    is_shaped = bool(found["open"]) or "+" in (found["one"] or "") or n_marks >= 2
+    return (is_shaped or _has_phone_word(found)) and _stands_free(found)
+
+
+def _accept_uk(found: re.Match[str]) -> bool:
+    digits = _digits(found)
+    is_shaped = _is_grouped(found) or bool(_UK_MOBILE.fullmatch(digits))
+    return (is_shaped or _has_phone_word(found)) and _stands_free(found)
+
+
+def _accept_international(found: re.Match[str]) -> bool:
+    if _TOLL_FREE.match(_digits(found)):
+        return False
+    is_shaped = "+" in found["plus"] or not found[0].isdecimal()
+    return (is_shaped or _has_phone_word(found)) and _stands_free(found)
+
+
+def _accept_named(found: re.Match[str]) -> bool:
+    text, start = found.string, found.start()
+    is_named = _NAMED_BEFORE.search(text[max(0, start - _CONTEXT_CHARS) : start])
+    if not is_named and not (_is_grouped(found) and _NAMED_AFTER.match(text, found.end())):
+        return False
+    return not _HOTLINE.fullmatch(_digits(found))
+
+
+_FORMS = (
+    ("cn_mobile", _CN_MOBILE, _accept_cn_mobile),
+    ("cn_landline", _CN_LANDLINE, _accept_cn_landline),
+    ("us", _US, _accept_us),
+    ("uk", _UK, _accept_uk),
+    ("international", _INTERNATIONAL, _accept_international),
+    ("named", _NAMED, _accept_named),
+)

@@ -1,0 +1,124 @@
+"""`safety.toml`: what happens to each kind of finding, going in and going out."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from instructrec_deploy.core.errors import BundleError, InstructRecError
+from instructrec_deploy.core.manifest import Strict, parse_toml
+
+Action = Literal["allow", "flag", "mask", "block"]
+ACTIONS: tuple[Action, ...] = ("allow", "flag", "mask", "block")  # weakest first
+DEFAULT_VERSION = "default-1"
+
+
+class PersonalDataPolicy(Strict):
+    """Action for each type of personal data. The field names are the public type names."""
+
+    EMAIL: Action = "mask"
+    PHONE: Action = "mask"
+    CREDIT_CARD: Action = "mask"  # bank cards too
+    CN_ID: Action = "mask"
+    IBAN: Action = "mask"
+    IP: Action = "mask"
+
+
+class ContentPolicy(Strict):
+    """Action for each content category."""
+
+    threat: Action = "block"
+    harassment: Action = "flag"
+    profanity: Action = "flag"
+    self_harm: Action = "flag"  # somebody who needs help must not meet a closed door
+
+
+class DirectionPolicy(Strict):
+    """What is done in one direction.
+
+    `fail` says what happens when a check itself breaks: closed blocks, open flags and lets pass.
+    """
+
+    fail: Literal["closed", "open"] = "closed"
+    personal_data: PersonalDataPolicy = Field(default_factory=PersonalDataPolicy)
+    content: ContentPolicy = Field(default_factory=ContentPolicy)
+
+
+class Policy(Strict):
+    """`safety.toml`. What it leaves out has the default of this file."""
+
+    version: str = Field(DEFAULT_VERSION, min_length=1, max_length=64)  # named by every verdict
+    input: DirectionPolicy = Field(default_factory=DirectionPolicy)
+    output: DirectionPolicy = Field(default_factory=DirectionPolicy)
+
+
+def parse_policy(text: str, *, where: str, error: type[InstructRecError] = BundleError) -> Policy:
+    """Read a policy; "" is the default policy.
+
+    Raises:
+        error: not TOML, an unknown key, or an unknown action; all faults are named at once.
+    """
+    try:
+        return parse_toml(Policy, text, where=where, error=error)
+    except error as fault:
+        types = ", ".join(PersonalDataPolicy.model_fields)
+        categories = ", ".join(ContentPolicy.model_fields)
+        raise error(
+            fault.message,
+            hint=f"actions: {', '.join(ACTIONS)}; personal_data: {types}; content: {categories}",
+        ) from fault
+
+
+def default_policy() -> Policy:
+    """The policy of a `safety.toml` that says nothing."""
+    return Policy.model_validate({})
+
+
+def default_policy_text() -> str:
+    """The default policy as commented TOML: what an export writes into a new bundle."""
+    return DEFAULT_POLICY
+
+
+DEFAULT_POLICY = """\
+# Safety policy of this bundle.
+# Actions, weakest first: allow (not looked for), flag (reported, text unchanged),
+# mask (replaced by the type's name, such as [EMAIL]; the model reads the masked text),
+# block (the model never sees the text; the answer comes back empty).
+# Where findings overlap, the strongest action wins, then the longest span.
+version = "default-1"                 # every verdict names it; change it with the policy
+
+[input]                               # the text as sent
+fail = "closed"                       # a check that breaks: "closed" blocks, "open" flags
+
+[input.personal_data]
+EMAIL = "mask"
+PHONE = "mask"
+CREDIT_CARD = "mask"                  # bank cards too
+CN_ID = "mask"                        # Chinese resident ID
+IBAN = "mask"
+IP = "mask"                           # public addresses only
+
+[input.content]
+threat = "block"                      # announced violence; within quotation marks only flagged
+harassment = "flag"
+profanity = "flag"
+self_harm = "flag"                    # disclosures: flag them, so that somebody can help
+
+[output]                              # the labels that go out
+fail = "closed"
+
+[output.personal_data]
+EMAIL = "mask"
+PHONE = "mask"
+CREDIT_CARD = "mask"
+CN_ID = "mask"
+IBAN = "mask"
+IP = "mask"
+
+[output.content]
+threat = "block"
+harassment = "flag"
+profanity = "flag"
+self_harm = "flag"
+"""

@@ -1,0 +1,1 @@
+"""Tests: unit, contract, golden, e2e; `tests.tiny` makes the bundles they serve."""
