@@ -21,7 +21,9 @@ from instructrec_deploy.core.manifest import (
 
 MANIFEST_FILE = "bundle.json"
 ENCODER_FILE = "graphs/encoder.onnx"
+PREPARE_FILE = "graphs/prepare.onnx"
 FUSION_FILE = "graphs/fusion.onnx"
+LABELS_FILE = "labels.npz"  # task -> [L, H] float32, added to the vectors of its own labels
 TOKENIZER_FILE = "tokenizer.json"
 TASKS_FILE = "tasks.toml"
 SAFETY_FILE = "safety.toml"

@@ -2,15 +2,15 @@
 
 InstructRecError
 ├── RequestError      INVALID_ARGUMENT     exit 2   the caller sent something unusable
-├── NotFound          NOT_FOUND            exit 3   a task, prepared instruction or model is not here
+├── NotFound          NOT_FOUND            exit 3   a task, an instruction or a model is not here
 ├── Overloaded        RESOURCE_EXHAUSTED   exit 4   try again later
 ├── DeadlinePassed    DEADLINE_EXCEEDED    exit 4   the caller's time was up before an answer
 ├── Unavailable       UNAVAILABLE          exit 4   the server cannot be reached or is draining
 ├── Denied            PERMISSION_DENIED    exit 5   policy or access control says no
-├── BundleError       FAILED_PRECONDITION  exit 6   a bundle is missing, damaged or of another format
+├── BundleError       FAILED_PRECONDITION  exit 6   a bundle is missing or damaged
 ├── ConfigError       FAILED_PRECONDITION  exit 2   a recipe, policy, option or setting is wrong
 ├── MissingExtra      FAILED_PRECONDITION  exit 7   an optional package is not installed
-└── InternalError     INTERNAL             exit 1   our fault; the caller gets an id, not a traceback
+└── InternalError     INTERNAL             exit 1   our fault; the caller gets an id
 
 Messages never hold a caller's text: they name the field, the limit and what to do.
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from instructrec_deploy.core.errors import (
     InstructionMissing,
@@ -46,6 +46,7 @@ class Instruction:
     kind: TaskKind = TaskKind.CLASSIFICATION
     temperature: float = 1.0  # divides the logits before the softmax
     task: str = ""  # the bundle's task it came from; "" when it came with the request
+    _key: str = field(default="", init=False, repr=False, compare=False)  # `key`, once asked for
 
     @classmethod
     def of(
@@ -86,6 +87,11 @@ class Instruction:
     @property
     def key(self) -> str:
         """Content hash (32 hex digits): the id of the prepared instruction."""
+        if not self._key:
+            object.__setattr__(self, "_key", self._hash())
+        return self._key
+
+    def _hash(self) -> str:
         content = [
             self.text,
             [[c.label, c.description] for c in self.candidates],
@@ -110,9 +116,7 @@ def _check_candidates(candidates: Sequence[Candidate], max_candidates: int) -> N
     seen: set[str] = set()
     for position, candidate in enumerate(candidates):
         if not candidate.label.strip():
-            raise LabelMissing(
-                f"candidate {position} is empty", hint="give every candidate a name"
-            )
+            raise LabelMissing(f"candidate {position} is empty", hint="give every candidate a name")
         if max(len(candidate.label), len(candidate.description)) > MAX_CANDIDATE_CHARS:
             raise TextTooLong(
                 f"candidate {position} has more than {MAX_CANDIDATE_CHARS} characters",

@@ -1,0 +1,243 @@
+"""Requests on the wire: questions, instructions, single texts and batches, both directions.
+
+Only reading checks: a client must not refuse what a server with other limits would accept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, TypeVar
+
+from google.protobuf.message import DecodeError, Message
+
+from instructrec_deploy.core.errors import InstructRecError, RequestError, TextUndecodable
+from instructrec_deploy.core.instruction import MAX_CANDIDATES, Candidate, Instruction
+from instructrec_deploy.core.request import MAX_TEXT_CHARS, Question, Request
+from instructrec_deploy.core.status import Limits
+from instructrec_deploy.core.task import SHAPES, Shape, TaskKind
+from instructrec_deploy.pb.v1 import instructrec_pb2 as pb
+
+SERVICE = "instructrec.v1.InstructRec"
+DEFAULT_TOP_K = 5
+DEFAULT_LIMITS = Limits(
+    max_text_chars=MAX_TEXT_CHARS, max_candidates=MAX_CANDIDATES, max_batch_items=256
+)
+DEFAULT_QUESTIONS = (Question(),)
+MessageT = TypeVar("MessageT", bound=Message)
+
+
+def method_path(name: str) -> str:
+    """The path of a method on the wire."""
+    return f"/{SERVICE}/{name}"
+
+
+def parse(kind: type[MessageT], data: bytes) -> MessageT:
+    """Bytes as a message.
+
+    Raises:
+        TextUndecodable: not a message of that kind, or a string in it is not UTF-8.
+    """
+    try:
+        return kind.FromString(data)
+    except DecodeError as error:
+        raise TextUndecodable(
+            f"the bytes are not a valid {kind.DESCRIPTOR.name}, or a string in it is not UTF-8",
+            hint="encode texts as UTF-8 and build the message from instructrec.proto",
+        ) from error
+
+
+class ReadInstruction(Protocol):
+    """How an inline instruction is read: `read_instruction`, or what stands before it."""
+
+    def __call__(self, message: pb.Instruction, limits: Limits) -> Instruction: ...
+
+
+class Lend(Protocol):
+    """A bundle's task as an instruction, in the caller's words or with the caller's candidates."""
+
+    def __call__(self, task: str, words: str, candidates: Sequence[Candidate]) -> Instruction: ...
+
+
+def read_instruction(
+    message: pb.Instruction, limits: Limits = DEFAULT_LIMITS, lend: Lend | None = None
+) -> Instruction:
+    """An inline instruction, checked; `lend` fills in what it leaves to a task.
+
+    Raises:
+        RequestError: what `Instruction.of` raises, or an unknown or unserved kind.
+        TaskUnknown: it leaves something to a task that is not there.
+    """
+    candidates = [Candidate(c.label, c.description) for c in message.candidates]
+    if lend is not None and message.task and not (message.text and candidates):
+        return lend(message.task, message.text, candidates)
+    return Instruction.of(
+        message.text,
+        candidates,
+        kind=_read_kind(message.kind),
+        task=message.task,
+        max_candidates=limits.max_candidates,
+    )
+
+
+def read_questions(
+    messages: Sequence[pb.Question],
+    limits: Limits = DEFAULT_LIMITS,
+    read: ReadInstruction = read_instruction,
+) -> tuple[Question, ...]:
+    """Questions; none: the default task."""
+    if not messages:
+        return DEFAULT_QUESTIONS
+    return tuple(_read_question(message, limits, read) for message in messages)
+
+
+def read_request(
+    message: pb.PredictRequest,
+    limits: Limits = DEFAULT_LIMITS,
+    read: ReadInstruction = read_instruction,
+    *,
+    fallback: tuple[Question, ...] = DEFAULT_QUESTIONS,
+) -> Request:
+    """One text and its questions, checked; `fallback` is asked where it brings none.
+
+    Raises:
+        RequestError: what `Request.of` and `Instruction.of` raise.
+    """
+    questions = message.questions
+    return Request.of(
+        message.text,
+        read_questions(questions, limits, read) if questions else fallback,
+        id=message.id,
+        top_k=message.top_k if message.HasField("top_k") else DEFAULT_TOP_K,
+        max_text_chars=limits.max_text_chars,
+    )
+
+
+def read_batch(
+    message: pb.PredictBatchRequest,
+    limits: Limits = DEFAULT_LIMITS,
+    read: ReadInstruction = read_instruction,
+) -> list[Request | InstructRecError]:
+    """The requests of a batch in order; a bad one is its error, and does not sink the others.
+
+    Raises:
+        RequestError: no items, more than the limit, or the batch's own questions are unusable.
+    """
+    n_items = len(message.requests)
+    if not 0 < n_items <= limits.max_batch_items:
+        raise RequestError(
+            f"{n_items} texts in one batch, allowed are 1 to {limits.max_batch_items}",
+            hint="split the batch",
+        )
+    fallback = read_questions(message.questions, limits, read)
+    items: list[Request | InstructRecError] = []
+    for item in message.requests:
+        try:
+            items.append(read_request(item, limits, read, fallback=fallback))
+        except RequestError as error:
+            items.append(error)
+    return items
+
+
+def read_prepare(
+    message: pb.PrepareInstructionRequest,
+    limits: Limits = DEFAULT_LIMITS,
+    read: ReadInstruction = read_instruction,
+) -> Question:
+    """What is to be prepared: an instruction, or a task ("" = the default one)."""
+    if message.HasField("instruction"):
+        return Question(instruction=read(message.instruction, limits))
+    return Question(task=message.task)
+
+
+def _read_question(message: pb.Question, limits: Limits, read: ReadInstruction) -> Question:
+    if message.HasField("instruction"):
+        return Question(instruction=read(message.instruction, limits))
+    return Question(task=message.task, prepared_id=message.prepared_id)
+
+
+def _read_kind(word: str) -> TaskKind:
+    try:
+        kind = TaskKind(word or TaskKind.CLASSIFICATION)
+    except ValueError:
+        kind = None
+    if kind is None or SHAPES[kind] is not Shape.CLASSIFY:
+        served = ", ".join(k for k, shape in SHAPES.items() if shape is Shape.CLASSIFY)
+        raise RequestError(
+            "the instruction's kind is unknown" if kind is None else f"{kind} is not served yet",
+            hint=f"use one of: {served}",
+        )
+    return kind
+
+
+def write_instruction(instruction: Instruction) -> pb.Instruction:
+    """An instruction with its candidates. Its temperature stays behind: it is the bundle's."""
+    return pb.Instruction(
+        text=instruction.text,
+        candidates=[
+            pb.Candidate(label=c.label, description=c.description) for c in instruction.candidates
+        ],
+        kind="" if instruction.kind is TaskKind.CLASSIFICATION else instruction.kind.value,
+        task=instruction.task,
+    )
+
+
+def write_request(request: Request) -> pb.PredictRequest:
+    """One text and its questions.
+
+    Raises:
+        TextUndecodable: a string has lone surrogates, which UTF-8 cannot hold.
+    """
+    questions = request.questions
+    try:
+        return pb.PredictRequest(
+            text=request.text,
+            questions=() if questions == DEFAULT_QUESTIONS else map(write_question, questions),
+            id=request.id,
+            top_k=request.top_k,
+        )
+    except UnicodeEncodeError as error:
+        raise _not_utf8() from error
+
+
+def write_batch_request(requests: Sequence[Request]) -> pb.PredictBatchRequest:
+    """Many texts in one message; questions that all of them share are sent once.
+
+    Raises:
+        TextUndecodable: as `write_request`.
+    """
+    shared = requests[0].questions if requests else DEFAULT_QUESTIONS
+    if any(request.questions != shared for request in requests):
+        return pb.PredictBatchRequest(requests=map(write_request, requests))
+    try:
+        return pb.PredictBatchRequest(
+            requests=[pb.PredictRequest(text=r.text, id=r.id, top_k=r.top_k) for r in requests],
+            questions=() if shared == DEFAULT_QUESTIONS else map(write_question, shared),
+        )
+    except UnicodeEncodeError as error:
+        raise _not_utf8() from error
+
+
+def write_prepare_request(question: Question) -> pb.PrepareInstructionRequest:
+    """An instruction or a task to prepare."""
+    try:
+        if question.instruction is None:
+            return pb.PrepareInstructionRequest(task=question.task)
+        return pb.PrepareInstructionRequest(instruction=write_instruction(question.instruction))
+    except UnicodeEncodeError as error:
+        raise _not_utf8() from error
+
+
+def write_question(question: Question) -> pb.Question:
+    """One question."""
+    if question.instruction is not None:
+        return pb.Question(instruction=write_instruction(question.instruction))
+    if question.prepared_id:
+        return pb.Question(prepared_id=question.prepared_id)
+    return pb.Question(task=question.task)
+
+
+def _not_utf8() -> TextUndecodable:
+    return TextUndecodable(
+        "a string has lone surrogates, which are not Unicode text",
+        hint="decode the bytes with errors='replace' before sending them",
+    )
