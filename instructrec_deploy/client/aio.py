@@ -1,0 +1,175 @@
+"""The client for asyncio, with the same calls as the blocking one.
+
+async with AsyncClient() as client:
+    print((await client.predict("I lost my card")).label)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+import grpc.aio
+
+from instructrec_deploy.client.calls import (
+    DEFAULT_ADDRESS,
+    DEFAULT_TIMEOUT_S,
+    DEFAULT_TOP_K,
+    Results,
+    RetryPolicy,
+    build_batch,
+    build_question,
+    build_request,
+    channel_options,
+    read_failure,
+)
+from instructrec_deploy.core.instruction import Candidate, Instruction
+from instructrec_deploy.core.request import Request
+from instructrec_deploy.core.result import Prediction
+from instructrec_deploy.core.status import ModelStatus, PreparedInfo
+from instructrec_deploy.pb.v1 import instructrec_pb2 as pb
+from instructrec_deploy.wire.answers import (
+    read_batch_results,
+    read_prediction,
+    read_prepared,
+    read_status,
+)
+from instructrec_deploy.wire.requests import (
+    method_path,
+    write_batch_request,
+    write_prepare_request,
+    write_request,
+)
+
+
+class AsyncClient:
+    """A connection to a server. Tasks of one loop may share it. Errors are `InstructRecError`s."""
+
+    def __init__(
+        self,
+        address: str = DEFAULT_ADDRESS,
+        *,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        retry: RetryPolicy = RetryPolicy(),
+        max_message_bytes: int = 64 << 20,
+        channel: grpc.aio.Channel | None = None,
+    ) -> None:
+        """Connect on first use.
+
+        Args:
+            address: host:port.
+            timeout_s: of each call, retries included.
+            retry: when a call is sent again.
+            max_message_bytes: of one answer.
+            channel: one of your own (TLS, interceptors) in place of a plain one.
+        """
+        self.address = address
+        self._timeout_s = timeout_s
+        self._channel = channel or grpc.aio.insecure_channel(
+            address, options=channel_options(address, retry, max_message_bytes)
+        )
+        self._calls: dict[str, Any] = {}
+
+    async def predict(
+        self,
+        text: str,
+        *,
+        instruction: str | Instruction | None = None,
+        candidates: Iterable[str | Candidate] | None = None,
+        task: str = "",
+        prepared_id: str = "",
+        top_k: int = DEFAULT_TOP_K,
+        id: str = "",
+        timeout_s: float | None = None,
+    ) -> Prediction:
+        """Ask one question about one text: by instruction and candidates, task, or prepared id.
+
+        Raises:
+            InstructRecError: what the server raised, or Unavailable, DeadlinePassed.
+        """
+        request = build_request(
+            text,
+            instruction=instruction,
+            candidates=candidates,
+            task=task,
+            prepared_id=prepared_id,
+            top_k=top_k,
+            id=id,
+        )
+        return await self.predict_request(request, timeout_s=timeout_s)
+
+    async def predict_request(
+        self, request: Request, *, timeout_s: float | None = None
+    ) -> Prediction:
+        """Ask several questions about one text."""
+        data = write_request(request).SerializeToString()
+        answer = await self._call("Predict", data, timeout_s)
+        return read_prediction(pb.PredictResponse.FromString(answer))
+
+    async def predict_batch(
+        self, texts: Sequence[str | Request], *, timeout_s: float | None = None, **question: Any
+    ) -> Results:
+        """Ask about many texts in one message; an item is its prediction or its error.
+
+        Args:
+            texts: texts that share one question, or ready requests.
+            timeout_s: of the whole batch.
+            question: instruction, candidates, task, prepared_id, top_k, as for `predict`.
+        """
+        requests = build_batch(texts, **question)
+        if not requests:
+            return []
+        data = write_batch_request(requests).SerializeToString()
+        answer = await self._call("PredictBatch", data, timeout_s)
+        return read_batch_results(pb.PredictBatchResponse.FromString(answer))
+
+    async def prepare(
+        self,
+        instruction: str | Instruction | None = None,
+        candidates: Iterable[str | Candidate] | None = None,
+        *,
+        task: str = "",
+        timeout_s: float | None = None,
+    ) -> PreparedInfo:
+        """Compile an instruction, or a task of the bundle; use its `prepared_id` afterwards."""
+        question = build_question(instruction=instruction, candidates=candidates, task=task)
+        data = write_prepare_request(question).SerializeToString()
+        answer = await self._call("PrepareInstruction", data, timeout_s)
+        return read_prepared(pb.PrepareInstructionResponse.FromString(answer))
+
+    async def status(
+        self, *, with_labels: bool = False, timeout_s: float | None = None
+    ) -> ModelStatus:
+        """What the server serves."""
+        data = pb.GetModelStatusRequest(with_labels=with_labels).SerializeToString()
+        answer = await self._call("GetModelStatus", data, timeout_s)
+        return read_status(pb.GetModelStatusResponse.FromString(answer))
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._channel.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def _call(self, method: str, data: bytes, timeout_s: float | None) -> bytes:
+        call = self._calls.get(method)
+        if call is None:
+            call = self._calls[method] = self._channel.unary_unary(method_path(method))
+        try:
+            answer: bytes = await call(
+                data, timeout=self._timeout_s if timeout_s is None else timeout_s
+            )
+        except grpc.aio.AioRpcError as error:
+            raise read_failure(error, self.address) from None
+        return answer

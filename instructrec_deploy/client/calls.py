@@ -1,0 +1,189 @@
+"""What both clients share: channel options, building requests, reading answers and errors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+from urllib.parse import unquote
+
+import grpc
+
+from instructrec_deploy.core.errors import InstructRecError, RequestError
+from instructrec_deploy.core.failure import rebuild_error
+from instructrec_deploy.core.instruction import Candidate, Instruction
+from instructrec_deploy.core.request import Question, Request
+from instructrec_deploy.core.result import Prediction
+from instructrec_deploy.wire.metadata import CODE_KEY, HINT_KEY, RETRY_KEY
+from instructrec_deploy.wire.requests import SERVICE
+
+DEFAULT_ADDRESS = "127.0.0.1:50051"
+DEFAULT_TIMEOUT_S = 10.0
+DEFAULT_TOP_K = 5
+HINTS = {
+    "UNAVAILABLE": "is the server running there? `instructrec serve BUNDLE` starts one",
+    "DEADLINE_EXCEEDED": "allow more time with timeout_s, or send less at once",
+    "UNIMPLEMENTED": "the server does not have this call: another version, or another service",
+    "CANCELLED": "the server ended the call; try again",
+    "RESOURCE_EXHAUSTED": "send smaller messages, or raise max_message_bytes on both sides",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How often and how soon a call is sent again while the server cannot be reached.
+
+    UNAVAILABLE is retried, and CANCELLED, which a stopping server makes of calls that reach it too
+    late; a call cancelled by its caller is not.
+    """
+
+    max_attempts: int = 4  # the first one included; 1: none is retried. gRPC allows at most 5
+    initial_backoff_s: float = 0.1
+    max_backoff_s: float = 1.0
+
+    def service_config(self) -> str:
+        """gRPC's JSON for it."""
+        config: dict[str, Any] = {"loadBalancingConfig": [{"round_robin": {}}]}
+        if self.max_attempts > 1:
+            policy = {
+                "maxAttempts": self.max_attempts,
+                "initialBackoff": f"{self.initial_backoff_s}s",
+                "maxBackoff": f"{self.max_backoff_s}s",
+                "backoffMultiplier": 2,
+                "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
+            }
+            config["methodConfig"] = [{"name": [{"service": SERVICE}], "retryPolicy": policy}]
+        return json.dumps(config)
+
+
+def channel_options(
+    address: str, retry: RetryPolicy, max_message_bytes: int
+) -> list[tuple[str, Any]]:
+    """Options of a channel to the server."""
+    is_local = address.startswith(("127.", "localhost:", "[::1]"))
+    return [
+        ("grpc.enable_http_proxy", 0 if is_local else 1),  # a proxy cannot reach our loopback
+        ("grpc.service_config", retry.service_config()),
+        ("grpc.max_receive_message_length", max_message_bytes),
+        ("grpc.max_send_message_length", -1),
+        ("grpc.primary_user_agent", "instructrec"),
+    ]
+
+
+def build_request(
+    text: str,
+    *,
+    instruction: str | Instruction | None = None,
+    candidates: Iterable[str | Candidate] | None = None,
+    task: str = "",
+    prepared_id: str = "",
+    top_k: int = DEFAULT_TOP_K,
+    id: str = "",
+) -> Request:
+    """One text and one question about it; without any, the bundle's default task.
+
+    Raises:
+        RequestError: the text is no str, or the question is named in more than one way.
+    """
+    if not isinstance(text, str):
+        raise RequestError(f"the text is a {type(text).__name__}", hint="pass a str")
+    if top_k < 0:
+        raise RequestError(f"top_k is {top_k}", hint="use 0 for all scores, or a count")
+    question = build_question(
+        instruction=instruction, candidates=candidates, task=task, prepared_id=prepared_id
+    )
+    return Request(text, (question,), id, top_k)
+
+
+def build_question(
+    *,
+    instruction: str | Instruction | None = None,
+    candidates: Iterable[str | Candidate] | None = None,
+    task: str = "",
+    prepared_id: str = "",
+) -> Question:
+    """What loose arguments ask, as `Predictor.predict` reads them; the server checks the rest.
+
+    An instruction's words with a task put the task's labels into these words; candidates with a
+    task use the task's words.
+
+    Raises:
+        RequestError: the question is named in more than one way.
+    """
+    has_own = instruction is not None or candidates is not None
+    if prepared_id and (has_own or task):
+        raise RequestError(
+            "prepared_id came together with another way of asking",
+            hint="it stands for instruction and candidates: send it alone",
+        )
+    if isinstance(instruction, Instruction):
+        if candidates is not None or task:
+            raise RequestError(
+                "an Instruction came together with candidates or a task",
+                hint="an Instruction has its candidates: give it alone",
+            )
+        return Question(instruction=instruction)
+    if not has_own:
+        return Question(task=task, prepared_id=prepared_id)
+    given = tuple(c if isinstance(c, Candidate) else Candidate(c) for c in candidates or ())
+    return Question(instruction=Instruction(instruction or "", given, task=task))
+
+
+def build_batch(texts: Sequence[str | Request], **question: Any) -> list[Request]:
+    """Requests from texts that share one question, or requests as they are."""
+    if isinstance(texts, str):
+        raise RequestError("a batch is one str", hint="pass a list of texts")
+    if any(isinstance(item, Request) for item in texts) and question:
+        raise RequestError(
+            "a question beside ready requests", hint="put the question into each Request"
+        )
+    if not texts:
+        return []
+    shared = None
+    requests = []
+    for item in texts:
+        if isinstance(item, Request):
+            requests.append(item)
+        elif shared is None:
+            shared = build_request(item, **question)
+            requests.append(shared)
+        else:
+            requests.append(Request(item, shared.questions, "", shared.top_k))
+    return requests
+
+
+class CallFailed(Protocol):
+    """What `grpc.RpcError` and `grpc.aio.AioRpcError` have in common."""
+
+    def code(self) -> grpc.StatusCode: ...
+
+    def details(self) -> str | None: ...
+
+    def trailing_metadata(self) -> Any: ...
+
+
+def read_failure(error: CallFailed, address: str) -> InstructRecError:
+    """The server's error as the class it had there; gRPC's own by its status."""
+    status = error.code().name
+    metadata = dict(error.trailing_metadata() or ())
+    code = str(metadata.get(CODE_KEY, ""))
+    message = error.details() or status
+    if code:
+        hint = unquote(str(metadata.get(HINT_KEY, "")))
+    else:
+        hint = HINTS.get(status, "")
+        if status == "UNAVAILABLE":
+            message = f"no answer from {address}"
+        elif status == "RESOURCE_EXHAUSTED" and "larger than max" in message:
+            status = "INVALID_ARGUMENT"
+    return rebuild_error(
+        message,
+        code=code,
+        status=status,
+        hint=hint,
+        retry_after_ms=int(metadata.get(RETRY_KEY, 0)),
+    )
+
+
+Results = list[Prediction | InstructRecError]

@@ -1,0 +1,245 @@
+"""Core types survive the wire in both directions."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from instructrec_deploy.core.errors import (
+    InstructRecError,
+    LabelRepeated,
+    Overloaded,
+    RequestError,
+    TaskUnknown,
+    TextEmpty,
+    TextTooLong,
+    TextUndecodable,
+    TooManyLabels,
+)
+from instructrec_deploy.core.instruction import Candidate, Instruction
+from instructrec_deploy.core.request import Question, Request
+from instructrec_deploy.core.result import (
+    Answer,
+    Finding,
+    LabelScore,
+    Prediction,
+    Timings,
+    Verdict,
+)
+from instructrec_deploy.core.status import Limits, ModelStatus, PreparedInfo, TaskStatus
+from instructrec_deploy.core.task import TaskKind
+from instructrec_deploy.pb.v1 import instructrec_pb2 as pb
+from instructrec_deploy.wire.answers import (
+    read_batch_results,
+    read_prediction,
+    read_prepared,
+    read_status,
+    write_batch,
+    write_prediction,
+    write_prepared,
+    write_status,
+)
+from instructrec_deploy.wire.requests import (
+    parse,
+    read_batch,
+    read_prepare,
+    read_request,
+    write_batch_request,
+    write_prepare_request,
+    write_request,
+)
+
+TEXTS = [
+    "I lost my card",
+    "我的卡丢了",
+    "我的ｃａｒｄ丢了 ＡＢＣ１２３",
+    "refund 🙏🏽 please 👨‍👩‍👧",
+]
+WORDS = st.text(
+    st.characters(codec="utf-8", exclude_characters="\x00"), min_size=1, max_size=12
+).filter(lambda word: word.strip() != "")
+INSTRUCTIONS = st.builds(
+    Instruction.of,
+    WORDS,
+    st.lists(
+        st.builds(Candidate, WORDS, WORDS), min_size=1, max_size=4, unique_by=lambda c: c.label
+    ),
+    kind=st.sampled_from([TaskKind.CLASSIFICATION, TaskKind.RANKING, TaskKind.SAFETY]),
+)
+QUESTIONS = st.one_of(
+    st.builds(Question),
+    st.builds(Question, task=WORDS),
+    st.builds(Question, prepared_id=WORDS),
+    st.builds(Question, instruction=INSTRUCTIONS),
+)
+REQUESTS = st.builds(
+    Request,
+    WORDS,
+    st.lists(QUESTIONS, min_size=1, max_size=3).map(tuple),
+    st.text(st.characters(codec="utf-8"), max_size=5),
+    st.integers(0, 50),
+)
+
+
+def send(request: Request) -> Request:
+    return read_request(parse(pb.PredictRequest, write_request(request).SerializeToString()))
+
+
+@given(REQUESTS)
+def test_request_survives_the_wire(request: Request) -> None:
+    assert send(request) == request
+
+
+@given(st.lists(REQUESTS, min_size=1, max_size=4))
+def test_batch_survives_the_wire(requests: list[Request]) -> None:
+    data = write_batch_request(requests).SerializeToString()
+    assert read_batch(parse(pb.PredictBatchRequest, data)) == requests
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_text_arrives_as_it_was_sent(text: str) -> None:
+    assert send(Request(text)).text == text
+
+
+def test_shared_questions_of_a_batch_are_sent_once() -> None:
+    instruction = Instruction.of("客户想要什么？", ["退款", "余额"])
+    question = (Question(instruction=instruction),)
+    message = write_batch_request([Request(text, question) for text in TEXTS])
+    assert (len(message.questions), [len(r.questions) for r in message.requests]) == (1, [0] * 4)
+    assert [request.questions for request in read_batch(message)] == [question] * 4
+
+
+def test_item_with_questions_of_its_own_keeps_them_in_a_batch() -> None:
+    message = pb.PredictBatchRequest(
+        requests=[
+            pb.PredictRequest(text="a"),
+            pb.PredictRequest(text="b", questions=[pb.Question(task="own")]),
+        ],
+        questions=[pb.Question(task="shared")],
+    )
+    items = read_batch(message)
+    assert [item.questions[0].task for item in items if isinstance(item, Request)] == [
+        "shared",
+        "own",
+    ]
+
+
+def test_unset_top_k_is_five_and_zero_means_all() -> None:
+    assert read_request(pb.PredictRequest(text="a")).top_k == 5
+    assert read_request(pb.PredictRequest(text="a", top_k=0)).top_k == 0
+
+
+def test_bad_item_is_its_error_and_does_not_sink_the_others() -> None:
+    message = pb.PredictBatchRequest(
+        requests=[pb.PredictRequest(text=t) for t in ("good", " ", "x" * 50_001)]
+    )
+    items = read_batch(message)
+    assert isinstance(items[0], Request)
+    assert [type(item) for item in items[1:]] == [TextEmpty, TextTooLong]
+
+
+@pytest.mark.parametrize("n_items", [0, 257])
+def test_batch_of_the_wrong_size_is_refused(n_items: int) -> None:
+    message = pb.PredictBatchRequest(requests=[pb.PredictRequest(text="a")] * n_items)
+    with pytest.raises(RequestError, match="1 to 256"):
+        read_batch(message)
+
+
+@pytest.mark.parametrize("data", [b"\n\x02\xff\xfe", b"\xff\xff\xff", b"\n\x7fabc"])
+def test_bytes_that_are_no_message_or_no_utf8_are_undecodable(data: bytes) -> None:
+    with pytest.raises(TextUndecodable):
+        parse(pb.PredictRequest, data)
+
+
+def test_lone_surrogate_is_refused_before_it_is_sent() -> None:
+    with pytest.raises(TextUndecodable):
+        write_request(Request("a\ud800b"))
+    with pytest.raises(TextUndecodable):
+        write_batch_request([Request("a\ud800b")])
+
+
+@pytest.mark.parametrize(
+    ("labels", "error"),
+    [(["a", "a"], LabelRepeated), ([str(i) for i in range(2_001)], TooManyLabels)],
+)
+def test_unusable_candidates_are_refused(labels: list[str], error: type[Exception]) -> None:
+    candidates = [pb.Candidate(label=label) for label in labels]
+    question = pb.Question(instruction=pb.Instruction(text="what?", candidates=candidates))
+    with pytest.raises(error):
+        read_request(pb.PredictRequest(text="a", questions=[question]))
+
+
+@pytest.mark.parametrize("kind", ["no-such-kind", "ner", "translation"])
+def test_kind_that_is_not_served_is_refused_without_repeating_it(kind: str) -> None:
+    instruction = pb.Instruction(text="what?", candidates=[pb.Candidate(label="a")], kind=kind)
+    with pytest.raises(RequestError) as caught:
+        read_request(pb.PredictRequest(text="a", questions=[pb.Question(instruction=instruction)]))
+    assert "classification" in caught.value.hint
+    assert "no-such-kind" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "question",
+    [Question(), Question(task="意图"), Question(instruction=Instruction.of("what?", ["a", "b"]))],
+)
+def test_what_is_to_be_prepared_survives_the_wire(question: Question) -> None:
+    assert read_prepare(write_prepare_request(question)) == question
+
+
+PREDICTION = Prediction(
+    answers=(
+        Answer("intent", "余额", 0.5, (LabelScore("余额", 0.5), LabelScore("refund", 0.25)), "ab"),
+        Answer("", "", 0.0, ()),
+    ),
+    id="caller's own 🙂",
+    text="my number is [PHONE]",
+    truncated=True,
+    n_tokens=12,
+    verdicts=(
+        Verdict("mask", (Finding("PHONE", "cn-mobile", "mask", 13, 24, 0.5),), "v1", "input"),
+        Verdict(policy_version="v1", direction="output"),
+    ),
+    timings=Timings(0.5, 0.25, 2.0, 3.0),
+    model="minilm",
+    model_version="0123456789ab",
+)
+
+
+def test_prediction_survives_the_wire() -> None:
+    data = write_prediction(PREDICTION).SerializeToString()
+    assert read_prediction(pb.PredictResponse.FromString(data)) == PREDICTION
+
+
+def test_batch_results_survive_the_wire_as_the_classes_they_were() -> None:
+    results: list[Prediction | InstructRecError] = [
+        PREDICTION,
+        TaskUnknown("no such task", hint="its tasks: 意图"),
+        Overloaded("the queue is full", retry_after_ms=250),
+    ]
+    data = write_batch(results).SerializeToString()
+    found = read_batch_results(pb.PredictBatchResponse.FromString(data))
+    assert found[0] == PREDICTION
+    assert isinstance(found[1], TaskUnknown)
+    assert found[1].hint == "its tasks: 意图"
+    assert isinstance(found[2], Overloaded)
+    assert found[2].retry_after_ms == 250
+
+
+def test_status_and_prepared_survive_the_wire() -> None:
+    status = ModelStatus(
+        model="minilm",
+        model_version="1",
+        kind="instruction-encoder",
+        precision="int8",
+        is_ready=True,
+        tasks=(TaskStatus("意图", "classification", 2, True, ("a", "余额")),),
+        n_prepared=3,
+        prepared_bytes=4_000_000_000,
+        uptime_s=1.5,
+        limits=Limits(1, 2, 3, 4, 5, 6),
+        server_version="0.1",
+    )
+    assert read_status(write_status(status)) == status
+    info = PreparedInfo("ab", 77, True, 118_272)
+    assert read_prepared(write_prepared(info)) == info
