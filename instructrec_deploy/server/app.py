@@ -1,0 +1,277 @@
+"""The server's life: bind, load, check, answer, drain, stop.
+
+The port is bound before the model is loaded, so that a port in use is known at once; until the
+model is checked, health says NOT_SERVING and calls are refused with UNAVAILABLE. On SIGTERM or
+SIGINT health says NOT_SERVING, new calls are refused, accepted ones are answered; a second signal
+ends the waiting. `grpc.aio.Server.stop` alone would end some accepted calls as CANCELLED.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import SERVICE_NAME as HEALTH_NAME
+from grpc_health.v1.health import aio as health_aio
+from grpc_reflection.v1alpha import reflection
+from prometheus_client import disable_created_metrics
+
+from instructrec_deploy import __version__
+from instructrec_deploy.core.errors import PortInUse
+from instructrec_deploy.server.logs import LOGGER, set_up_logs
+from instructrec_deploy.server.metrics import (
+    Metrics,
+    MetricsDoor,
+    calm_collector,
+    open_metrics_door,
+)
+from instructrec_deploy.server.served import Served, load_served
+from instructrec_deploy.server.service import InstructRecService
+from instructrec_deploy.server.settings import DoorSettings, ServerSettings
+from instructrec_deploy.wire.requests import SERVICE
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+# gRPC ends calls that reach it while it stops as CANCELLED, unseen by us. So it is stopped only
+# when the callers we refuse have gone elsewhere; those who never do are not waited for.
+QUIET_S = 0.1
+MAX_QUIET_S = 2.0
+STOP_GRACE_S = 0.5  # for answers on their way out and open health watches
+log = logging.getLogger(f"{LOGGER}.server")
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """What there is to say when the server answers."""
+
+    address: str  # host:port
+    metrics_address: str  # URL; "" where off
+    model: str
+    model_version: str
+    load_s: float
+
+
+class StopSignals:
+    """`first`: stop when all accepted calls are answered. `second`: stop now."""
+
+    def __init__(self) -> None:
+        self.first = asyncio.Event()
+        self.second = asyncio.Event()
+
+    def receive(self) -> None:
+        """Take one signal."""
+        (self.second if self.first.is_set() else self.first).set()
+
+
+def run_server(
+    bundle_path: Path,
+    settings: ServerSettings,
+    *,
+    on_ready: Callable[[Ready], None] | None = None,
+) -> None:
+    """Serve a bundle until SIGTERM or SIGINT.
+
+    Raises:
+        ConfigError: an address open to the network, a port in use.
+        BundleError, NotFound: the bundle cannot be served.
+    """
+    set_up_logs(format=settings.server.log_format, level=settings.server.log_level)
+    # No second series for each counter that says when it was made. (The call has no types.)
+    disable_created_metrics()  # type: ignore[no-untyped-call]
+    sys.setswitchinterval(settings.server.switch_interval_ms / 1000)
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(serve(bundle_path, settings, on_ready=on_ready or _tell_people))
+
+
+async def serve(
+    bundle_path: Path,
+    settings: ServerSettings,
+    *,
+    on_ready: Callable[[Ready], None] | None = None,
+    signals: StopSignals | None = None,
+) -> None:
+    """As `run_server`, in a running loop. `signals`: those of the process unless given."""
+    door = settings.server
+    door.check_exposure()
+    asyncio.get_running_loop().set_exception_handler(_log_stray)
+    metrics = Metrics()
+    service = InstructRecService(door, metrics)
+    health = health_aio.HealthServicer()
+    with contextlib.ExitStack() as stack:
+        if signals is None:
+            signals = stack.enter_context(_process_signals())
+        server, port = _bind(door, service, health)
+        for name in ("", SERVICE):
+            await health.set(name, NOT_SERVING)
+        try:
+            metrics_address = _start_metrics(stack, metrics, door)
+            await server.start()
+            served = await _load(bundle_path, settings, metrics, signals)
+            if served is None:
+                return
+            stack.callback(served.close)
+            service.open(served)
+            calm_collector()
+            for name in ("", SERVICE):
+                await health.set(name, SERVING)
+            metrics.metric("instructrec_ready").set(1)
+            ready = Ready(
+                door.address(port), metrics_address, served.name, served.version, served.load_s
+            )
+            _log_ready(ready)
+            if on_ready is not None:
+                on_ready(ready)
+            await signals.first.wait()
+            await _drain(service, served, health, metrics, signals, door)
+        finally:
+            await server.stop(STOP_GRACE_S)
+    log.info("stopped")
+
+
+async def _load(
+    bundle_path: Path, settings: ServerSettings, metrics: Metrics, signals: StopSignals
+) -> Served | None:
+    """Load and check the model in a thread; None where a signal came meanwhile."""
+    loading = asyncio.create_task(asyncio.to_thread(load_served, bundle_path, settings, metrics))
+    stopping = asyncio.create_task(signals.first.wait())
+    await asyncio.wait((loading, stopping), return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    served = await loading  # a thread cannot be stopped midway
+    if signals.first.is_set():
+        served.close()
+        return None
+    return served
+
+
+async def _drain(
+    service: InstructRecService,
+    served: Served,
+    health: health_aio.HealthServicer,
+    metrics: Metrics,
+    signals: StopSignals,
+    door: DoorSettings,
+) -> None:
+    """Tell everybody, refuse what is new, finish what was accepted."""
+    start = time.monotonic()
+    log.info("draining")
+    metrics.metric("instructrec_ready").set(0)
+    await health.enter_graceful_shutdown()
+    await _unless(signals.second, asyncio.sleep(door.drain_wait_s))
+    service.close()
+    await _unless(signals.second, service.wait_idle(door.drain_timeout_s))
+    await _unless(signals.second, service.wait_quiet(QUIET_S, MAX_QUIET_S))
+    n_left = await service.wait_idle(0)
+    log.info("drained", extra={"n_lost": n_left, "drain_s": round(time.monotonic() - start, 3)})
+
+
+async def _unless(event: asyncio.Event, work: Coroutine[Any, Any, Any]) -> None:
+    """Wait for the work or the event, whichever comes first."""
+    tasks = [asyncio.create_task(work), asyncio.create_task(event.wait())]
+    _, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in pending:
+        task.cancel()
+
+
+def _bind(
+    door: DoorSettings, service: InstructRecService, health: health_aio.HealthServicer
+) -> tuple[grpc.aio.Server, int]:
+    """A gRPC server with all services, bound but not started.
+
+    Raises:
+        PortInUse: the address cannot be bound.
+    """
+    server = grpc.aio.server(
+        options=[
+            ("grpc.so_reuseport", 0),  # a second server on the port fails, and says so
+            ("grpc.max_receive_message_length", door.max_message_bytes),
+            ("grpc.max_send_message_length", -1),
+        ]
+    )
+    server.add_generic_rpc_handlers((service.handlers(),))
+    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    if door.use_reflection:
+        names = (SERVICE, HEALTH_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, server)
+    address = door.address(door.port)
+    try:
+        port = server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise PortInUse(
+            f"cannot listen on {address}",
+            hint="another program listens there, or the address is not this machine's; "
+            "choose another --port, or --port 0 for a free one",
+        ) from error
+    return server, port
+
+
+def _start_metrics(stack: contextlib.ExitStack, metrics: Metrics, door: DoorSettings) -> str:
+    if not door.metrics_port:
+        return ""
+    metrics_door: MetricsDoor = open_metrics_door(metrics, door.host, door.metrics_port)
+    stack.callback(metrics_door.close)
+    return f"http://{door.address(door.metrics_port)}/metrics"
+
+
+@contextlib.contextmanager
+def _process_signals() -> Iterator[StopSignals]:
+    """SIGTERM and SIGINT as events of the running loop."""
+    loop = asyncio.get_running_loop()
+    signals = StopSignals()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, signals.receive)
+    try:
+        yield signals
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop's where it is installed (not on Windows): a fifth less time per call."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+def _log_stray(loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+    """An exception nobody awaited: its type and place, never its message."""
+    error = context.get("exception")
+    log.error("stray exception", exc_info=error if isinstance(error, BaseException) else None)
+
+
+def _log_ready(ready: Ready) -> None:
+    log.info(
+        "ready",
+        extra={
+            "address": ready.address,
+            "metrics_address": ready.metrics_address,
+            "model": ready.model,
+            "model_version": ready.model_version,
+            "load_s": round(ready.load_s, 3),
+            "pid": os.getpid(),
+            "server_version": __version__,
+        },
+    )
+
+
+def _tell_people(ready: Ready) -> None:
+    metrics = f", metrics at {ready.metrics_address}" if ready.metrics_address else ""
+    print(
+        f"Serving {ready.model} {ready.model_version} on {ready.address}"
+        f" (loaded in {ready.load_s:.2f} s{metrics}). Ctrl-C stops.",
+        file=sys.stderr,
+        flush=True,
+    )

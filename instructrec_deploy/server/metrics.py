@@ -1,0 +1,214 @@
+"""Every metric of the server in one table. Names and labels are promises (see CONVENTIONS).
+
+Label values are bounded: methods, statuses, the bundle's tasks, the policy's categories. Nothing a
+caller writes becomes a label.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+from wsgiref.simple_server import WSGIServer
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    start_http_server,
+)
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
+
+from instructrec_deploy.core.errors import InstructRecError, PortInUse
+from instructrec_deploy.core.result import Prediction
+
+SECONDS = (0.001, 0.002, 0.004, 0.008, 0.015, 0.03, 0.06, 0.125, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+INLINE = "(inline)"  # the task of an instruction that is none of the bundle's
+OTHER = "(other)"  # a label value past the bound
+MAX_VALUES = 200  # of one label: a bundle has some tens of tasks, a policy some tens of categories
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """One line of the table."""
+
+    name: str
+    # Counter, Gauge or Histogram; CounterMetricFamily: somebody else counts, read when asked for.
+    kind: type[Any]
+    help: str
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
+
+    def make(self, registry: CollectorRegistry) -> Any:
+        """The metric itself, in the registry."""
+        extra: dict[str, Any] = {"buckets": self.buckets} if self.buckets else {}
+        return self.kind(self.name, self.help, self.labels, registry=registry, **extra)
+
+
+TABLE = (
+    Spec("instructrec_requests_total", Counter, "Calls answered.", ("method", "status")),
+    Spec(
+        "instructrec_request_seconds",
+        Histogram,
+        "From a call's bytes to its answer's bytes.",
+        ("method",),
+        SECONDS,
+    ),
+    Spec("instructrec_requests_in_flight", Gauge, "Calls accepted and not answered yet."),
+    Spec("instructrec_texts_total", Counter, "Texts answered, batch items included."),
+    Spec("instructrec_errors_total", Counter, "Texts or calls refused or failed.", ("code",)),
+    Spec("instructrec_queue_depth", Gauge, "Texts waiting for an inference thread."),
+    Spec("instructrec_queue_seconds", Histogram, "A text's wait in the queue.", (), SECONDS),
+    Spec("instructrec_batch_size", Histogram, "Texts of one model batch.", (), SIZES),
+    Spec("instructrec_inference_seconds", Histogram, "One model batch.", (), SECONDS),
+    Spec("instructrec_tokens_total", Counter, "Tokens the model read, padding apart."),
+    Spec("instructrec_padding_tokens_total", Counter, "Tokens of padding the model read."),
+    Spec("instructrec_dropped_total", Counter, "Texts not computed, and why.", ("reason",)),
+    Spec("instructrec_prepare_seconds", Histogram, "Preparing an instruction.", (), SECONDS),
+    Spec("instructrec_prepared_hits_total", CounterMetricFamily, "Instructions found prepared."),
+    Spec("instructrec_prepared_misses_total", CounterMetricFamily, "Instructions not prepared."),
+    Spec("instructrec_prepared_evictions_total", CounterMetricFamily, "Instructions let go of."),
+    Spec("instructrec_prepared_bytes", Gauge, "Memory of all prepared instructions."),
+    Spec("instructrec_prepared_count", Gauge, "Prepared instructions in the cache."),
+    Spec("instructrec_predictions_total", Counter, "Answers by task.", ("task",)),
+    Spec(
+        "instructrec_safety_verdicts_total",
+        Counter,
+        "Safety verdicts.",
+        ("direction", "action"),
+    ),
+    Spec(
+        "instructrec_safety_findings_total",
+        Counter,
+        "What the safety filter saw.",
+        ("category", "action"),
+    ),
+    Spec(
+        "instructrec_model_info",
+        Gauge,
+        "1 for the model being served.",
+        ("model", "version", "kind", "precision"),
+    ),
+    Spec("instructrec_ready", Gauge, "1 while the server answers, else 0."),
+    Spec("instructrec_load_seconds", Gauge, "Time the model took to load and check."),
+)
+
+
+class Metrics:
+    """The table, alive. Methods may be called from any thread."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        self._made: dict[str, Any] = {}
+        self._sources: dict[str, Callable[[], float]] = {}
+        self.registry.register(_Sources(self._sources))
+        for spec in TABLE:
+            if spec.kind is not CounterMetricFamily:
+                self._made[spec.name] = spec.make(self.registry)
+        self._children: dict[tuple[str, ...], Any] = {}
+        self._n_values: dict[str, int] = {}
+        self.tasks: frozenset[str] = frozenset()  # the bundle's: the only ones that are labels
+
+    def metric(self, name: str, *values: str) -> Any:
+        """A metric of the table, or its child for these label values (bounded in number)."""
+        if not values:
+            return self._made[name]
+        key = (name, *values)
+        child = self._children.get(key)
+        if child is None:
+            n_values = self._n_values.get(name, 0)
+            if n_values >= MAX_VALUES:
+                values = tuple(OTHER for _ in values)
+            self._n_values[name] = n_values + 1
+            child = self._made[name].labels(*values)
+            if n_values < MAX_VALUES:
+                self._children[key] = child
+        return child
+
+    def count_call(self, method: str, status: str, seconds: float) -> None:
+        """A call has been answered."""
+        self.metric("instructrec_requests_total", method, status).inc()
+        self.metric("instructrec_request_seconds", method).observe(seconds)
+
+    def count_error(self, error: InstructRecError) -> None:
+        """A text or a call got an error in place of an answer."""
+        self.metric("instructrec_errors_total", error.code).inc()
+
+    def count_prediction(self, prediction: Prediction) -> None:
+        """A text has been answered."""
+        self._made["instructrec_texts_total"].inc()
+        self._made["instructrec_queue_seconds"].observe(prediction.timings.queue_ms / 1000)
+        for answer in prediction.answers:
+            task = answer.task if answer.task in self.tasks else INLINE
+            self.metric("instructrec_predictions_total", task).inc()
+        for verdict in prediction.verdicts:
+            self.metric(
+                "instructrec_safety_verdicts_total", verdict.direction, verdict.action
+            ).inc()
+            for finding in verdict.findings:
+                self.metric(
+                    "instructrec_safety_findings_total", finding.category, finding.action
+                ).inc()
+
+    def watch(self, name: str, source: Callable[[], float]) -> None:
+        """Read a gauge or a family from a function whenever it is asked for."""
+        made = self._made.get(name)
+        if made is None:
+            self._sources[name] = source
+        else:
+            made.set_function(source)
+
+
+class _Sources(Collector):
+    """The counters of the table that somebody else keeps."""
+
+    def __init__(self, sources: dict[str, Callable[[], float]]) -> None:
+        self._sources = sources
+
+    def collect(self) -> Iterable[CounterMetricFamily]:
+        for spec in TABLE:
+            if spec.kind is CounterMetricFamily:
+                source = self._sources.get(spec.name, lambda: 0.0)
+                yield CounterMetricFamily(spec.name, spec.help, value=source())
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsDoor:
+    """The HTTP server that Prometheus reads from."""
+
+    server: WSGIServer
+
+    def close(self) -> None:
+        """Stop answering and free the port."""
+        self.server.shutdown()
+        self.server.server_close()
+
+
+def open_metrics_door(metrics: Metrics, host: str, port: int) -> MetricsDoor:
+    """Serve `/metrics` in a thread of its own.
+
+    Raises:
+        PortInUse: the address cannot be bound.
+    """
+    try:
+        server, _ = start_http_server(port, addr=host.strip("[]"), registry=metrics.registry)
+    except OSError as error:
+        raise PortInUse(
+            f"cannot serve metrics on {host}:{port} ({error.strerror or 'not a usable address'})",
+            hint="choose another server.metrics_port, or 0 for none",
+        ) from error
+    return MetricsDoor(server)
+
+
+def calm_collector() -> None:
+    """Take what start-up made out of the garbage collector's sight: its pauses become short."""
+    gc.collect()
+    gc.freeze()

@@ -1,0 +1,214 @@
+"""The model being served: a bundle loaded, checked and warm, behind its scheduler."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Protocol
+
+from instructrec_deploy import __version__
+from instructrec_deploy.core.bundle import open_bundle
+from instructrec_deploy.core.instruction import Candidate, Instruction
+from instructrec_deploy.core.manifest import TaskSpec
+from instructrec_deploy.core.request import Question, Request
+from instructrec_deploy.core.result import Prediction
+from instructrec_deploy.core.status import Limits, ModelStatus, TaskStatus
+from instructrec_deploy.runtime.golden import check_golden
+from instructrec_deploy.runtime.observer import BatchStats, DropReason, Observer
+from instructrec_deploy.runtime.pipeline import Pipeline
+from instructrec_deploy.runtime.predictor import question_of
+from instructrec_deploy.runtime.prepared import PreparedInstruction
+from instructrec_deploy.runtime.scheduler import Scheduler
+from instructrec_deploy.server.logs import LOGGER
+from instructrec_deploy.server.metrics import Metrics
+from instructrec_deploy.server.settings import ServerSettings
+
+log = logging.getLogger(f"{LOGGER}.server")
+
+
+class Model(Protocol):
+    """What the service asks of a model. No method blocks."""
+
+    @property
+    def max_tokens(self) -> int:
+        """Its window."""
+
+    def submit(self, request: Request, deadline: float | None) -> Future[Prediction]:
+        """Queue a request; `deadline` in seconds of the monotonic clock.
+
+        Raises:
+            InstructRecError: it is refused at once.
+        """
+
+    def find(self, question: Question) -> Instruction:
+        """What a question asks: its own instruction, or a task's.
+
+        Raises:
+            TaskUnknown: no such task.
+        """
+
+    def is_prepared(self, instruction: Instruction) -> bool:
+        """Whether it is in the cache."""
+
+    def prepare(self, instruction: Instruction) -> Future[PreparedInstruction]:
+        """Compile an instruction.
+
+        Raises:
+            InstructRecError: it is refused at once.
+        """
+
+    def lend(self, task: str, words: str, candidates: Sequence[Candidate]) -> Instruction:
+        """A task as an instruction, in other words or with other candidates.
+
+        Raises:
+            TaskUnknown: no such task.
+        """
+
+    def status(self, limits: Limits, *, is_ready: bool, with_labels: bool) -> ModelStatus:
+        """What is served."""
+
+
+class MetricsObserver(Observer):
+    """Counts what the scheduler tells. Its threads call it."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        metric = metrics.metric
+        self._metrics = metrics
+        self._batch_size = metric("instructrec_batch_size")
+        self._inference = metric("instructrec_inference_seconds")
+        self._tokens = metric("instructrec_tokens_total")
+        self._padding = metric("instructrec_padding_tokens_total")
+        self._prepare = metric("instructrec_prepare_seconds")
+
+    def batch_done(self, stats: BatchStats) -> None:
+        """A batch was computed."""
+        self._batch_size.observe(stats.n_items)
+        self._inference.observe(stats.inference_s)
+        self._tokens.inc(stats.n_tokens)
+        self._padding.inc(stats.n_padded_tokens - stats.n_tokens)
+
+    def dropped(self, reason: DropReason, n_items: int) -> None:
+        """Requests were not computed, and why."""
+        self._metrics.metric("instructrec_dropped_total", reason).inc(n_items)
+
+    def prepared(self, n_candidates: int, seconds: float) -> None:
+        """An instruction was prepared."""
+        self._prepare.observe(seconds)
+
+
+class Served:
+    """A bundle behind a scheduler (the `Model` that is real)."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        scheduler: Scheduler,
+        *,
+        load_s: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        manifest = pipeline.bundle.manifest
+        self.name, self.version = manifest.name, manifest.version
+        self.max_tokens = manifest.model.max_tokens
+        self.load_s = load_s
+        self._pipeline = pipeline
+        self._scheduler = scheduler
+        self._clock = clock
+        self._started_s = clock()
+
+    def submit(self, request: Request, deadline: float | None) -> Future[Prediction]:
+        """See `Model`."""
+        return self._scheduler.submit(request, deadline=deadline)
+
+    def find(self, question: Question) -> Instruction:
+        """See `Model`."""
+        return question.instruction or self._pipeline.bundle.instruction(question.task)
+
+    def is_prepared(self, instruction: Instruction) -> bool:
+        """See `Model`."""
+        return instruction.key in self._pipeline.cache
+
+    def prepare(self, instruction: Instruction) -> Future[PreparedInstruction]:
+        """See `Model`."""
+        return self._scheduler.prepare(instruction)
+
+    def lend(self, task: str, words: str, candidates: Sequence[Candidate]) -> Instruction:
+        """See `Model`."""
+        question = question_of(
+            self._pipeline.bundle,
+            instruction=words or None,
+            candidates=candidates or None,
+            task=task,
+        )
+        return self.find(question)
+
+    def status(self, limits: Limits, *, is_ready: bool, with_labels: bool) -> ModelStatus:
+        """See `Model`."""
+        bundle, cache = self._pipeline.bundle, self._pipeline.cache
+        book, model = bundle.tasks, bundle.manifest.model
+
+        def describe(name: str, spec: TaskSpec) -> TaskStatus:
+            return TaskStatus(
+                name,
+                spec.kind.value,
+                len(spec.labels),
+                name == book.default_task,
+                spec.labels if with_labels else (),
+            )
+
+        return ModelStatus(
+            model=self.name,
+            model_version=self.version,
+            kind=model.kind,
+            precision=model.precision,
+            is_ready=is_ready,
+            tasks=tuple(describe(name, spec) for name, spec in book.tasks.items()),
+            n_prepared=len(cache),
+            prepared_bytes=cache.size_bytes,
+            uptime_s=self._clock() - self._started_s,
+            limits=limits,
+            server_version=__version__,
+        )
+
+    def close(self) -> None:
+        """End the threads and give the memory back; what still waits is refused."""
+        self._scheduler.close()
+        self._pipeline.close()
+
+
+def load_served(folder: Path, settings: ServerSettings, metrics: Metrics) -> Served:
+    """Open, check and warm a bundle, and start its scheduler. Blocks.
+
+    Raises:
+        FileMissing, BundleError: it cannot be served.
+        GoldenFailed: on this machine it does not answer as stated.
+        MissingExtra: onnxruntime is not installed.
+    """
+    start = time.monotonic()
+    bundle = open_bundle(folder)
+    pipeline = Pipeline.open(bundle, engine=settings.engine, prepared=settings.prepared)
+    pipeline.warm()
+    golden = check_golden(bundle, pipeline)
+    for warning in golden.warnings:
+        log.warning(warning)
+    if golden.n_pairs:
+        found = {"n_pairs": golden.n_pairs, "max_difference": golden.max_difference}
+        log.info("golden pairs agree", extra=found)
+    scheduler = Scheduler(pipeline, settings.batching, observer=MetricsObserver(metrics))
+    served = Served(pipeline, scheduler, load_s=time.monotonic() - start)
+    cache, model = pipeline.cache, bundle.manifest.model
+    metrics.tasks = frozenset(bundle.tasks.tasks)
+    metrics.watch("instructrec_queue_depth", lambda: scheduler.n_waiting)
+    metrics.watch("instructrec_prepared_count", lambda: len(cache))
+    metrics.watch("instructrec_prepared_bytes", lambda: cache.size_bytes)
+    metrics.watch("instructrec_prepared_hits_total", lambda: cache.counts.n_hits)
+    metrics.watch("instructrec_prepared_misses_total", lambda: cache.counts.n_misses)
+    metrics.watch("instructrec_prepared_evictions_total", lambda: cache.counts.n_evictions)
+    metrics.metric("instructrec_load_seconds").set(served.load_s)
+    metrics.metric(
+        "instructrec_model_info", served.name, served.version, model.kind, model.precision
+    ).set(1)
+    return served

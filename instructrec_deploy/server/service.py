@@ -1,0 +1,233 @@
+"""The four calls of `instructrec.v1.InstructRec`: bytes in, bytes out, every error mapped.
+
+Handlers are registered for raw bytes and parse them here: left to itself, gRPC answers INTERNAL
+for bytes that are no message or no UTF-8.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from concurrent.futures import CancelledError as FutureCancelled
+from concurrent.futures import Future
+from typing import Any
+
+import grpc
+
+from instructrec_deploy.core.errors import InstructRecError, InternalError, Unavailable
+from instructrec_deploy.core.request import Request
+from instructrec_deploy.core.result import Prediction
+from instructrec_deploy.core.status import PreparedInfo
+from instructrec_deploy.pb.v1 import instructrec_pb2 as pb
+from instructrec_deploy.server.bridge import Bridge
+from instructrec_deploy.server.failures import describe_failure
+from instructrec_deploy.server.logs import LOGGER
+from instructrec_deploy.server.memo import InstructionMemo
+from instructrec_deploy.server.metrics import Metrics
+from instructrec_deploy.server.served import Model
+from instructrec_deploy.server.settings import DoorSettings
+from instructrec_deploy.wire.answers import (
+    write_batch,
+    write_prediction,
+    write_prepared,
+    write_status,
+)
+from instructrec_deploy.wire.requests import (
+    SERVICE,
+    parse,
+    read_batch,
+    read_prepare,
+    read_request,
+)
+
+Handle = Callable[[bytes, float | None], Awaitable[bytes]]  # request, deadline -> response
+log = logging.getLogger(f"{LOGGER}.server")
+
+
+class InstructRecService:
+    """Answers calls with the model it has been given; refuses them before and after.
+
+    All methods run on the event loop.
+    """
+
+    def __init__(
+        self,
+        settings: DoorSettings,
+        metrics: Metrics,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._settings = settings
+        self._metrics = metrics
+        self._clock = clock
+        self._bridge = Bridge(asyncio.get_running_loop())
+        self._memo = InstructionMemo()
+        self._limits = settings.limits()
+        self._current: Model | None = None
+        self._refusal = "the model is still loading"
+        self._n_in_flight = 0
+        self._last_call_s = 0.0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        metrics.watch("instructrec_requests_in_flight", lambda: self._n_in_flight)
+
+    def open(self, model: Model) -> None:
+        """Start answering with this model."""
+        self._limits = self._settings.limits(model.max_tokens)
+        self._memo = InstructionMemo(lend=model.lend)
+        self._current = model
+        self._refusal = ""
+
+    def close(self) -> None:
+        """Refuse calls from now on; those accepted go on."""
+        self._refusal = "the server is shutting down"
+
+    async def wait_idle(self, timeout_s: float) -> int:
+        """Wait until every accepted call is answered; returns how many are not."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._idle.wait()
+        except TimeoutError:
+            pass
+        return self._n_in_flight
+
+    async def wait_quiet(self, quiet_s: float, timeout_s: float) -> None:
+        """Wait until no call has come for `quiet_s`, refused ones included."""
+        end_s = self._clock() + timeout_s
+        while (now := self._clock()) < end_s and now - self._last_call_s < quiet_s:
+            await asyncio.sleep(self._last_call_s + quiet_s - now)
+
+    def handlers(self) -> grpc.GenericRpcHandler:
+        """What to register with the gRPC server."""
+        methods: dict[str, Handle] = {
+            "Predict": self._predict,
+            "PredictBatch": self._predict_batch,
+            "PrepareInstruction": self._prepare,
+        }
+        wrapped: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
+            name: grpc.unary_unary_rpc_method_handler(self._guard(name, handle))
+            for name, handle in methods.items()
+        }
+        # Status is told while loading and draining, too.
+        status = self._guard("GetModelStatus", self._status, needs_model=False)
+        wrapped["GetModelStatus"] = grpc.unary_unary_rpc_method_handler(status)
+        return grpc.method_handlers_generic_handler(SERVICE, wrapped)
+
+    def _guard(self, method: str, handle: Handle, *, needs_model: bool = True) -> Any:
+        """A gRPC handler around one of ours: counts, deadline, errors."""
+
+        async def answer(data: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+            start = self._last_call_s = self._clock()
+            status = "OK"
+            self._n_in_flight += 1
+            self._idle.clear()
+            try:
+                if needs_model and self._refusal:
+                    raise Unavailable(self._refusal, hint="try again, or another server")
+                left_s = context.time_remaining()
+                return await handle(data, None if left_s is None else start + left_s)
+            except asyncio.CancelledError:
+                left_s = context.time_remaining()
+                is_late = left_s is not None and left_s <= 0
+                status = "DEADLINE_EXCEEDED" if is_late else "CANCELLED"
+                raise
+            except Exception as error:
+                known = self._known_error(error, method)
+                status = known.grpc_status
+                self._metrics.count_error(known)
+                failure = describe_failure(known)
+                await context.abort(failure.status, failure.message, failure.metadata)
+                raise AssertionError("abort raises") from error
+            finally:
+                self._n_in_flight -= 1
+                if not self._n_in_flight:
+                    self._idle.set()
+                self._metrics.count_call(method, status, self._clock() - start)
+
+        return answer
+
+    def _known_error(self, error: BaseException, method: str) -> InstructRecError:
+        """The error itself, or, for an unexpected one, an id that stands in the log, too."""
+        if isinstance(error, InstructRecError):
+            return error
+        if isinstance(error, FutureCancelled):
+            return Unavailable("the server is shutting down", hint="try again, or another server")
+        incident = uuid.uuid4().hex[:12]
+        log.error(
+            "unexpected error", exc_info=error, extra={"incident": incident, "method": method}
+        )
+        return InternalError(
+            f"internal error {incident}", hint="the server's log says more under this id"
+        )
+
+    def _model(self) -> Model:
+        if self._current is None:
+            raise Unavailable(self._refusal, hint="try again, or another server")
+        return self._current
+
+    async def _predict(self, data: bytes, deadline: float | None) -> bytes:
+        message = parse(pb.PredictRequest, data)
+        request = read_request(message, self._limits, self._memo.read)
+        future = self._model().submit(request, deadline)
+        prediction = await self._bridge.wait(future)
+        self._metrics.count_prediction(prediction)
+        return write_prediction(prediction).SerializeToString()
+
+    async def _predict_batch(self, data: bytes, deadline: float | None) -> bytes:
+        message = parse(pb.PredictBatchRequest, data)
+        model = self._model()
+        items = [
+            self._submit_item(model, item, deadline)
+            for item in read_batch(message, self._limits, self._memo.read)
+        ]
+        await self._bridge.wait_all([item for item in items if isinstance(item, Future)])
+        results = [self._item_result(item) for item in items]
+        return write_batch(results).SerializeToString()
+
+    def _submit_item(
+        self, model: Model, item: Request | InstructRecError, deadline: float | None
+    ) -> Future[Prediction] | InstructRecError:
+        if isinstance(item, InstructRecError):
+            return item
+        try:
+            return model.submit(item, deadline)
+        except InstructRecError as error:
+            return error
+
+    def _item_result(
+        self, item: Future[Prediction] | InstructRecError
+    ) -> Prediction | InstructRecError:
+        if isinstance(item, Future):
+            try:
+                prediction = item.result(0)
+            except Exception as error:  # noqa: BLE001 one bad item does not sink the others
+                item = self._known_error(error, "PredictBatch")
+            else:
+                self._metrics.count_prediction(prediction)
+                return prediction
+        self._metrics.count_error(item)
+        return item
+
+    async def _prepare(self, data: bytes, deadline: float | None) -> bytes:
+        message = parse(pb.PrepareInstructionRequest, data)
+        question = read_prepare(message, self._limits, self._memo.read)
+        model = self._model()
+        instruction = model.find(question)
+        is_cached = model.is_prepared(instruction)
+        prepared = await self._bridge.wait(model.prepare(instruction))
+        info = PreparedInfo(prepared.key, len(prepared.labels), is_cached, prepared.size_bytes)
+        return write_prepared(info).SerializeToString()
+
+    async def _status(self, data: bytes, deadline: float | None) -> bytes:
+        request = parse(pb.GetModelStatusRequest, data)
+        if self._current is None:
+            message = pb.GetModelStatusResponse(ready=False)
+        else:
+            status = self._current.status(
+                self._limits, is_ready=not self._refusal, with_labels=request.with_labels
+            )
+            message = write_status(status)
+        return message.SerializeToString()

@@ -1,0 +1,79 @@
+"""The protocol is lint-clean, and the committed stubs are those of the proto file."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from instructrec_deploy.pb.v1 import instructrec_pb2 as pb
+from instructrec_deploy.wire.requests import SERVICE
+
+ROOT = Path(__file__).parents[2]
+STUBS = ROOT / "instructrec_deploy" / "pb" / "v1"
+
+
+def test_committed_stubs_are_those_of_the_proto_file(tmp_path: Path) -> None:
+    script = ROOT / "scripts" / "make_proto.sh"
+    environ = os.environ | {"PYTHON": sys.executable}
+    subprocess.run(["sh", script, tmp_path], check=True, env=environ, timeout=60)
+    made = tmp_path / "instructrec_deploy" / "pb" / "v1"
+    names = sorted(path.name for path in made.iterdir())
+    assert names == ["instructrec_pb2.py", "instructrec_pb2.pyi"]
+    for name in names:
+        assert (made / name).read_text() == (STUBS / name).read_text(), f"run `make proto` ({name})"
+
+
+def test_proto_is_lint_clean() -> None:
+    buf = shutil.which("buf", path=f"{Path(sys.executable).parent}{os.pathsep}{os.defpath}")
+    if buf is None:
+        pytest.skip("buf is not installed")
+    found = subprocess.run([buf, "lint"], cwd=ROOT / "proto", capture_output=True, text=True)
+    assert (found.returncode, found.stdout) == (0, "")
+
+
+def test_service_has_the_calls_that_clients_know() -> None:
+    service = pb.DESCRIPTOR.services_by_name["InstructRec"]
+    assert service.full_name == SERVICE
+    assert sorted(service.methods_by_name) == [
+        "GetModelStatus",
+        "Predict",
+        "PredictBatch",
+        "PrepareInstruction",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("message", "numbers"),
+    [
+        ("PredictRequest", {"text": 1, "questions": 2, "id": 3, "top_k": 4}),
+        ("Question", {"task": 1, "prepared_id": 2, "instruction": 3}),
+        ("Instruction", {"text": 1, "candidates": 2, "kind": 3, "task": 4}),
+        ("Candidate", {"label": 1, "description": 2}),
+        ("Answer", {"task": 1, "label": 2, "score": 3, "scores": 4, "prepared_id": 5}),
+        ("PredictBatchRequest", {"requests": 1, "questions": 2}),
+        ("PredictBatchItem", {"response": 1, "error": 2}),
+        (
+            "PredictResponse",
+            {
+                "answers": 1,
+                "id": 2,
+                "text": 3,
+                "truncated": 4,
+                "n_tokens": 5,
+                "verdicts": 6,
+                "timings": 7,
+                "model": 8,
+                "model_version": 9,
+            },
+        ),
+    ],
+)
+def test_field_numbers_never_change(message: str, numbers: dict[str, int]) -> None:
+    fields = pb.DESCRIPTOR.message_types_by_name[message].fields
+    found = {field.name: field.number for field in fields}
+    assert found == numbers

@@ -1,0 +1,105 @@
+"""The verbs against a real server process: ask, evaluate, measure, stop."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from instructrec_deploy.cli.benchmark.load import Plan, run_load
+from instructrec_deploy.cli.server_process import ServerProcess, running_server, verb_command
+from instructrec_deploy.core.errors import InternalError, Unavailable
+
+
+@pytest.fixture(scope="module")
+def server(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    log = tmp_path_factory.mktemp("logs") / "server.log"
+    with running_server(tiny_bundle, log) as running:
+        running.wait_ready()
+        yield running
+
+
+def verb(*words: str, stdin: str = "") -> list[dict[str, Any]]:
+    """A verb's JSON lines; it must succeed and say nothing on standard error."""
+    done = subprocess.run(
+        verb_command(*words), input=stdin, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_predict_answers_over_grpc_as_it_does_in_process(
+    server: ServerProcess, tiny_bundle: Path
+) -> None:
+    texts = ("I lost my card", "我的余额是多少😀", "mail jo@example.com about the refund")
+    remote = verb("predict", "-a", server.address, *texts, "--json")
+    local = verb("predict", str(tiny_bundle), *texts, "--json")
+    for one, other in zip(remote, local, strict=True):
+        assert (one["label"], one["text"]) == (other["label"], other["text"])
+        assert one["score"] == pytest.approx(other["score"], abs=1e-5)  # float32 on the wire
+
+
+def test_lines_of_standard_input_are_answered_in_order(server: ServerProcess) -> None:
+    lines = [json.dumps({"text": f"refund {n}", "id": str(n)}) for n in range(300)]
+    rows = verb("predict", "-a", server.address, stdin="\n".join(lines))
+    assert [row["id"] for row in rows] == [str(n) for n in range(300)]
+
+
+@pytest.mark.parametrize("way", [[], ["--unary"]])
+def test_evaluate_over_grpc_agrees_with_in_process(
+    server: ServerProcess, tiny_bundle: Path, tmp_path: Path, way: list[str]
+) -> None:
+    rows = [("I lost my card", "card lost"), ("余额查询", "余额"), ("refund", "nothing")] * 50
+    data = tmp_path / "rows.jsonl"
+    data.write_text("\n".join(json.dumps({"text": t, "target": y}) for t, y in rows))
+    words = ("--data", str(data), "--json")
+    (remote,) = verb("evaluate", "-a", server.address, *words, *way)
+    (local,) = verb("evaluate", str(tiny_bundle), *words)
+    same = ("n", "accuracy", "macro_f1", "accuracy_interval", "n_candidates", "n_errors")
+    assert [remote[name] for name in same] == [local[name] for name in same]
+    assert remote["n_gold_outside_candidates"] == 50
+
+
+def test_an_instruction_takes_the_labels_of_the_servers_task(server: ServerProcess) -> None:
+    words = ("-a", server.address, "love it", "--task", "sentiment", "-i", "good or bad?", "--json")
+    (row,) = verb("predict", *words)
+    assert set(row["scores"]) == {"positive", "negative"}
+
+
+def test_health_is_what_a_container_asks(server: ServerProcess) -> None:
+    done = subprocess.run(
+        verb_command("health", "-a", server.address), capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "SERVING\n")
+
+
+@pytest.mark.parametrize("n_texts", [1, 16])
+def test_the_load_process_measures_calls(server: ServerProcess, n_texts: int) -> None:
+    plan = Plan(server.address, ["I lost my card", "余额"], n_callers=4, n_texts=n_texts, seconds=0.2)
+    measured = run_load(plan)
+    assert measured.texts_per_s > 0
+    assert measured.errors == {}
+    assert min(measured.latencies_ms) > 0
+
+
+def test_load_without_a_server_is_an_error() -> None:
+    with pytest.raises(InternalError, match="load process failed"):
+        run_load(Plan("127.0.0.1:1", ["a"], n_callers=1, n_texts=2, seconds=0.1))
+
+
+def test_a_server_stops_with_0_and_a_broken_one_says_why(
+    tiny_bundle: Path, tmp_path: Path
+) -> None:
+    with running_server(tiny_bundle, tmp_path / "good.log") as running:
+        running.wait_ready()
+        assert running.memory_mb() > 10
+        assert running.stop() == 0
+    with (
+        running_server(tmp_path / "nowhere", tmp_path / "bad.log") as broken,
+        pytest.raises(Unavailable, match="IR-1203"),
+    ):
+        broken.wait_ready()

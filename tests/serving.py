@@ -1,0 +1,103 @@
+"""A real server process on 127.0.0.1 with a tiny bundle."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+PROGRAM = """
+import json, sys
+from pathlib import Path
+from instructrec_deploy.core.errors import InstructRecError
+from instructrec_deploy.server.app import run_server
+from instructrec_deploy.server.settings import load_settings
+try:
+    overrides = json.loads(sys.argv[2])
+    run_server(Path(sys.argv[1]), load_settings(overrides=overrides, environ={}).settings)
+except InstructRecError as error:
+    print(f"{error.code} {error.message} ({error.hint})", file=sys.stderr)
+    sys.exit(error.exit_code)
+"""
+
+
+@dataclass
+class ServerProcess:
+    """A running server and what it wrote."""
+
+    process: subprocess.Popen[bytes]
+    folder: Path
+    address: str = ""
+    metrics_url: str = ""
+
+    @property
+    def stdout(self) -> str:
+        return (self.folder / "stdout").read_text()
+
+    @property
+    def stderr(self) -> str:
+        return (self.folder / "stderr").read_text()
+
+    def events(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.stdout.splitlines()]
+
+    def event(self, name: str, *, within_s: float = 30.0) -> dict[str, Any]:
+        """The log line of that name, waited for while the process lives."""
+        end = time.monotonic() + within_s
+        while time.monotonic() < end:
+            has_ended = self.process.poll() is not None
+            found = [row for row in self.events() if row["event"] == name]
+            if found:
+                return found[0]
+            assert not has_ended, f"the server ended: {self.stderr}"
+            time.sleep(0.01)
+        raise AssertionError(f"no {name!r} within {within_s} s: {self.stderr}")
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self.process.wait(20)
+
+
+def start_server(bundle: Path, folder: Path, **door: Any) -> ServerProcess:
+    """Start without waiting; `door` are settings of [server]."""
+    folder.mkdir(parents=True, exist_ok=True)
+    overrides = {"server": {"port": 0, **door}, "engine": {"n_lanes": 2, "threads_per_lane": 1}}
+    with (folder / "stdout").open("wb") as out, (folder / "stderr").open("wb") as err:
+        process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, str(bundle), json.dumps(overrides)],
+            stdout=out,
+            stderr=err,
+            env={k: v for k, v in os.environ.items() if not k.startswith("INSTRUCTREC_")},
+        )
+    return ServerProcess(process, folder)
+
+
+@contextmanager
+def running_server(bundle: Path, folder: Path, **door: Any) -> Iterator[ServerProcess]:
+    """A server that is ready; killed at the end if the test did not stop it."""
+    server = start_server(bundle, folder, **door)
+    try:
+        ready = server.event("ready")
+        server.address, server.metrics_url = ready["address"], ready["metrics_address"]
+        yield server
+    finally:
+        if server.process.poll() is None:
+            server.process.kill()
+            server.process.wait()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
