@@ -116,9 +116,7 @@ def write_tiny_bundle(
     tokenizer.save(str(root / "tokenizer.json"))
     rng = np.random.default_rng(seed)
     n_labels = len(LABELS) if is_head else 0
-    encoder = encoder_graph(
-        rng, tokenizer.get_vocab_size(), max_tokens, n_labels=n_labels
-    )
+    encoder = encoder_graph(rng, tokenizer.get_vocab_size(), max_tokens, n_labels=n_labels)
     onnx.save(encoder, root / "graphs" / "encoder.onnx")
     if has_fusion and not is_head:
         prepare, fusion = fusion_graphs(rng)
@@ -150,7 +148,7 @@ def seal(root: Path, **changes: Any) -> None:
     path = root / "bundle.json"
     raw: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
     raw = {"format_version": 1, "created": "2026-01-01T00:00:00Z"} | raw | changes
-    files = {
+    files: dict[str, dict[str, Any]] = {
         file.relative_to(root).as_posix(): {
             "size_bytes": file.stat().st_size,
             "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
@@ -159,12 +157,8 @@ def seal(root: Path, **changes: Any) -> None:
         if file.is_file() and file != path
     }
     raw["files"] = files
-    hashes = "".join(
-        v["sha256"] for k, v in files.items() if "graphs" in k or k == "tasks.toml"
-    )
-    raw["version"] = (
-        raw.get("version") or hashlib.sha256(hashes.encode()).hexdigest()[:12]
-    )
+    hashes = "".join(v["sha256"] for k, v in files.items() if "graphs" in k or k == "tasks.toml")
+    raw["version"] = raw.get("version") or hashlib.sha256(hashes.encode()).hexdigest()[:12]
     path.write_text(json.dumps(raw, indent=1), encoding="utf-8")
 
 
@@ -209,25 +203,18 @@ class Graph:
     ) -> onnx.ModelProto:
         """Close the graph. Names of int64 inputs are those of the encoder's ids and mask."""
         whole = ("input_ids", "attention_mask")
-        kinds = {
-            n: TensorProto.INT64 if n in whole else TensorProto.FLOAT for n in inputs
-        }
+        kinds = {n: TensorProto.INT64 if n in whole else TensorProto.FLOAT for n in inputs}
         graph = helper.make_graph(
             self.nodes,
             "tiny",
-            [
-                helper.make_tensor_value_info(n, kinds[n], list(s))
-                for n, s in inputs.items()
-            ],
+            [helper.make_tensor_value_info(n, kinds[n], list(s)) for n, s in inputs.items()],
             [
                 helper.make_tensor_value_info(n, TensorProto.FLOAT, list(s))
                 for n, s in outputs.items()
             ],
             self.weights,
         )
-        model = helper.make_model(
-            graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8
-        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
         onnx.checker.check_model(model)
         return model
 
@@ -252,9 +239,7 @@ def encoder_graph(
     mask = g.op("Cast", "attention_mask", to=TensorProto.FLOAT)
     one, minus = g.const(np.float32(1.0)), g.const(np.float32(-1e4))
     bias = g.op("Unsqueeze", g.op("Mul", g.op("Sub", one, mask), minus), axis1)
-    query, key, value = (
-        g.op("MatMul", x, weight(HIDDEN, HIDDEN, std=0.2)) for _ in range(3)
-    )
+    query, key, value = (g.op("MatMul", x, weight(HIDDEN, HIDDEN, std=0.2)) for _ in range(3))
     scores = g.op("MatMul", query, g.op("Transpose", key, perm=[0, 2, 1]))
     scores = g.op("Div", scores, g.const(np.float32(HIDDEN**0.5)))
     attention = g.op("Softmax", g.op("Add", scores, bias), axis=-1)
@@ -275,9 +260,7 @@ def encoder_graph(
     if n_labels:
         g.op("MatMul", pooled, weight(HIDDEN, n_labels, std=1.0), out="logits")
         return g.model(inputs, {"logits": ("B", n_labels)})
-    return g.model(
-        inputs, {"token_states": ("B", "T", HIDDEN), "pooled": ("B", HIDDEN)}
-    )
+    return g.model(inputs, {"token_states": ("B", "T", HIDDEN), "pooled": ("B", HIDDEN)})
 
 
 def fusion_graphs(rng: np.random.Generator) -> tuple[onnx.ModelProto, onnx.ModelProto]:
@@ -290,9 +273,7 @@ def fusion_graphs(rng: np.random.Generator) -> tuple[onnx.ModelProto, onnx.Model
     g.op("MatMul", "candidate_vectors", weight(g, 0.3), out="fusion_queries")
     g.op("MatMul", "candidate_vectors", weight(g, 0.05), out="fusion_values")
     rows = ("C", HIDDEN)
-    prepare = g.model(
-        {"candidate_vectors": rows}, {"fusion_queries": rows, "fusion_values": rows}
-    )
+    prepare = g.model({"candidate_vectors": rows}, {"fusion_queries": rows, "fusion_values": rows})
     g = Graph()
     depth = HIDDEN // HEADS
     per_token = g.const(np.array([0, 0, HEADS, depth], np.int64))

@@ -14,7 +14,14 @@ from instructrec_deploy.core.errors import BundleError, TextUndecodable
 from instructrec_deploy.text.tokenizer import TextTokenizer
 from tests.tiny import tiny_tokenizer
 
-TEXTS = ["I lost my card", "我的卡丢了 my card", "ＡＢＣ１２３ 全角", "👍🏽 great 👨‍👩‍👧", "a[SEP]b", " \t\n"]
+TEXTS = [
+    "I lost my card",
+    "我的卡丢了 my card",
+    "ＡＢＣ１２３ 全角",
+    "👍🏽 great 👨\u200d👩\u200d👧",
+    "a[SEP]b",
+    " \t\n",
+]
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +39,9 @@ def wordpiece(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def unigram(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sentencepiece-like file whose vocabulary holds "</s>" as a piece, as e5's does."""
     control = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
-    characters = sorted(set("abcdefghijklmnopqrstuvwxyz ABC123:</>s你好卡丢了我的[]SEP".replace(" ", "")))
+    characters = sorted(
+        set("abcdefghijklmnopqrstuvwxyz ABC123:</>s你好卡丢了我的[]SEP".replace(" ", ""))
+    )
     pieces = [*control, ("▁", -2.0), *((c, -5.0) for c in characters), ("▁hello", -3.0)]
     tokenizer = Tokenizer(models.Unigram(pieces, unk_id=3, byte_fallback=False))
     tokenizer.normalizer = normalizers.NFKC()

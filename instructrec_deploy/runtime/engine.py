@@ -1,0 +1,223 @@
+"""The sessions of one bundle: token ids in, states, vectors or logits out.
+
+A *lane* is what one worker thread computes on. On CPU a batch in each of two threads, with one
+thread inside an operator, answers more texts a second than one batch with two threads inside
+(1.7 to 2.0 times one thread against 1.2 to 1.75). Lanes of one thread share their sessions: they
+compute in their callers' threads, so nothing but the memory arena's lock is between them (2 to 6 %
+slower than sessions of their own, for half the memory). Lanes of several threads do not share, as
+they would wait for each other's threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from instructrec_deploy.core.bundle import ENCODER_FILE, FUSION_FILE, Bundle
+from instructrec_deploy.core.errors import BundleError, InternalError, MissingExtra
+from instructrec_deploy.core.settings import Section
+from instructrec_deploy.runtime import providers
+from instructrec_deploy.tasks.base import Floats, Ints
+
+PREPARE_FILE = "graphs/prepare.onnx"
+MAX_SINGLE_LANES = 8  # more cores than that are worth threads inside an operator, for long texts
+WIDE_LANES = 4  # then each lane has weights of its own: about 30 MB with MiniLM int8
+
+
+class EngineSettings(Section):
+    """How the engine uses the machine; 0 means "as fits the machine"."""
+
+    provider: providers.Provider = "auto"
+    n_lanes: int = Field(default=0, ge=0)  # batches computed at a time, each in a worker thread
+    threads_per_lane: int = Field(default=0, ge=0)  # threads inside one operator
+    # Lanes of one thread share their sessions: half the memory for a few percent of the speed.
+    use_sharing: bool = True
+    use_spinning: bool = False  # waiting threads burn their core; only for a lone lane
+
+    def layout(self, n_cores: int, *, is_gpu: bool = False) -> tuple[int, int]:
+        """(lanes, threads of each): a lane a core on small machines, else four that share them out.
+
+        A GPU runs one batch at a time, but a second lane fills it while the first one's results
+        are being read.
+        """
+        auto_lanes = 2 if is_gpu else n_cores if n_cores <= MAX_SINGLE_LANES else WIDE_LANES
+        n_lanes = self.n_lanes or auto_lanes
+        return n_lanes, self.threads_per_lane or max(1, n_cores // n_lanes)
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """What the encoder says about a batch. Arrays the model does not give are None."""
+
+    mask: Ints  # [B, T]
+    token_states: Floats | None = None  # [B, T, H]
+    pooled: Floats | None = None  # [B, H], L2-normalized
+    logits: Floats | None = None  # [B, C] of a model with fixed labels
+
+    def rows(self, rows: Sequence[int]) -> Encoding:
+        """The same for some of the texts; itself where they are all of them, in order."""
+        if list(rows) == list(range(len(self.mask))):
+            return self
+        index = np.asarray(rows, np.int64)
+        picked = [
+            None if array is None else array[index]
+            for array in (self.token_states, self.pooled, self.logits)
+        ]
+        return Encoding(self.mask[index], *picked)
+
+
+def pad_rows(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[Ints, Ints]:
+    """Token ids of different lengths -> ids [B, T] and mask [B, T], both int64."""
+    n_tokens = max(len(row) for row in rows)
+    ids = np.full((len(rows), n_tokens), pad_id, np.int64)
+    mask = np.zeros((len(rows), n_tokens), np.int64)
+    for index, row in enumerate(rows):
+        ids[index, : len(row)] = row
+        mask[index, : len(row)] = 1
+    return ids, mask
+
+
+class Engine:
+    """The graphs of one bundle, open. Safe to share between threads.
+
+    Raises:
+        BundleError: a graph is missing or cannot be opened.
+        MissingExtra: onnxruntime, or CUDA where asked for, is missing.
+    """
+
+    def __init__(self, bundle: Bundle, settings: EngineSettings = EngineSettings()) -> None:
+        model = bundle.manifest.model
+        ort = providers.load_onnxruntime()
+        chosen = providers.choose_providers(settings.provider, ort.get_available_providers())
+        self.model = model
+        self.is_fixed = model.kind == "sequence-classification"
+        self._errors = providers.engine_errors()
+
+        def opener(n_threads: int) -> Callable[[str], Any]:
+            return lambda name: providers.open_session(
+                bundle.path(name),
+                providers=chosen,
+                n_threads=n_threads,
+                use_spinning=settings.use_spinning,
+            )
+
+        is_gpu = providers.CUDA in chosen
+        n_lanes, n_threads = settings.layout(providers.available_cores(), is_gpu=is_gpu)
+        try:
+            first = opener(n_threads)(ENCODER_FILE)
+        except MissingExtra:
+            if settings.provider != "auto":
+                raise
+            chosen = [providers.CPU]  # CUDA is installed but there is no device
+            n_lanes, n_threads = settings.layout(providers.available_cores())
+            first = opener(n_threads)(ENCODER_FILE)
+        self.provider = "cuda" if providers.CUDA in chosen else "cpu"
+        self.n_lanes, self.threads_per_lane = n_lanes, n_threads
+        open_graph = opener(n_threads)
+        # On a GPU the threads only wait: there, too, one set of sessions does for all lanes.
+        is_shared = settings.use_sharing and (n_threads == 1 or self.is_gpu)
+        n_own = 1 if is_shared else n_lanes
+        self._encoders = [first, *(open_graph(ENCODER_FILE) for _ in range(n_own - 1))]
+        self._fusions: list[Any] = []
+        self._prepare: Any = None
+        if model.has_fusion:
+            self._fusions = [open_graph(FUSION_FILE) for _ in range(n_own)]
+            self._prepare = opener(1)(PREPARE_FILE)
+        self._check_outputs()
+
+    @property
+    def is_gpu(self) -> bool:
+        """Whether it computes on a GPU."""
+        return self.provider == "cuda"
+
+    def encode(self, ids: Ints, mask: Ints, *, lane: int = 0, use_states: bool = False) -> Encoding:
+        """Read a padded batch.
+
+        Args:
+            ids, mask: [B, T] int64.
+            lane: the lane of the calling thread.
+            use_states: give the token states even where scoring does not need them.
+
+        Raises:
+            InternalError: the graph failed on this batch.
+        """
+        feed = {"input_ids": ids, "attention_mask": mask}
+        session = self._encoders[lane % len(self._encoders)]
+        if self.is_fixed:
+            return Encoding(mask, logits=self._run(session, ["logits"], feed)[0])
+        if not (use_states or self.model.has_fusion):
+            return Encoding(mask, pooled=self._run(session, ["pooled"], feed)[0])
+        states, pooled = self._run(session, ["token_states", "pooled"], feed)
+        return Encoding(mask, states, pooled)
+
+    def prepare_vectors(self, vectors: Floats) -> tuple[Floats | None, Floats | None]:
+        """[C, H] -> what fusion needs of the candidates alone, twice [C, H]; None without fusion.
+
+        Raises:
+            InternalError: the graph failed.
+        """
+        if self._prepare is None:
+            return None, None
+        names = ["fusion_queries", "fusion_values"]
+        queries, values = self._run(self._prepare, names, {"candidate_vectors": vectors})
+        return queries, values
+
+    def score(
+        self,
+        encoding: Encoding,
+        vectors: Floats,
+        fusion_queries: Floats | None = None,
+        fusion_values: Floats | None = None,
+        *,
+        lane: int = 0,
+    ) -> Floats:
+        """Logits [B, C] of every candidate for every text, before the task's temperature.
+
+        Args:
+            encoding: from `encode`, of an instruction encoder.
+            vectors, fusion_queries, fusion_values: [C, H] each, of a prepared instruction.
+
+        Raises:
+            InternalError: the graph failed, or the encoding is of a model with fixed labels.
+        """
+        if encoding.pooled is None:
+            raise InternalError("a model with fixed labels has no candidates to score")
+        if not self._fusions:
+            return np.asarray(self.model.score_scale * (encoding.pooled @ vectors.T))
+        feed = {
+            "token_states": encoding.token_states,
+            "attention_mask": encoding.mask,
+            "pooled": encoding.pooled,
+            "candidate_vectors": vectors,
+            "fusion_queries": fusion_queries,
+            "fusion_values": fusion_values,
+        }
+        return np.asarray(self._run(self._fusions[lane % len(self._fusions)], ["scores"], feed)[0])
+
+    def close(self) -> None:
+        """Give the sessions' memory back. Nothing may be run afterwards."""
+        self._encoders, self._fusions, self._prepare = [], [], None
+
+    def _run(self, session: Any, outputs: list[str], feed: dict[str, Any]) -> list[Any]:
+        try:
+            found: list[Any] = session.run(outputs, feed)
+        except self._errors as error:
+            # The runtime's own words may quote a value of the input: they stay out of the message.
+            raise InternalError(
+                f"the graph failed ({type(error).__name__})", hint="export the bundle again"
+            ) from error
+        return found
+
+    def _check_outputs(self) -> None:
+        """Refuse at load what would fail at the first request."""
+        wanted = {"logits"} if self.is_fixed else {"token_states", "pooled"}
+        found = {output.name for output in self._encoders[0].get_outputs()}
+        if not wanted <= found:
+            raise BundleError(
+                f"{ENCODER_FILE} gives {sorted(found)}, wanted {sorted(wanted)}",
+                hint="export the bundle again with this version",
+            )

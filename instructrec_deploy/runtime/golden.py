@@ -1,0 +1,117 @@
+"""Golden pairs: does this bundle, on this machine, answer as it did where it was exported?"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from instructrec_deploy.core.bundle import GOLDEN_FILE, Bundle, read_text
+from instructrec_deploy.core.errors import BundleError, GoldenFailed, InstructRecError
+from instructrec_deploy.core.request import Question, Request
+from instructrec_deploy.core.result import Answer
+from instructrec_deploy.runtime.pipeline import Outcome, Pipeline
+
+BATCH_ITEMS = 16
+MAX_FAULTS = 5  # named in the message
+
+
+@dataclass(frozen=True, slots=True)
+class GoldenRow:
+    """One line: a text, the task asked, the answer it had."""
+
+    line: int
+    text: str
+    task: str
+    label: str
+    scores: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class GoldenReport:
+    """What the check found. `max_difference`: of a probability, over all pairs."""
+
+    n_pairs: int
+    max_difference: float
+    tolerance: float
+    warnings: tuple[str, ...] = ()
+
+
+def check_golden(bundle: Bundle, pipeline: Pipeline) -> GoldenReport:
+    """Run the bundle's golden pairs, without the guard: the pairs were made without it.
+
+    Raises:
+        GoldenFailed: a label differs, or a score by more than the bundle's `score_tolerance`. The
+            message names lines of golden.jsonl, never texts.
+        BundleError: a line is not a pair.
+    """
+    tolerance = bundle.manifest.score_tolerance
+    rows = read_golden(bundle)
+    if not rows:
+        warning = f"{GOLDEN_FILE} is empty: nothing proves that this machine answers right"
+        return GoldenReport(0, 0.0, tolerance, (warning,))
+    faults: list[str] = []
+    worst = 0.0
+    for start in range(0, len(rows), BATCH_ITEMS):
+        batch = rows[start : start + BATCH_ITEMS]
+        for row, outcome in zip(batch, _answer(pipeline, batch), strict=True):
+            if isinstance(outcome, InstructRecError):
+                faults.append(f"line {row.line}: {outcome.code} {outcome.message}")
+                continue
+            difference = _difference(row, outcome.answers[0])
+            worst = max(worst, difference)
+            if outcome.label != row.label:
+                faults.append(f"line {row.line}: another label")
+            elif not difference <= tolerance:
+                faults.append(f"line {row.line}: a score differs by {difference:.2g}")
+    if faults:
+        named = "; ".join(faults[:MAX_FAULTS])
+        raise GoldenFailed(
+            f"{len(faults)} of {len(rows)} golden pairs fail (tolerance {tolerance:g}): {named}",
+            hint="this machine computes otherwise than the one it was exported on: "
+            "export the bundle here, or use fp32",
+        )
+    return GoldenReport(len(rows), worst, tolerance)
+
+
+def read_golden(bundle: Bundle) -> list[GoldenRow]:
+    """The pairs of a bundle.
+
+    Raises:
+        BundleError: a line is not one.
+    """
+    content = read_text(bundle.path(GOLDEN_FILE)).split("\n")  # U+2028 in a text ends no line
+    return [_row(number, line) for number, line in enumerate(content, 1) if line.strip()]
+
+
+def _answer(pipeline: Pipeline, rows: Sequence[GoldenRow]) -> list[Outcome]:
+    requests = [Request(row.text, (Question(task=row.task),), top_k=0) for row in rows]
+    return pipeline.answer(requests, use_guard=False)
+
+
+def _difference(row: GoldenRow, answer: Answer) -> float:
+    """The largest difference of a probability; infinite where a label is missing."""
+    found = {score.label: score.score for score in answer.scores}
+    return max(
+        (abs(found.get(label, math.inf) - score) for label, score in row.scores.items()),
+        default=0.0,
+    )
+
+
+def _row(number: int, line: str) -> GoldenRow:
+    try:
+        raw: Any = json.loads(line)
+        scores = {str(label): float(score) for label, score in raw["scores"].items()}
+        texts = [raw["text"], raw["task"], raw["label"]]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BundleError(
+            f"{GOLDEN_FILE} line {number}: not a golden pair", hint="export the bundle again"
+        ) from error
+    if not all(isinstance(text, str) for text in texts):
+        raise BundleError(
+            f"{GOLDEN_FILE} line {number}: text, task and label must be strings",
+            hint="export the bundle again",
+        )
+    return GoldenRow(number, texts[0], texts[1], texts[2], scores)

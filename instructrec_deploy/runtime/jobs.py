@@ -1,0 +1,132 @@
+"""A request on its way: its questions resolved, its text guarded and tokenized, its times."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Protocol
+
+from instructrec_deploy.core.bundle import Bundle
+from instructrec_deploy.core.errors import InstructRecError, PreparedUnknown
+from instructrec_deploy.core.instruction import Instruction
+from instructrec_deploy.core.request import Question, Request
+from instructrec_deploy.core.result import Answer, Verdict
+from instructrec_deploy.runtime.prepared import PreparedCache, PreparedInstruction, Preparer
+
+
+class Guarded(Protocol):
+    """What a guard says about a text."""
+
+    @property
+    def text(self) -> str:
+        """The text to read: masked, or the very object that was given."""
+
+    @property
+    def verdict(self) -> Verdict:
+        """What was found and decided."""
+
+
+class GuardLike(Protocol):
+    """What the runtime asks of a safety filter (`safety.guard.Guard` is one)."""
+
+    def check_input(self, text: str) -> Guarded:
+        """Before the model reads it."""
+
+    def check_output(self, answer: Answer) -> tuple[Answer, Verdict]:
+        """Before the caller reads it."""
+
+
+@dataclass(slots=True, eq=False)
+class Ask:
+    """One question, resolved. `prepared` is set at the latest when the job is computed."""
+
+    key: str
+    instruction: Instruction
+    prepared: PreparedInstruction | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """One request on its way. Times are seconds of the monotonic clock."""
+
+    request: Request
+    asks: tuple[Ask, ...]
+    submitted_s: float = 0.0
+    deadline_s: float | None = None
+    text: str = ""  # what the model reads
+    verdict: Verdict | None = None
+    ids: list[int] = field(default_factory=list)
+    truncated: bool = False
+    tokenize_s: float = 0.0  # guard and tokenizer, of the batch it was tokenized with
+    started_s: float = 0.0  # when its computation began
+
+    @property
+    def is_masked(self) -> bool:
+        """Whether the guard changed the text."""
+        return self.text is not self.request.text
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether the guard keeps the text from the model."""
+        return self.verdict is not None and self.verdict.action == "block"
+
+
+class Resolver:
+    """Finds what a question asks; cheap, so that a wrong request is refused at once."""
+
+    def __init__(self, bundle: Bundle, preparer: Preparer, cache: PreparedCache) -> None:
+        self._bundle = bundle
+        self._preparer = preparer
+        self._cache = cache
+        self._tasks, self._own = _own_instructions(bundle)
+
+    @property
+    def own(self) -> Mapping[str, Instruction]:
+        """The bundle's tasks as instructions, by key."""
+        return MappingProxyType(self._own)
+
+    def resolve(self, question: Question) -> Ask:
+        """One question.
+
+        Raises:
+            TaskUnknown, PreparedUnknown, LabelUnknown, RequestError: as their names say.
+            InstructionMissing, LabelMissing: the task has none of its own.
+        """
+        if question.instruction is not None:
+            self._preparer.check(question.instruction)
+            return Ask(question.instruction.key, question.instruction)
+        if question.prepared_id:
+            return self._by_id(question.prepared_id)
+        found = self._tasks.get(question.task or self._bundle.tasks.default_task)
+        if found is not None:
+            self._preparer.check(found[1])
+            return Ask(*found)
+        instruction = self._bundle.instruction(question.task)  # says what is wrong
+        return Ask(instruction.key, instruction)
+
+    def _by_id(self, key: str) -> Ask:
+        own = self._own.get(key)
+        if own is not None:  # never forgotten: it can be prepared again
+            return Ask(key, own)
+        prepared = self._cache.get(key)
+        if prepared is None:
+            raise PreparedUnknown(
+                "no prepared instruction of that id is here",
+                hint="prepare it again; it was evicted, or prepared by another process",
+            )
+        return Ask(key, prepared.instruction, prepared)
+
+
+def _own_instructions(
+    bundle: Bundle,
+) -> tuple[dict[str, tuple[str, Instruction]], dict[str, Instruction]]:
+    """The bundle's tasks that stand by themselves: by name (with their keys), and by key."""
+    by_name: dict[str, tuple[str, Instruction]] = {}
+    for name in bundle.tasks.tasks:
+        try:
+            instruction = bundle.instruction(name)
+        except InstructRecError:  # it has no labels of its own; whoever asks for it is told
+            continue
+        by_name[name] = (instruction.key, instruction)
+    return by_name, dict(by_name.values())

@@ -1,0 +1,36 @@
+"""What the scheduler tells whoever counts. Called by its threads, outside its lock: be quick."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+DropReason = Literal["expired", "cancelled", "overloaded", "closed"]
+
+
+@dataclass(frozen=True, slots=True)
+class BatchStats:
+    """One computed batch."""
+
+    lane: int
+    n_items: int
+    n_tokens: int  # real ones
+    n_padded_tokens: int  # computed, padding included
+    inference_s: float
+    n_waiting: int  # requests still waiting when it was done
+
+
+class Observer:
+    """Hears of everything and does nothing; override what you count."""
+
+    def queued(self, n_waiting: int) -> None:
+        """A request was admitted; so many wait now."""
+
+    def batch_done(self, stats: BatchStats) -> None:
+        """A batch was computed."""
+
+    def dropped(self, reason: DropReason, n_items: int) -> None:
+        """Requests were not computed, and why."""
+
+    def prepared(self, n_candidates: int, seconds: float) -> None:
+        """An instruction was prepared, in this much computing time."""

@@ -1,0 +1,344 @@
+"""The way of a batch: guard, tokenize, encode, fuse for each instruction, decode, guard again.
+
+The Predictor and the Scheduler go this way alike; they differ in who waits for whom.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from instructrec_deploy.core.bundle import SAFETY_FILE, TOKENIZER_FILE, Bundle, read_text
+from instructrec_deploy.core.errors import BundleError, InstructRecError, TextUndecodable
+from instructrec_deploy.core.instruction import Instruction
+from instructrec_deploy.core.request import Question, Request
+from instructrec_deploy.core.result import Answer, Prediction, Timings, Verdict
+from instructrec_deploy.runtime.engine import Encoding, Engine, EngineSettings, pad_rows
+from instructrec_deploy.runtime.jobs import Ask, GuardLike, Job, Resolver
+from instructrec_deploy.runtime.learned import open_learned_labels
+from instructrec_deploy.runtime.prepared import (
+    PreparedCache,
+    PreparedInstruction,
+    PreparedSettings,
+    Preparer,
+)
+from instructrec_deploy.safety.guard import Guard
+from instructrec_deploy.tasks.base import Floats
+from instructrec_deploy.tasks.classify import decode_answers
+from instructrec_deploy.text.tokenizer import TextTokenizer
+
+Outcome = Prediction | InstructRecError
+MAX_CLEAN_LABELS = 20_000  # remembered as clean; some megabytes of words at most
+
+
+class Pipeline:
+    """One bundle, ready to answer. Safe to share between threads.
+
+    Args:
+        bundle: an opened bundle.
+        engine: its sessions.
+        prepared: settings of the cache.
+        guard: the safety filter; None for none.
+        clock: monotonic seconds.
+
+    Raises:
+        BundleError: the bundle's parts do not fit together.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        engine: Engine,
+        *,
+        prepared: PreparedSettings = PreparedSettings(),
+        guard: GuardLike | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        model = bundle.manifest.model
+        self.bundle = bundle
+        self.engine = engine
+        self.guard = guard
+        self.clock = clock
+        self._clean_labels: set[str] = set()
+        self.tokenizer = TextTokenizer(
+            bundle.path(TOKENIZER_FILE), max_tokens=model.max_tokens, prefix=model.text_prefix
+        )
+        labels = _fixed_labels(bundle) if engine.is_fixed else ()
+        self.cache = PreparedCache(prepared.max_bytes)
+        self.preparer = Preparer(
+            engine,
+            self.tokenizer,
+            prepared,
+            fixed_labels=labels,
+            learned=open_learned_labels(bundle),
+        )
+        self.resolver = Resolver(bundle, self.preparer, self.cache)
+
+    @classmethod
+    def open(
+        cls,
+        bundle: Bundle,
+        *,
+        engine: EngineSettings = EngineSettings(),
+        prepared: PreparedSettings = PreparedSettings(),
+        guard: bool | GuardLike = True,
+    ) -> Pipeline:
+        """Open the sessions and the guard of a bundle.
+
+        Args:
+            guard: True for the bundle's own policy, False for none, or a filter.
+
+        Raises:
+            BundleError, MissingExtra: as `Engine`.
+        """
+        return cls(
+            bundle, Engine(bundle, engine), prepared=prepared, guard=_open_guard(bundle, guard)
+        )
+
+    def admit(self, request: Request, *, deadline_s: float | None = None) -> Job:
+        """Check a request and resolve its questions; nothing is computed yet.
+
+        Raises:
+            TextUndecodable: the text holds a lone surrogate.
+            RequestError, NotFound: a question cannot be answered.
+        """
+        text = request.text
+        if not text.isascii():
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:
+                raise TextUndecodable(
+                    "the text holds a lone surrogate", hint="send valid Unicode"
+                ) from error
+        resolve = self.resolver.resolve
+        asks = tuple([resolve(question) for question in request.questions])
+        return Job(request, asks, self.clock(), deadline_s, text)
+
+    def read(self, jobs: Sequence[Job], *, use_guard: bool = True) -> None:
+        """Guard and tokenize; a blocked job gets no ids."""
+        start = self.clock()
+        if self.guard is not None and use_guard:
+            for job in jobs:
+                guarded = self.guard.check_input(job.request.text)
+                job.text, job.verdict = guarded.text, guarded.verdict
+        open_jobs = [job for job in jobs if not job.is_blocked]
+        if open_jobs:
+            texts = [job.text for job in open_jobs]
+            found = self.tokenizer.encode_texts(texts, use_offsets=False)
+            for job, encoded in zip(open_jobs, found, strict=True):
+                job.ids, job.truncated = encoded.ids, encoded.truncated
+        spent = self.clock() - start
+        for job in jobs:
+            job.tokenize_s = spent
+
+    def prepare(self, instruction: Instruction, *, lane: int = 0) -> PreparedInstruction:
+        """The prepared instruction, from the cache or made now.
+
+        Raises:
+            RequestError, LabelUnknown, InternalError: as `Preparer.steps`.
+        """
+        return self._prepared(Ask(instruction.key, instruction), lane)
+
+    def compute(
+        self, jobs: Sequence[Job], *, lane: int = 0, use_guard: bool = True
+    ) -> list[Outcome]:
+        """Answer jobs that were read, in order. One that fails does not take others with it."""
+        blocked = [index for index, job in enumerate(jobs) if job.is_blocked]
+        rest = [index for index, job in enumerate(jobs) if not job.is_blocked]
+        outcomes: dict[int, Outcome] = {index: self._blocked(jobs[index]) for index in blocked}
+        if rest:
+            found = self._compute([jobs[index] for index in rest], lane, use_guard)
+            outcomes.update(zip(rest, found, strict=True))
+        return [outcomes[index] for index in range(len(jobs))]
+
+    def answer(
+        self, requests: Sequence[Request], *, lane: int = 0, use_guard: bool = True
+    ) -> list[Outcome]:
+        """Everything at once, in one batch, for few requests; raises nothing."""
+        outcomes: list[Outcome | None] = []
+        jobs = []
+        for request in requests:
+            try:
+                jobs.append(self.admit(request))
+                outcomes.append(None)
+            except InstructRecError as error:
+                outcomes.append(error)
+        self.read(jobs, use_guard=use_guard)
+        computed = iter(self.compute(jobs, lane=lane, use_guard=use_guard))
+        return [next(computed) if outcome is None else outcome for outcome in outcomes]
+
+    def warm(self) -> None:
+        """Prepare the bundle's tasks and run every lane once, so that the first caller waits not.
+
+        Raises:
+            InstructRecError: the bundle cannot answer.
+        """
+        for instruction in self.resolver.own.values():
+            self.prepare(instruction)
+        own = next(iter(self.resolver.own.values()), None)
+        if own is None:
+            return
+        for lane in range(self.engine.n_lanes):
+            for outcome in self.answer(
+                [Request("ok 好", (Question(instruction=own),))], lane=lane, use_guard=False
+            ):
+                if isinstance(outcome, InstructRecError):
+                    raise outcome
+
+    def close(self) -> None:
+        """Give the sessions back."""
+        self.engine.close()
+
+    def _compute(self, jobs: list[Job], lane: int, use_guard: bool) -> list[Outcome]:
+        start = self.clock()
+        for job in jobs:
+            job.started_s = start
+        try:
+            ids, mask = pad_rows([job.ids for job in jobs], self.engine.model.pad_id)
+            encoding = self.engine.encode(ids, mask, lane=lane)
+        except InstructRecError as error:
+            if len(jobs) == 1:
+                return [error]
+            return [self._compute([job], lane, use_guard)[0] for job in jobs]
+        answers, errors = self._ask_all(jobs, encoding, lane)
+        inference_s = self.clock() - start
+        return [
+            errors.get(row) or self._predict(job, answers[row], inference_s, use_guard)
+            for row, job in enumerate(jobs)
+        ]
+
+    def _ask_all(
+        self, jobs: list[Job], encoding: Encoding, lane: int
+    ) -> tuple[list[list[Answer]], dict[int, InstructRecError]]:
+        """All questions, those about the same instruction together."""
+        groups: dict[str, list[tuple[int, int]]] = {}
+        for row, job in enumerate(jobs):
+            for place, ask in enumerate(job.asks):
+                groups.setdefault(ask.key, []).append((row, place))
+        found: list[dict[int, Answer]] = [{} for _ in jobs]
+        errors: dict[int, InstructRecError] = {}
+        for places in groups.values():
+            first_row, first_place = places[0]
+            try:
+                prepared = self._prepared(jobs[first_row].asks[first_place], lane)
+                rows = [row for row, _ in places]
+                logits = self._logits(encoding, rows, prepared, lane)
+                answers = decode_answers(
+                    logits,
+                    prepared.labels,
+                    temperature=prepared.instruction.temperature,
+                    top_ks=[jobs[row].request.top_k for row in rows],
+                    task=prepared.instruction.task,
+                    prepared_id=prepared.key,
+                )
+            except InstructRecError as error:
+                errors.update((row, error) for row, _ in places)
+                continue
+            for (row, place), answer in zip(places, answers, strict=True):
+                found[row][place] = answer
+        return [[answer for _, answer in sorted(by_place.items())] for by_place in found], errors
+
+    def _logits(
+        self, encoding: Encoding, rows: list[int], prepared: PreparedInstruction, lane: int
+    ) -> Floats:
+        picked = encoding.rows(rows)
+        if picked.logits is not None and prepared.columns is not None:
+            if picked.logits.shape[1] <= int(prepared.columns.max()):
+                raise BundleError(
+                    "the encoder has fewer logits than its task has labels", hint="export it again"
+                )
+            return np.asarray(picked.logits[:, prepared.columns])
+        if prepared.vectors is None:
+            raise BundleError("the instruction was prepared for another model", hint="prepare it")
+        return self.engine.score(
+            picked, prepared.vectors, prepared.fusion_queries, prepared.fusion_values, lane=lane
+        )
+
+    def _prepared(self, ask: Ask, lane: int) -> PreparedInstruction:
+        if ask.prepared is None:
+            ask.prepared = self.cache.get_or_make(
+                ask.key, lambda: self.preparer.prepare(ask.instruction, ask.key, lane=lane)
+            )
+        return ask.prepared
+
+    def _predict(
+        self, job: Job, answers: list[Answer], inference_s: float, use_guard: bool
+    ) -> Prediction:
+        verdicts = [] if job.verdict is None else [job.verdict]
+        if self.guard is not None and use_guard:
+            for place, answer in enumerate(answers):
+                answers[place], verdict = self._check_output(self.guard, answer)
+                if verdict is not None:
+                    verdicts.append(verdict)
+        return self._prediction(job, tuple(answers), tuple(verdicts), inference_s)
+
+    def _check_output(self, guard: GuardLike, answer: Answer) -> tuple[Answer, Verdict | None]:
+        """The answer as it may go out, and the verdict where there is something to say.
+
+        An answer is made of labels, and labels come back again and again: those that were found
+        clean once are not looked at again.
+        """
+        labels = {score.label for score in answer.scores}
+        labels.add(answer.label)
+        if labels <= self._clean_labels:
+            return answer, None
+        checked, verdict = guard.check_output(answer)
+        if verdict.findings or verdict.action != "allow":
+            return checked, verdict
+        if len(self._clean_labels) > MAX_CLEAN_LABELS:
+            self._clean_labels = set()
+        self._clean_labels |= labels
+        return checked, None
+
+    def _blocked(self, job: Job) -> Prediction:
+        """An answer without content: the text was kept from the model."""
+        job.started_s = self.clock()
+        answers = tuple(
+            Answer(ask.instruction.task, "", 0.0, (), prepared_id=ask.key) for ask in job.asks
+        )
+        return self._prediction(job, answers, (job.verdict or Verdict("block"),), 0.0)
+
+    def _prediction(
+        self,
+        job: Job,
+        answers: tuple[Answer, ...],
+        verdicts: tuple[Verdict, ...],
+        inference_s: float,
+    ) -> Prediction:
+        waited_s = max(0.0, job.started_s - job.submitted_s - job.tokenize_s)
+        return Prediction(
+            answers=answers,
+            id=job.request.id,
+            text=job.text if job.is_masked and not job.is_blocked else "",
+            truncated=job.truncated,
+            n_tokens=len(job.ids),
+            verdicts=verdicts,
+            timings=Timings(
+                queue_ms=waited_s * 1000,
+                tokenize_ms=job.tokenize_s * 1000,
+                inference_ms=inference_s * 1000,
+                total_ms=(self.clock() - job.submitted_s) * 1000,
+            ),
+            model=self.bundle.manifest.name,
+            model_version=self.bundle.manifest.version,
+        )
+
+
+def _fixed_labels(bundle: Bundle) -> tuple[str, ...]:
+    """The labels of a sequence classifier: those of its one task."""
+    tasks = list(bundle.tasks.tasks.values())
+    if len(tasks) != 1 or not tasks[0].labels:
+        raise BundleError(
+            f"a sequence classifier has one task with labels, tasks.toml has {len(tasks)} tasks",
+            hint="export the bundle again",
+        )
+    return tasks[0].labels
+
+
+def _open_guard(bundle: Bundle, guard: bool | GuardLike) -> GuardLike | None:
+    if guard is True:
+        path = bundle.path(SAFETY_FILE)
+        return Guard.from_toml(read_text(path), where=str(path))
+    return guard or None

@@ -1,0 +1,267 @@
+"""Predict in this process: one text or many, results in order.
+
+with Predictor("bundles/bank") as predictor:
+    predictor.predict("I lost my card").label
+    predictor.predict(texts, instruction="Is it urgent?", candidates=["urgent", "it can wait"])
+"""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import overload
+
+from instructrec_deploy.core.bundle import Bundle, open_bundle
+from instructrec_deploy.core.errors import (
+    InstructionMissing,
+    InstructRecError,
+    LabelMissing,
+    RequestError,
+)
+from instructrec_deploy.core.instruction import Candidate, Instruction
+from instructrec_deploy.core.request import Question, Request
+from instructrec_deploy.core.result import Prediction
+from instructrec_deploy.runtime.batching import BatchingSettings
+from instructrec_deploy.runtime.engine import EngineSettings
+from instructrec_deploy.runtime.jobs import GuardLike, Job
+from instructrec_deploy.runtime.pipeline import Outcome, Pipeline
+from instructrec_deploy.runtime.prepared import PreparedInstruction, PreparedSettings
+
+WINDOW_ITEMS = 2048  # requests read and sorted at a time; bounds what a long list holds in memory
+
+
+def question_of(
+    bundle: Bundle,
+    *,
+    instruction: str | Instruction | None = None,
+    candidates: Iterable[str | Candidate] | None = None,
+    task: str = "",
+    prepared_id: str = "",
+) -> Question:
+    """What loose arguments ask.
+
+    An instruction's words with a task (and no candidates) put the task's labels into these words;
+    candidates with a task (and no instruction) use the task's words and temperature.
+
+    Raises:
+        InstructionMissing, LabelMissing: one of the two came without the other and without a task.
+        RequestError: two ways of asking at once.
+        TaskUnknown: no such task.
+    """
+    if prepared_id:
+        if instruction is not None or candidates is not None or task:
+            raise RequestError(
+                "prepared_id came together with another way of asking",
+                hint="it stands for instruction and candidates: send it alone",
+            )
+        return Question(prepared_id=prepared_id)
+    if isinstance(instruction, Instruction):
+        if candidates is not None or task:
+            raise RequestError(
+                "an Instruction came together with candidates or a task",
+                hint="an Instruction has its candidates: give it alone",
+            )
+        return Question(instruction=instruction)
+    if instruction is None and candidates is None:
+        return Question(task=task)
+    if candidates is None:
+        if not task:
+            raise LabelMissing(
+                "an instruction came without candidates",
+                hint="pass candidates=[...], or task=... to use that task's labels",
+            )
+        return Question(instruction=bundle.instruction(task, instruction or ""))
+    if task:
+        return Question(instruction=_reworded(bundle, task, instruction or "", candidates))
+    if instruction is None:
+        raise InstructionMissing(
+            "candidates came without an instruction",
+            hint="pass instruction=..., or task=... to use that task's words",
+        )
+    return Question(instruction=Instruction.of(instruction, candidates))
+
+
+def _reworded(
+    bundle: Bundle, task: str, text: str, candidates: Iterable[str | Candidate]
+) -> Instruction:
+    """A task with other candidates, and in other words where there are any."""
+    spec = bundle.tasks.tasks.get(task)
+    if spec is None:
+        return bundle.instruction(task, text)  # says which there are
+    found = [c if isinstance(c, Candidate) else Candidate(c) for c in candidates]
+    changes = {
+        "labels": tuple(c.label for c in found),
+        "descriptions": {c.label: c.description for c in found},
+    }
+    return spec.model_copy(update=changes).instruction(task, text)
+
+
+class Predictor:
+    """A bundle, answering in this process. Safe to share between threads; close it at the end.
+
+    Args:
+        bundle: an opened bundle or its folder.
+        engine, batching, prepared: settings of the layers below.
+        guard: True for the bundle's own safety policy, False for none, or a filter.
+
+    Raises:
+        FileMissing, BundleError: no bundle there, or a damaged one.
+        MissingExtra: onnxruntime is not installed.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle | str | Path,
+        *,
+        engine: EngineSettings = EngineSettings(),
+        batching: BatchingSettings = BatchingSettings(),
+        prepared: PreparedSettings = PreparedSettings(),
+        guard: bool | GuardLike = True,
+    ) -> None:
+        opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
+        self.pipeline = Pipeline.open(opened, engine=engine, prepared=prepared, guard=guard)
+        self._batching = batching.fitted(is_gpu=self.pipeline.engine.is_gpu)
+        n_lanes = self.pipeline.engine.n_lanes
+        self._threads = ThreadPoolExecutor(n_lanes, thread_name_prefix="predict")
+        self._lanes: queue.SimpleQueue[int] = queue.SimpleQueue()
+        for lane in range(n_lanes):
+            self._lanes.put(lane)
+
+    def __enter__(self) -> Predictor:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def bundle(self) -> Bundle:
+        """What it answers with."""
+        return self.pipeline.bundle
+
+    @overload
+    def predict(  # type: ignore[overload-overlap]  # a str is a Sequence[str], and comes first
+        self,
+        text: str,
+        *,
+        instruction: str | Instruction | None = None,
+        candidates: Iterable[str | Candidate] | None = None,
+        task: str = "",
+        prepared_id: str = "",
+        top_k: int = 5,
+    ) -> Prediction: ...
+
+    @overload
+    def predict(
+        self,
+        text: Sequence[str],
+        *,
+        instruction: str | Instruction | None = None,
+        candidates: Iterable[str | Candidate] | None = None,
+        task: str = "",
+        prepared_id: str = "",
+        top_k: int = 5,
+    ) -> list[Prediction]: ...
+
+    def predict(
+        self,
+        text: str | Sequence[str],
+        *,
+        instruction: str | Instruction | None = None,
+        candidates: Iterable[str | Candidate] | None = None,
+        task: str = "",
+        prepared_id: str = "",
+        top_k: int = 5,
+    ) -> Prediction | list[Prediction]:
+        """Answer one question about one text or about many.
+
+        Args:
+            text: a text, or several; the result has the same form and order.
+            instruction: what is asked, in words or whole; None for the task's own.
+            candidates: the labels to choose from.
+            task: a task of the bundle; "" for its default task.
+            prepared_id: the key of an instruction prepared before.
+            top_k: how many scores come back; 0 for all.
+
+        Raises:
+            InstructRecError: the first text that cannot be answered; `predict_requests` keeps the
+                others.
+        """
+        question = question_of(
+            self.bundle,
+            instruction=instruction,
+            candidates=candidates,
+            task=task,
+            prepared_id=prepared_id,
+        )
+        texts = [text] if isinstance(text, str) else text
+        requests = [Request.of(one, (question,), top_k=top_k) for one in texts]
+        predictions = []
+        for outcome in self.predict_requests(requests):
+            if isinstance(outcome, InstructRecError):
+                raise outcome
+            predictions.append(outcome)
+        return predictions[0] if isinstance(text, str) else predictions
+
+    def predict_requests(self, requests: Sequence[Request]) -> list[Outcome]:
+        """Answer requests, in order; a request that cannot be answered has its error in place."""
+        outcomes: list[Outcome] = []
+        for start in range(0, len(requests), WINDOW_ITEMS):
+            outcomes += self._window(requests[start : start + WINDOW_ITEMS])
+        return outcomes
+
+    def prepare(self, instruction: Instruction) -> PreparedInstruction:
+        """Compile an instruction; its `key` is the `prepared_id` from now on.
+
+        Raises:
+            RequestError, LabelUnknown: it cannot be answered by this bundle.
+        """
+        return self.pipeline.prepare(instruction)
+
+    def close(self) -> None:
+        """Wait for what runs and give the sessions back."""
+        self._threads.shutdown()
+        self.pipeline.close()
+
+    def _window(self, requests: Sequence[Request]) -> list[Outcome]:
+        outcomes: dict[int, Outcome] = {}
+        jobs: list[tuple[int, Job]] = []
+        for index, request in enumerate(requests):
+            try:
+                jobs.append((index, self.pipeline.admit(request)))
+            except InstructRecError as error:
+                outcomes[index] = error
+        if jobs:
+            self.pipeline.read([job for _, job in jobs])
+        batches = list(self._batches(jobs))
+        if len(batches) == 1:  # a lone batch saves the way to another thread
+            results = [self._compute(batches[0])]
+        else:
+            results = list(self._threads.map(self._compute, batches))
+        for batch, result in zip(batches, results, strict=True):
+            outcomes.update(zip((index for index, _ in batch), result, strict=True))
+        return [outcomes[index] for index in range(len(requests))]
+
+    def _batches(self, jobs: list[tuple[int, Job]]) -> Iterator[list[tuple[int, Job]]]:
+        """Jobs of like length together, the longest first, within the budget."""
+        rest = sorted(jobs, key=lambda pair: len(pair[1].ids))
+        while rest:
+            longest = max(1, len(rest[-1][1].ids))
+            n_items = max(1, self._batching.max_batch_tokens // longest)
+            n_items = min(n_items, self._batching.max_batch_items)
+            yield rest[-n_items:]
+            del rest[-n_items:]
+
+    def _compute(self, batch: list[tuple[int, Job]]) -> list[Outcome]:
+        lane = self._lanes.get()
+        try:
+            return self.pipeline.compute([job for _, job in batch], lane=lane)
+        finally:
+            self._lanes.put(lane)

@@ -1,0 +1,368 @@
+"""Worker threads around the queue: requests of all tasks meet here and are answered in batches.
+
+A request goes: `submit` (checked, questions resolved, a place in the queue) -> guard and tokenizer
+-> preparation of its instruction where that is missing -> the queue, by length -> a batch. Workers
+do all of it but `submit`; there is one for each lane of the engine. A preparation is done step by
+step between batches, so a long one holds nobody up.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
+from functools import partial
+
+from instructrec_deploy.core.errors import (
+    DeadlinePassed,
+    InstructRecError,
+    Overloaded,
+    Unavailable,
+)
+from instructrec_deploy.core.instruction import Instruction
+from instructrec_deploy.core.request import Request
+from instructrec_deploy.core.result import Prediction
+from instructrec_deploy.runtime.batching import BatchingSettings, BatchQueue, Taken
+from instructrec_deploy.runtime.observer import BatchStats, DropReason, Observer
+from instructrec_deploy.runtime.pipeline import Outcome, Pipeline
+from instructrec_deploy.runtime.preparations import Preparation, PreparationLine
+from instructrec_deploy.runtime.prepared import PreparedInstruction
+from instructrec_deploy.runtime.tickets import Ticket, deliver, internal_error
+
+READ_ITEMS = 16  # texts guarded and tokenized in one go; more would keep the first ones waiting
+ENOUGH_ITEMS = 256  # tokenized and waiting: enough to choose batches from; compute first
+Step = Callable[[], None]
+
+
+class Scheduler:
+    """Answers submitted requests in length-aware batches. Its threads start at once.
+
+    Args:
+        pipeline: what computes; the scheduler does not close it.
+        settings: of the queue.
+        observer: hears what happens.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        settings: BatchingSettings = BatchingSettings(),
+        *,
+        observer: Observer | None = None,
+    ) -> None:
+        self.pipeline = pipeline
+        self._settings = settings.fitted(is_gpu=pipeline.engine.is_gpu)
+        self._observer = observer or Observer()
+        self._clock = pipeline.clock
+        n_lanes = pipeline.engine.n_lanes
+        lock = threading.Lock()
+        self._changed = threading.Condition(lock)
+        self._drained = threading.Condition(lock)
+        self._arrivals: deque[Ticket] = deque()
+        self._queue: BatchQueue[Ticket] = BatchQueue(settings, clock=self._clock, n_workers=n_lanes)
+        # One lane at least stays free for texts, where there are two.
+        self._line = PreparationLine(pipeline.preparer, max_running=max(1, n_lanes - 1))
+        self._is_batch_next = False
+        self._n_open = 0  # requests that hold a place or are being computed
+        self._n_idle = 0
+        self._is_admitting = True
+        self._is_closed = False
+        self._threads = [
+            threading.Thread(target=self._work, args=(lane,), name=f"lane-{lane}", daemon=True)
+            for lane in range(n_lanes)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def n_waiting(self) -> int:
+        """Requests that wait to be computed."""
+        return self._queue.n_waiting
+
+    def submit(self, request: Request, *, deadline: float | None = None) -> Future[Prediction]:
+        """Queue a request. The future's `cancel` drops it while it waits.
+
+        Args:
+            request: built by `Request.of`.
+            deadline: seconds of the monotonic clock after which no one wants the answer.
+
+        Raises:
+            RequestError, NotFound: it cannot be answered.
+            Overloaded: the queue is full, or the answer would be late.
+            DeadlinePassed: it is late already.
+            Unavailable: draining or closed.
+        """
+        ticket = Ticket(self.pipeline.admit(request, deadline_s=deadline), Future())
+        try:
+            with self._changed:
+                self._check_admitting()
+                self._queue.reserve(deadline)
+                self._n_open += 1
+                self._arrivals.append(ticket)
+                n_waiting = self._queue.n_waiting
+                if self._n_idle:
+                    self._changed.notify()
+        except Overloaded:
+            self._observer.dropped("overloaded", 1)
+            raise
+        ticket.future.add_done_callback(partial(self._on_done, ticket))
+        self._observer.queued(n_waiting)
+        return ticket.future
+
+    def prepare(self, instruction: Instruction) -> Future[PreparedInstruction]:
+        """Prepare an instruction between batches; done at once where it is cached.
+
+        Raises:
+            RequestError, LabelUnknown: it cannot be answered by this bundle.
+            Overloaded: too many are being prepared.
+            Unavailable: draining or closed.
+        """
+        self.pipeline.preparer.check(instruction)
+        future: Future[PreparedInstruction] = Future()
+        key = instruction.key
+        cached = self.pipeline.cache.get(key)
+        if cached is not None:
+            deliver(future, cached)
+            return future
+        with self._changed:
+            self._check_admitting()
+            if len(self._line) >= self._settings.max_queue_items:
+                raise Overloaded("too many instructions are being prepared", hint="try again later")
+            self._line.join(instruction, key).futures.append(future)
+            self._changed.notify()
+        return future
+
+    def drain(self, timeout_s: float) -> bool:
+        """Admit no more, wait for what was admitted; False where some of it took too long."""
+        with self._drained:
+            self._is_admitting = False
+            return self._drained.wait_for(
+                lambda: self._n_open == 0 and len(self._line) == 0, timeout_s
+            )
+
+    def close(self) -> None:
+        """Admit no more, refuse what still waits, finish what runs, end the threads."""
+        with self._changed:
+            self._is_admitting, self._is_closed = False, True
+            left = [entry.payload for entry in self._queue.take_all()]
+            left += self._arrivals
+            self._arrivals.clear()
+            preparations = self._line.take_all()
+            for made in preparations:
+                left += made.tickets
+            self._changed.notify_all()
+        error = _closing()
+        self._refuse(dict.fromkeys(left), error, "closed")
+        for made in preparations:
+            for future in made.futures:
+                deliver(future, error)
+        for thread in self._threads:
+            thread.join()
+
+    def _check_admitting(self) -> None:
+        if not self._is_admitting:
+            raise Unavailable("the server is draining", hint="try again with another server")
+
+    def _work(self, lane: int) -> None:
+        """A worker's life: take the next step, do it."""
+        while (step := self._next_step(lane)) is not None:
+            step()
+
+    def _next_step(self, lane: int) -> Step | None:
+        """Wait for something to do; None at the end."""
+        with self._changed:
+            while not self._is_closed:
+                if self._arrivals and len(self._queue) < ENOUGH_ITEMS:
+                    n_items = min(READ_ITEMS, len(self._arrivals))
+                    return partial(self._read, [self._arrivals.popleft() for _ in range(n_items)])
+                has_batch = len(self._queue) > 0
+                if self._line.is_ready and not (has_batch and self._is_batch_next):
+                    self._is_batch_next = True
+                    return partial(self._prepare_step, self._line.start())
+                if has_batch:
+                    self._is_batch_next = False
+                    taken = self._queue.take(n_takers=1 + self._n_idle)
+                    return partial(self._compute, taken, lane)
+                self._n_idle += 1
+                self._changed.wait()
+                self._n_idle -= 1
+        return None
+
+    def _read(self, tickets: list[Ticket]) -> None:
+        """Guard and tokenize arrivals; queue them, or have their instructions prepared first."""
+        now = self._clock()
+        self._refuse([t for t in tickets if t.future.cancelled()], None, "cancelled")
+        self._refuse([t for t in tickets if t.is_open and t.is_late(now)], _late(), "expired")
+        live = [ticket for ticket in tickets if ticket.is_open]
+        try:
+            self.pipeline.read([ticket.job for ticket in live])
+        except InstructRecError as error:
+            self._refuse(live, error, None)
+            return
+        except Exception as fault:  # noqa: BLE001  # the worker's border
+            self._refuse(live, internal_error(fault), None)
+            return
+        blocked = [ticket for ticket in live if ticket.job.is_blocked]
+        if blocked:
+            self._finish(blocked, self.pipeline.compute([ticket.job for ticket in blocked]))
+        with self._changed:
+            open_tickets = [ticket for ticket in live if not ticket.job.is_blocked]
+            refused = open_tickets if self._is_closed else []
+            for ticket in [] if refused else open_tickets:
+                self._place(ticket)
+            # This worker goes on with one part of it; others may help.
+            self._changed.notify(max(0, len(open_tickets) - 1))
+        self._refuse(refused, _closing(), "closed")
+
+    def _place(self, ticket: Ticket) -> None:
+        """Queue a read ticket, or have what it misses prepared. Holds the lock."""
+        missing: dict[str, Instruction] = {}
+        for ask in ticket.job.asks:
+            if ask.prepared is None:
+                ask.prepared = self.pipeline.cache.get(ask.key)
+            if ask.prepared is None:
+                missing[ask.key] = ask.instruction
+        for key, instruction in missing.items():
+            self._line.join(instruction, key).tickets.append(ticket)
+        ticket.n_missing = len(missing)
+        if not missing:
+            self._put(ticket)
+
+    def _put(self, ticket: Ticket) -> None:
+        job = ticket.job
+        ticket.has_place = False
+        ticket.entry = self._queue.put(
+            ticket, n_tokens=len(job.ids), deadline_s=job.deadline_s, arrived_s=job.submitted_s
+        )
+
+    def _prepare_step(self, made: Preparation) -> None:
+        """Read one batch of an instruction's candidates."""
+        start = self._clock()
+        prepared: PreparedInstruction | None = None
+        error: InstructRecError | None = None
+        try:
+            prepared = made.advance()
+        except InstructRecError as fault:
+            error = fault
+        except Exception as fault:  # noqa: BLE001  # the worker's border
+            error = internal_error(fault)
+        now = self._clock()
+        made.spent_s += now - start
+        if prepared is not None:
+            self.pipeline.cache.put(prepared)
+        with self._changed:
+            if self._is_closed:  # `close` has ended whoever waited
+                return
+            if prepared is None and error is None and made.is_wanted(now):
+                self._line.turn(made)
+                return
+            self._line.end(made)
+            if prepared is not None:
+                self._hand_out(made, prepared)
+            self._changed.notify_all()
+            self._note_drained()
+        if prepared is not None:
+            self._observer.prepared(len(prepared.labels), made.spent_s)
+        else:
+            self._refuse(made.tickets, error or _late(), None if error else "expired")
+        for future in made.futures:
+            deliver(future, prepared or error or _late())
+
+    def _hand_out(self, made: Preparation, prepared: PreparedInstruction) -> None:
+        """Queue the tickets that have all they need now. Holds the lock."""
+        for ticket in made.tickets:
+            for ask in ticket.job.asks:
+                if ask.key == made.key:
+                    ask.prepared = prepared
+            ticket.n_missing -= 1
+            if ticket.n_missing == 0 and ticket.has_place:
+                self._put(ticket)
+
+    def _compute(self, taken: Taken[Ticket], lane: int) -> None:
+        """Answer a batch."""
+        if taken.expired:
+            self._refuse([entry.payload for entry in taken.expired], _late(), "expired")
+        tickets = [
+            entry.payload
+            for entry in taken.batch
+            if entry.payload.future.set_running_or_notify_cancel()
+        ]
+        if len(tickets) < len(taken.batch):
+            cancelled = [e.payload for e in taken.batch if e.payload.future.cancelled()]
+            self._refuse(cancelled, None, "cancelled")
+        if not tickets:
+            return
+        start = self._clock()
+        jobs = [ticket.job for ticket in tickets]
+        outcomes: Sequence[Outcome]
+        try:
+            outcomes = self.pipeline.compute(jobs, lane=lane)
+        except Exception as fault:  # noqa: BLE001  # the worker's border
+            outcomes = [internal_error(fault)] * len(tickets)
+        spent_s = self._clock() - start
+        self._finish(tickets, outcomes)
+        lengths = [len(job.ids) for job in jobs]
+        with self._changed:
+            self._queue.note_pace(len(tickets), spent_s)
+            n_waiting = self._queue.n_waiting
+        stats = BatchStats(
+            lane=lane,
+            n_items=len(tickets),
+            n_tokens=sum(lengths),
+            n_padded_tokens=max(lengths) * len(lengths),
+            inference_s=spent_s,
+            n_waiting=n_waiting,
+        )
+        self._observer.batch_done(stats)
+
+    def _finish(self, tickets: Sequence[Ticket], outcomes: Iterable[Outcome]) -> None:
+        """End the futures of tickets that hold no place any more."""
+        for ticket, outcome in zip(tickets, outcomes, strict=True):
+            deliver(ticket.future, outcome)
+        self._close(tickets)
+
+    def _refuse(
+        self, tickets: Iterable[Ticket], error: InstructRecError | None, reason: DropReason | None
+    ) -> None:
+        """End open tickets without an answer; None for those their owners cancelled."""
+        gone = self._close(tickets)
+        for ticket in gone:
+            if error is not None and not ticket.future.done():
+                deliver(ticket.future, error)
+        if gone and reason is not None:
+            self._observer.dropped(reason, len(gone))
+
+    def _close(self, tickets: Iterable[Ticket]) -> list[Ticket]:
+        """Count tickets as ended and give back their places; those that were open until now."""
+        with self._changed:
+            gone = [ticket for ticket in tickets if ticket.is_open]
+            for ticket in gone:
+                ticket.is_open = False
+                if ticket.has_place:
+                    ticket.has_place = False
+                    self._queue.release()
+            self._n_open -= len(gone)
+            self._note_drained()
+        return gone
+
+    def _note_drained(self) -> None:
+        if not self._is_admitting:
+            self._drained.notify_all()
+
+    def _on_done(self, ticket: Ticket, future: Future[Prediction]) -> None:
+        """A cancelled ticket leaves the queue at once; elsewhere its next worker drops it."""
+        if not future.cancelled() or ticket.entry is None:
+            return
+        with self._changed:
+            if not self._queue.discard(ticket.entry):
+                return
+        self._refuse([ticket], None, "cancelled")
+
+
+def _late() -> DeadlinePassed:
+    return DeadlinePassed("the deadline passed while the request waited", hint="allow more time")
+
+
+def _closing() -> Unavailable:
+    return Unavailable("the server is closing", hint="try again with another server")

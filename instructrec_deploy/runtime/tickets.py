@@ -1,0 +1,60 @@
+"""A request inside the scheduler, and how its future gets its end."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+import uuid
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import TypeVar
+
+from instructrec_deploy.core.errors import InstructRecError, InternalError
+from instructrec_deploy.core.result import Prediction
+from instructrec_deploy.runtime.batching import Entry
+from instructrec_deploy.runtime.jobs import Job
+
+ResultT = TypeVar("ResultT")
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class Ticket:
+    """A request inside the scheduler. Its flags change under the scheduler's lock."""
+
+    job: Job
+    future: Future[Prediction]
+    is_open: bool = True  # not ended yet
+    has_place: bool = True  # a place in the queue is reserved for it
+    entry: Entry[Ticket] | None = None  # set once it is in the queue
+    n_missing: int = 0  # instructions still to be prepared
+
+    def is_wanted(self, now_s: float) -> bool:
+        """Whether anyone still waits for the answer."""
+        return not self.future.cancelled() and not self.is_late(now_s)
+
+    def is_late(self, now_s: float) -> bool:
+        """Whether its deadline has passed."""
+        return self.job.deadline_s is not None and self.job.deadline_s <= now_s
+
+
+def deliver(future: Future[ResultT], outcome: ResultT | InstructRecError) -> bool:
+    """End a future that nobody has ended; False where its owner had cancelled it."""
+    if not future.running() and not future.set_running_or_notify_cancel():
+        return False
+    if isinstance(outcome, InstructRecError):
+        future.set_exception(outcome)
+    else:
+        future.set_result(outcome)
+    return True
+
+
+def internal_error(fault: Exception) -> InternalError:
+    """What a caller gets to see of a fault of ours: an id, which stands in the log.
+
+    The fault's own words may hold a text, so the log gets its type and where it was raised.
+    """
+    error_id = uuid.uuid4().hex[:12]
+    where = "".join(traceback.format_tb(fault.__traceback__))
+    log.error("internal error %s: %s\n%s", error_id, type(fault).__name__, where)
+    return InternalError(f"internal error {error_id}", hint="give this id to whoever runs it")
