@@ -76,13 +76,13 @@ def quiet_transformers() -> Iterator[None]:
     from transformers.utils import logging
 
     level = logging.get_verbosity()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
         logging.set_verbosity(level)
-        logging.enable_progress_bar()
+        logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def build_checkpoint(
@@ -183,7 +183,7 @@ def save_checkpoint(
     """
     folder.mkdir(parents=True, exist_ok=True)
     model: Any = checkpoint.model
-    inner = model.encoder if isinstance(model, InstructionEncoder) else model
+    inner: Any = model.encoder if isinstance(model, InstructionEncoder) else model
     with quiet_transformers():
         inner.save_pretrained(folder / ENCODER_FOLDER)
     if isinstance(model, InstructionEncoder):

@@ -48,7 +48,9 @@ class LateFusion(nn.Module):
         """[C, H] -> queries [C, H], values [C, H]: all that depends on the candidates alone."""
         return self.query(candidate_vectors), self.output(candidate_vectors)
 
-    def forward(self, token_states: Tensor, mask: Tensor, queries: Tensor, values: Tensor) -> Tensor:
+    def forward(
+        self, token_states: Tensor, mask: Tensor, queries: Tensor, values: Tensor
+    ) -> Tensor:
         """[B, T, H], [B, T], [C, H], [C, H] -> [B, C]."""
         batch, n_tokens, hidden = token_states.shape
         heads, depth = self.n_heads, hidden // self.n_heads

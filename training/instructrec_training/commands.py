@@ -32,12 +32,8 @@ def train(
 
     plan = read_recipe(recipe)
     if seed is not None:
-        plan = plan.model_copy(
-            update={"training": plan.training.model_copy(update={"seed": seed})}
-        )
-    report = run_training(
-        plan, out, data_root=find_root(data_root), resume=resume, is_quiet=quiet
-    )
+        plan = plan.model_copy(update={"training": plan.training.model_copy(update={"seed": seed})})
+    report = run_training(plan, out, data_root=find_root(data_root), resume=resume, is_quiet=quiet)
     if as_json:
         figures = {
             "run": str(report.folder),

@@ -181,9 +181,7 @@ def _weighted(task: TaskData, rng: random.Random) -> list[Row]:
     return rows
 
 
-def in_length_order(
-    rows: Sequence[Row], batch_size: int
-) -> Iterator[tuple[list[int], list[Row]]]:
+def in_length_order(rows: Sequence[Row], batch_size: int) -> Iterator[tuple[list[int], list[Row]]]:
     """Batches for evaluation, shortest first, with each row's original position."""
     order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids))
     for start in range(0, len(order), batch_size):

@@ -32,7 +32,7 @@ class Learner(nn.Module):
         """What the last linear layer reads, [B, H]."""
         raise RuntimeError("a learner says what its head reads")
 
-    def use_probe(self, task: int, features: Tensor, targets: Tensor, l2: float) -> None:
+    def use_probe(self, task: int, features: Tensor, targets: Tensor, inverse_l2: float) -> None:
         """Start the task's own weights from a logistic regression on frozen features."""
         raise RuntimeError("a learner says where the probe goes")
 
@@ -115,9 +115,7 @@ class EncoderLearner(Learner):
         """Read the task's labels under an instruction: [L, H], L2-normalized."""
         spec = self._tasks[task].spec
         words = [spec.descriptions.get(label, label) for label in spec.labels]
-        encoded = self._tokenizer.encode_candidates(
-            wording, words, instruction_weight=self._weight
-        )
+        encoded = self._tokenizer.encode_candidates(wording, words, instruction_weight=self._weight)
         device = self.model.log_scale.device
         vectors = []
         for start in range(0, len(encoded), CANDIDATE_BATCH):
@@ -144,18 +142,18 @@ class EncoderLearner(Learner):
     def features(self, ids: Tensor, mask: Tensor) -> Tensor:
         return self.model.encode(ids, mask)[1]
 
-    def use_probe(self, task: int, features: Tensor, targets: Tensor, l2: float) -> None:
+    def use_probe(self, task: int, features: Tensor, targets: Tensor, inverse_l2: float) -> None:
         with torch.no_grad():
             vectors = self.candidate_vectors(task, self._wording(task)).cpu()
         weight, _ = fit_probe(
-            INITIAL_SCALE * features,
+            features,
             targets,
             n_labels=len(vectors),
-            l2=l2 * INITIAL_SCALE**2,
+            inverse_l2=inverse_l2,
             offsets=INITIAL_SCALE * features @ vectors.T,
         )
         with torch.no_grad():
-            self.label_vectors[task].copy_(weight)
+            self.label_vectors[task].copy_(weight / INITIAL_SCALE)
 
     def _wording(self, task: int) -> str:
         """A wording of the task's instruction: any in training, the default in evaluation."""
@@ -192,9 +190,11 @@ class HeadLearner(Learner):
         features = seen[0]
         return features[:, 0] if features.dim() == 3 else features
 
-    def use_probe(self, task: int, features: Tensor, targets: Tensor, l2: float) -> None:
+    def use_probe(self, task: int, features: Tensor, targets: Tensor, inverse_l2: float) -> None:
         layer = self._last_layer()
-        weight, bias = fit_probe(features, targets, n_labels=layer.out_features, l2=l2)
+        weight, bias = fit_probe(
+            features, targets, n_labels=layer.out_features, inverse_l2=inverse_l2
+        )
         with torch.no_grad():
             layer.weight.copy_(weight)
             if layer.bias is not None:

@@ -66,7 +66,7 @@ class Loop:
         share = settings.accumulation_steps * accelerator.num_processes
         self._steps_per_epoch = math.ceil(batches / share)
         self._n_steps = max(1, self._steps_per_epoch * settings.epochs)
-        optimizer = torch.optim.AdamW(self._groups())
+        optimizer = torch.optim.AdamW(self._groups(), fused=True)
         schedule = get_scheduler(
             settings.schedule,
             optimizer,
@@ -99,7 +99,7 @@ class Loop:
                     features[position] = state
             targets = torch.tensor([row.label for row in task.train])
             self.learner.use_probe(
-                number, torch.stack(features).clone(), targets, self.settings.probe_l2
+                number, torch.stack(features).clone(), targets, self.settings.probe_inverse_l2
             )
 
     @property

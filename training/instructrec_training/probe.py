@@ -14,38 +14,46 @@ MAX_ITERATIONS = 200
 
 
 def fit_probe(
-    features: Tensor, targets: Tensor, *, n_labels: int, l2: float, offsets: Tensor | None = None
+    features: Tensor,
+    targets: Tensor,
+    *,
+    n_labels: int,
+    inverse_l2: float,
+    offsets: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Fit a linear classifier by L-BFGS.
+    """Fit a linear classifier by L-BFGS, on features brought to a standard deviation of 1.
 
     Args:
         features: [N, H] float32.
         targets: [N] int64 in [0, n_labels).
         n_labels: L.
-        l2: weight of the squared norm of the classifier, per label.
+        inverse_l2: scikit-learn's `C`: the penalty on the mean loss is |W|^2 / (2 C N).
         offsets: [N, L] fixed logits to which the classifier's are added (the cosine scores of an
             instruction encoder); None for zero.
 
     Returns:
-        weight [L, H] and bias [L].
+        weight [L, H] and bias [L], for the features as they came.
     """
+    spread = float(features.std()) or 1.0
+    scaled = features / spread
     weight = torch.zeros(n_labels, features.shape[1], requires_grad=True)
     bias = torch.zeros(n_labels, requires_grad=True)
+    penalty = 1.0 / (2.0 * inverse_l2 * len(features))
     optimizer = torch.optim.LBFGS(
         [weight, bias], max_iter=MAX_ITERATIONS, line_search_fn="strong_wolfe"
     )
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        logits = features @ weight.T + bias
+        logits = scaled @ weight.T + bias
         if offsets is not None:
             logits = logits + offsets
-        loss = functional.cross_entropy(logits, targets) + l2 * weight.square().sum() / n_labels
+        loss = functional.cross_entropy(logits, targets) + penalty * weight.square().sum()
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
-    optimizer.step(closure)
-    return weight.detach(), bias.detach()
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    return weight.detach() / spread, bias.detach()
 
 
 def fit_temperature(logits: Tensor, targets: Tensor) -> float:

@@ -44,6 +44,8 @@ class TrainingPart(Strict):
     """`[training]`: how long and how fast."""
 
     epochs: int = Field(3, ge=0)
+    freeze_embeddings: bool = False  # half of a small model's weights, and the least to gain
+    freeze_layers: int = Field(0, ge=0)  # the lowest n layers; freezes the embeddings, too
     batch_size: int = Field(64, ge=1)
     learning_rate: float = Field(1e-4, gt=0.0)
     head_learning_rate: float = Field(1e-3, gt=0.0)  # fusion, label vectors, classifier
@@ -55,7 +57,7 @@ class TrainingPart(Strict):
     label_smoothing: float = Field(0.0, ge=0.0, lt=1.0)
     candidate_refresh_steps: int = Field(1, ge=1)  # re-read candidates with gradient every n steps
     probe: bool = False  # start from a logistic regression on the frozen vectors
-    probe_l2: float = Field(1e-4, ge=0.0)
+    probe_inverse_l2: float = Field(1.0, gt=0.0)  # scikit-learn's C
     metric: Literal["accuracy", "macro_f1"] = "accuracy"  # on validation rows
     patience: int = Field(2, ge=1)  # epochs without a better metric before stopping early
     checkpoint_steps: int = Field(0, ge=0)  # resume point every n steps; 0: every epoch

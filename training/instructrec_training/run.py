@@ -12,7 +12,6 @@ RUN/state/            resume point
 from __future__ import annotations
 
 import json
-import os
 import random
 import time
 from collections.abc import Sequence
@@ -32,6 +31,7 @@ from instructrec_deploy.models.checkpoint import (
 )
 from instructrec_deploy.text.tokenizer import TextTokenizer
 from instructrec_training.data import TaskData, load_task_data
+from instructrec_training.freezing import freeze
 from instructrec_training.learners import EncoderLearner, HeadLearner, Learner
 from instructrec_training.loop import Loop, forget_state, measure, set_seed
 from instructrec_training.probe import fit_temperature
@@ -81,12 +81,11 @@ def train(
     accelerator = _accelerator(recipe)
     _claim_folder(out, recipe, resume=resume, is_main=accelerator.is_main_process)
     accelerator.wait_for_everyone()
-    tracker = Tracker(
-        out / "log.jsonl", is_main=accelerator.is_main_process, is_quiet=is_quiet
-    )
+    tracker = Tracker(out / "log.jsonl", is_main=accelerator.is_main_process, is_quiet=is_quiet)
     with tracker:
         checkpoint, tasks = _prepare(recipe, out, data_root)
         _announce(tracker, recipe, checkpoint, tasks, accelerator)
+        freeze(checkpoint.model, recipe.training)
         learner = _learner(recipe, checkpoint, tasks)
         loop = Loop(
             learner,
@@ -104,7 +103,11 @@ def train(
         progress = loop.run(resume=resume)
         temperatures, after = _after(loop, tasks, tracker)
         report = RunReport(
-            out, before, after, time.monotonic() - started, progress.seconds,
+            out,
+            before,
+            after,
+            time.monotonic() - started,
+            progress.seconds,
             str(accelerator.device),
         )
         if accelerator.is_main_process:
@@ -299,4 +302,4 @@ def _write_samples(recipe: Recipe, tasks: Sequence[TaskData], file: Path) -> Non
             lines.append(json.dumps({"text": row.text, "task": task.name}, ensure_ascii=False))
     part = file.with_suffix(".part")
     part.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    os.replace(part, file)
+    part.replace(file)

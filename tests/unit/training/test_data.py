@@ -1,0 +1,83 @@
+"""Splits, batches and padding."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from instructrec_deploy.core.errors import FileMissing, RowInvalid
+from instructrec_deploy.core.manifest import TaskSpec
+from instructrec_training.data import (
+    Row,
+    TaskData,
+    epoch_batches,
+    in_validation,
+    pad,
+    resolve_data,
+)
+
+
+def task_of(lengths: list[int], *, weight: float = 1.0) -> TaskData:
+    rows = tuple(Row([1] * n, 0, str(i)) for i, n in enumerate(lengths))
+    return TaskData("t", TaskSpec(labels=("a",)), rows, (), (), weight)
+
+
+def test_the_hash_puts_about_a_tenth_of_the_rows_aside() -> None:
+    chosen = sum(in_validation(f"banking77-train-{i}", 0.1) for i in range(10_000))
+    assert 900 < chosen < 1_100  # 3.3 standard deviations of a fair draw
+
+
+def test_a_row_stays_in_its_split_however_often_it_is_asked() -> None:
+    assert in_validation("banking77-train-1", 0.1) == in_validation("banking77-train-1", 0.1)
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=200), st.integers(1, 16))
+def test_every_row_stands_in_exactly_one_batch(lengths: list[int], batch_size: int) -> None:
+    batches = epoch_batches([task_of(lengths)], batch_size, seed=1, epoch=0)
+    seen = [row.text for _, rows in batches for row in rows]
+    assert sorted(seen) == sorted(str(i) for i in range(len(lengths)))
+    assert max(len(rows) for _, rows in batches) <= batch_size
+
+
+def test_the_same_seed_and_epoch_give_the_same_batches() -> None:
+    tasks = [task_of(list(range(1, 50)))]
+    assert epoch_batches(tasks, 8, seed=1, epoch=2) == epoch_batches(tasks, 8, seed=1, epoch=2)
+    assert epoch_batches(tasks, 8, seed=1, epoch=2) != epoch_batches(tasks, 8, seed=1, epoch=3)
+
+
+@pytest.mark.parametrize(("weight", "n_rows"), [(0.5, 20), (1.0, 40), (2.5, 100)])
+def test_a_weight_scales_how_many_rows_are_shown(weight: float, n_rows: int) -> None:
+    batches = epoch_batches([task_of([3] * 40, weight=weight)], 8, seed=1, epoch=0)
+    assert sum(len(rows) for _, rows in batches) == n_rows
+
+
+def test_padding_is_masked() -> None:
+    ids, mask = pad([[5, 6, 7], [8]], pad_id=9)
+    assert ids.tolist() == [[5, 6, 7], [8, 9, 9]]
+    assert mask.tolist() == [[1, 1, 1], [1, 0, 0]]
+
+
+def test_shipped_data_is_found_from_anywhere(tmp_path: Path) -> None:
+    for lang in ("en", "zh"):
+        assert resolve_data(f"shipped:customer_service/{lang}_intents.jsonl", tmp_path).is_file()
+
+
+def test_a_missing_file_says_how_to_name_the_root(tmp_path: Path) -> None:
+    with pytest.raises(FileMissing) as caught:
+        resolve_data("classification/none.jsonl", tmp_path)
+    assert "--data-root" in caught.value.hint
+
+
+def test_a_row_without_a_label_is_named(tmp_path: Path, make_recipe, tiny_base: Path) -> None:  # type: ignore[no-untyped-def]
+    from instructrec_deploy.text.tokenizer import TextTokenizer
+    from instructrec_training.data import load_task_data
+
+    (tmp_path / "intents.jsonl").write_text(
+        '{"text": "i lost my card", "id": "row-7", "split": "train"}\n', encoding="utf-8"
+    )
+    tokenizer = TextTokenizer(tiny_base / "tokenizer.json", max_tokens=64)
+    with pytest.raises(RowInvalid, match="row-7"):
+        load_task_data(make_recipe(), tmp_path, tokenizer)

@@ -1,0 +1,173 @@
+"""Whole runs on a tiny model: they learn, they resume exactly, their checkpoint reads back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from instructrec_deploy.core.errors import ConfigError
+from instructrec_deploy.core.manifest import TaskBook, parse_toml
+from instructrec_deploy.models.checkpoint import load_checkpoint
+from instructrec_deploy.models.instruction_encoder import InstructionEncoder
+from instructrec_training.loop import Loop
+from instructrec_training.recipe import Recipe
+from instructrec_training.run import train
+
+KINDS = ("instruction-encoder", "sequence-classification")
+MakeRecipe = Callable[..., Recipe]
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    checkpoint = load_checkpoint(run / "checkpoint")
+    return checkpoint.model.state_dict() | {
+        f"l.{k}": v for k, v in checkpoint.label_vectors.items()
+    }
+
+
+def log_of(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_training_fits_the_data(
+    kind: str, make_recipe: MakeRecipe, data_root: Path, tmp_path: Path
+) -> None:
+    recipe = make_recipe(kind, epochs=30, patience=30, probe=True)
+    report = train(recipe, tmp_path / "run", data_root=data_root, is_quiet=True)
+    assert report.after["intent"]["accuracy"] >= max(0.8, report.before["intent"]["accuracy"])
+    losses = [event["loss"] for event in log_of(tmp_path / "run") if event["event"] == "epoch"]
+    assert losses[-1] < 0.5 * losses[0]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_folder_holds_what_export_needs(
+    kind: str, make_recipe: MakeRecipe, data_root: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    train(make_recipe(kind, epochs=1), run, data_root=data_root, is_quiet=True)
+    checkpoint = load_checkpoint(run / "checkpoint")
+    assert checkpoint.section.kind == kind
+    assert checkpoint.tokenizer_path.is_file()
+    book = parse_toml(TaskBook, (run / "tasks.toml").read_text(encoding="utf-8"), where="tasks")
+    assert book.tasks["intent"].labels == ("card lost", "refund", "余额")
+    samples = (run / "samples.jsonl").read_text(encoding="utf-8").splitlines()
+    assert all(json.loads(line)["task"] == "intent" for line in samples)
+    assert json.loads((run / "evaluation.json").read_text())["after"]["intent"]["n"] == 6
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_killed_run_resumes_to_the_same_weights(
+    kind: str,
+    make_recipe: MakeRecipe,
+    data_root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recipe = make_recipe(kind, epochs=3, checkpoint_steps=2, candidate_refresh_steps=3)
+    train(recipe, tmp_path / "whole", data_root=data_root, is_quiet=True)
+
+    class Killed(BaseException):
+        pass
+
+    real = Loop._step
+
+    def step(self: Loop, *args: object) -> float:
+        if self.progress.step == 5:
+            raise Killed
+        return real(self, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Loop, "_step", step)
+    with pytest.raises(Killed):
+        train(recipe, tmp_path / "killed", data_root=data_root, is_quiet=True)
+    monkeypatch.undo()
+    train(recipe, tmp_path / "killed", data_root=data_root, resume=True, is_quiet=True)
+    whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "killed")
+    assert whole.keys() == resumed.keys()
+    for name, value in whole.items():
+        assert torch.equal(value, resumed[name]), name
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(
+    make_recipe: MakeRecipe, data_root: Path, tmp_path: Path
+) -> None:
+    for name, seed in (("a", 5), ("b", 5), ("c", 6)):
+        recipe = make_recipe(epochs=1, seed=seed)
+        train(recipe, tmp_path / name, data_root=data_root, is_quiet=True)
+    a, b, c = (weights(tmp_path / name) for name in "abc")
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    assert any(not torch.equal(a[k], c[k]) for k in a)
+
+
+def test_early_stopping_keeps_the_best_epoch(
+    make_recipe: MakeRecipe, data_root: Path, tmp_path: Path
+) -> None:
+    recipe = make_recipe(epochs=30, patience=2, learning_rate=1e-9, head_learning_rate=1e-9)
+    train(recipe, tmp_path / "run", data_root=data_root, is_quiet=True)
+    assert len([e for e in log_of(tmp_path / "run") if e["event"] == "epoch"]) == 3
+
+
+def test_a_folder_with_a_run_is_not_overwritten(
+    make_recipe: MakeRecipe, data_root: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    train(make_recipe(epochs=1), run, data_root=data_root, is_quiet=True)
+    with pytest.raises(ConfigError, match="holds a run already"):
+        train(make_recipe(epochs=1), run, data_root=data_root, is_quiet=True)
+    with pytest.raises(ConfigError, match="another recipe"):
+        train(make_recipe(epochs=2), run, data_root=data_root, resume=True, is_quiet=True)
+
+
+def test_a_folder_with_other_things_is_refused(
+    make_recipe: MakeRecipe, data_root: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "precious.txt").write_text("mine")
+    with pytest.raises(ConfigError, match="not empty"):
+        train(make_recipe(), tmp_path, data_root=data_root, is_quiet=True)
+
+
+def test_no_text_of_the_data_stands_in_the_log(
+    make_recipe: MakeRecipe, data_root: Path, tmp_path: Path
+) -> None:
+    train(make_recipe(epochs=1), tmp_path / "run", data_root=data_root, is_quiet=True)
+    assert "lost my card" not in (tmp_path / "run/log.jsonl").read_text(encoding="utf-8")
+
+
+def test_an_untuned_fusion_leaves_the_cosine_alone(
+    make_recipe: MakeRecipe, data_root: Path, tmp_path: Path
+) -> None:
+    recipe = make_recipe(epochs=0)
+    train(recipe, tmp_path / "run", data_root=data_root, is_quiet=True)
+    model = load_checkpoint(tmp_path / "run/checkpoint").model
+    assert isinstance(model, InstructionEncoder)
+    states, pooled = torch.randn(2, 5, 32), torch.randn(2, 32)
+    vectors = torch.randn(4, 32)
+    scores = model.score(states, torch.ones(2, 5, dtype=torch.int64), pooled, vectors)
+    assert torch.allclose(scores, model.log_scale.exp() * pooled @ vectors.T)
+
+
+def test_frozen_weights_do_not_move(
+    make_recipe: MakeRecipe, data_root: Path, tmp_path: Path
+) -> None:
+    start = make_recipe(epochs=0)
+    frozen = make_recipe(epochs=1, freeze_layers=1)
+    train(start, tmp_path / "start", data_root=data_root, is_quiet=True)
+    train(frozen, tmp_path / "frozen", data_root=data_root, is_quiet=True)
+    before, after = weights(tmp_path / "start"), weights(tmp_path / "frozen")
+    for name, value in before.items():
+        if "layer.0." in name or "embeddings.word" in name:
+            assert torch.equal(value, after[name]), name
+    name = "encoder.encoder.layer.1.attention.self.query.weight"
+    assert not torch.equal(before[name], after[name])
+
+
+def test_freezing_more_layers_than_there_are_is_refused(
+    make_recipe: MakeRecipe, data_root: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="2 layers"):
+        recipe = make_recipe(freeze_layers=7)
+        train(recipe, tmp_path / "run", data_root=data_root, is_quiet=True)
