@@ -2,8 +2,9 @@
 
 A checkpoint folder holds `instructrec.json` (facts below), `tokenizer.json`, `encoder/` (a
 transformers folder: the whole model of a sequence-classification checkpoint, the bare encoder of
-an instruction encoder) and, for an instruction encoder, `fusion.safetensors` (fusion and scale)
-and `labels.safetensors` (a learned vector for each label of each tuned task).
+a model that we put together), `own.safetensors` (the weights beside that encoder: fusion and scale,
+or a classifier) and, for an instruction encoder, `labels.safetensors` (a learned vector for each
+label of each tuned task).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import ValidationError
@@ -24,20 +25,27 @@ from torch import Tensor, nn
 from instructrec_deploy.core.errors import BundleError, ConfigError, FileMissing
 from instructrec_deploy.core.manifest import ModelKind, Strict, describe_faults
 from instructrec_deploy.models.instruction_encoder import InstructionEncoder
+from instructrec_deploy.models.pooled_classifier import PooledClassifier
 from instructrec_deploy.models.presets import preset_of, resolve_model
 
 SECTION_FILE = "instructrec.json"
 TOKENIZER_FILE = "tokenizer.json"
 ENCODER_FOLDER = "encoder"
-FUSION_FILE = "fusion.safetensors"
+OWN_FILE = "own.safetensors"
 LABELS_FILE = "labels.safetensors"
 DEFAULT_MAX_TOKENS = 256
+OURS = (InstructionEncoder, PooledClassifier)  # models put together here around an encoder
 DROPOUT_NAMES = (  # what the families call it
     "hidden_dropout_prob",
     "attention_probs_dropout_prob",
     "dropout",
     "attention_dropout",
 )
+
+
+# native: the classification head that transformers gives the architecture; mean: mean pooling and
+# a linear layer, as sentence encoders were trained to be read
+Pooling = Literal["native", "mean"]
 
 
 class CheckpointSection(Strict):
@@ -53,6 +61,7 @@ class CheckpointSection(Strict):
     instruction_weight: float = 1.0
     use_fusion: bool = False
     labels: tuple[str, ...] = ()  # of a sequence-classification checkpoint, in logit order
+    pooling: Pooling = "native"  # of a sequence-classification checkpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +101,7 @@ def build_checkpoint(
     work: Path,
     labels: Sequence[str] = (),
     max_tokens: int = 0,
+    pooling: Pooling = "native",
     use_fusion: bool = True,
     dropout: float | None = None,
     text_prefix: str | None = None,
@@ -105,6 +115,7 @@ def build_checkpoint(
         work: a folder to write `tokenizer.json` into.
         labels: of a sequence-classification head, in logit order.
         max_tokens: window; 0 takes the preset's.
+        pooling: sequence-classification only.
         use_fusion: instruction encoder only.
         dropout: replaces the base's own; None keeps it.
         text_prefix, instruction_weight: replace the preset's; None keeps them.
@@ -114,7 +125,8 @@ def build_checkpoint(
     """
     preset = preset_of(base)
     source = str(resolve_model(base, say=_say))
-    encoder, tokenizer = _load_transformers(source, kind, labels, dropout=dropout)
+    has_head = kind == "sequence-classification" and pooling == "native"
+    encoder, tokenizer = _load_transformers(source, labels, has_head=has_head, dropout=dropout)
     work.mkdir(parents=True, exist_ok=True)
     tokenizer_path = work / TOKENIZER_FILE
     tokenizer.backend_tokenizer.save(str(tokenizer_path))
@@ -136,6 +148,7 @@ def build_checkpoint(
         ),
         use_fusion=use_fusion and kind == "instruction-encoder",
         labels=tuple(labels),
+        pooling=pooling,
     )
     return Checkpoint(_wrap(encoder, section), section, tokenizer_path)
 
@@ -159,15 +172,16 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         raise BundleError(f"{path}: {describe_faults(error)}", hint="train it again") from error
     except ValueError as error:
         raise BundleError(f"{path}: not valid JSON", hint="train it again") from error
+    has_head = section.kind == "sequence-classification" and section.pooling == "native"
     encoder, _ = _load_transformers(
-        str(folder / ENCODER_FOLDER), section.kind, section.labels, with_tokenizer=False
+        str(folder / ENCODER_FOLDER), section.labels, has_head=has_head, with_tokenizer=False
     )
     model = _wrap(encoder, section)
     vectors: Mapping[str, Tensor] = {}
-    if isinstance(model, InstructionEncoder):
-        _load_extra(model, folder / FUSION_FILE)
-        if (folder / LABELS_FILE).is_file():
-            vectors = load_file(folder / LABELS_FILE)
+    if isinstance(model, OURS):
+        _load_own(model, folder / OWN_FILE)
+    if (folder / LABELS_FILE).is_file():
+        vectors = load_file(folder / LABELS_FILE)
     return Checkpoint(model.eval(), section, folder / TOKENIZER_FILE, vectors)
 
 
@@ -183,13 +197,14 @@ def save_checkpoint(
     """
     folder.mkdir(parents=True, exist_ok=True)
     model: Any = checkpoint.model
-    inner: Any = model.encoder if isinstance(model, InstructionEncoder) else model
+    inner: Any = model.encoder if isinstance(model, OURS) else model
     with quiet_transformers():
         inner.save_pretrained(folder / ENCODER_FOLDER)
-    if isinstance(model, InstructionEncoder):
+    if isinstance(model, OURS):
         own = {k: v for k, v in model.state_dict().items() if not k.startswith("encoder.")}
-        save_file({k: v.detach().cpu().contiguous() for k, v in own.items()}, folder / FUSION_FILE)
-        vectors = {k: v.contiguous() for k, v in (label_vectors or {}).items()}
+        save_file({k: v.detach().cpu().contiguous() for k, v in own.items()}, folder / OWN_FILE)
+    if label_vectors:
+        vectors = {k: v.contiguous() for k, v in label_vectors.items()}
         save_file(vectors, folder / LABELS_FILE)
     target = folder / TOKENIZER_FILE
     if checkpoint.tokenizer_path.resolve() != target.resolve():
@@ -202,6 +217,10 @@ def save_checkpoint(
 def _wrap(encoder: Any, section: CheckpointSection) -> nn.Module:
     if section.kind == "sequence-classification":
         model: nn.Module = encoder
+        if section.pooling == "mean":
+            model = PooledClassifier(
+                encoder, hidden_size=section.hidden_size, n_labels=len(section.labels)
+            )
         return model
     return InstructionEncoder(
         encoder,
@@ -211,7 +230,7 @@ def _wrap(encoder: Any, section: CheckpointSection) -> nn.Module:
     )
 
 
-def _load_extra(model: InstructionEncoder, path: Path) -> None:
+def _load_own(model: nn.Module, path: Path) -> None:
     if not path.is_file():
         raise BundleError(f"{path} is missing", hint="train it again")
     missing, unexpected = model.load_state_dict(load_file(path), strict=False)
@@ -222,9 +241,9 @@ def _load_extra(model: InstructionEncoder, path: Path) -> None:
 
 def _load_transformers(
     source: str,
-    kind: ModelKind,
     labels: Sequence[str],
     *,
+    has_head: bool,
     dropout: float | None = None,
     with_tokenizer: bool = True,
 ) -> tuple[Any, Any]:
@@ -237,7 +256,7 @@ def _load_transformers(
 
     extra: dict[str, Any] = {}
     loader: Any = AutoModel
-    if kind == "sequence-classification":
+    if has_head:
         loader = AutoModelForSequenceClassification
         if labels:
             extra |= {

@@ -165,7 +165,11 @@ def _prepare(recipe: Recipe, out: Path, root: Path) -> tuple[Checkpoint, list[Ta
     tasks = load_task_data(recipe, root, _tokenizer(checkpoint))
     if part.kind == "sequence-classification":
         checkpoint = build_checkpoint(
-            part.base, kind=part.kind, labels=tasks[0].spec.labels, **shared
+            part.base,
+            kind=part.kind,
+            labels=tasks[0].spec.labels,
+            pooling=part.pooling,
+            **shared,
         )
     return checkpoint, tasks
 

@@ -66,12 +66,12 @@ def data_root(tmp_path: Path) -> Path:
 def make_recipe(tiny_base: Path) -> Callable[..., Recipe]:
     """A recipe over the tiny base and data; keyword arguments change `[training]`."""
 
-    def make(kind: str = "instruction-encoder", **training: Any) -> Recipe:
+    def make(kind: str = "instruction-encoder", pooling: str = "native", **training: Any) -> Recipe:
         settings = {"epochs": 2, "batch_size": 8, "learning_rate": 1e-3, "seed": 3} | training
         return Recipe.model_validate(
             {
                 "name": "tiny",
-                "model": {"kind": kind, "base": str(tiny_base), "dropout": 0.1},
+                "model": {"kind": kind, "base": str(tiny_base), "dropout": 0.1, "pooling": pooling},
                 "data": [{"path": "intents.jsonl", "task": "intent", "validation_split": "val"}],
                 "tasks": {"intent": {"instructions": {"en": ["Which intent?", "What is it?"]}}},
                 "training": settings,

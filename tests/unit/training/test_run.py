@@ -168,6 +168,21 @@ def test_frozen_weights_do_not_move(
 def test_freezing_more_layers_than_there_are_is_refused(
     make_recipe: MakeRecipe, data_root: Path, tmp_path: Path
 ) -> None:
+    recipe = make_recipe(freeze_layers=7)
     with pytest.raises(ConfigError, match="2 layers"):
-        recipe = make_recipe(freeze_layers=7)
         train(recipe, tmp_path / "run", data_root=data_root, is_quiet=True)
+
+
+def test_a_mean_pooled_head_trains_and_reads_back(
+    make_recipe: MakeRecipe, data_root: Path, tmp_path: Path
+) -> None:
+    recipe = make_recipe(KINDS[1], pooling="mean", epochs=10, patience=10, probe=True)
+    report = train(recipe, tmp_path / "run", data_root=data_root, is_quiet=True)
+    assert report.after["intent"]["accuracy"] >= 0.8
+    checkpoint = load_checkpoint(tmp_path / "run/checkpoint")
+    ids = torch.tensor([[2, 5, 6, 3, 0], [2, 7, 3, 0, 0]])
+    mask = (ids != 0).long()
+    together = checkpoint.model(ids, mask).logits
+    alone = checkpoint.model(ids[1:, :3], mask[1:, :3]).logits
+    assert together.shape == (2, 3)
+    assert torch.allclose(together[1], alone[0], atol=1e-5)  # padding is not in the mean
