@@ -1,0 +1,127 @@
+"""Run labelled rows through a predictor and say how well it did.
+
+The predictor comes as a function, so that a bundle in process, a server and a model in training
+are measured by the same code.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from instructrec_deploy.core.errors import InstructRecError, RowInvalid
+from instructrec_deploy.core.example import Example
+from instructrec_deploy.core.result import Prediction
+from instructrec_deploy.evaluation.metrics import ABSTAINED, ClassMetrics, class_metrics
+
+Outcome = Prediction | InstructRecError
+PredictTexts = Callable[[Sequence[str]], Sequence[Outcome]]
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What an evaluation found. Rows that got an error or were blocked count as wrong."""
+
+    metrics: ClassMetrics
+    n_candidates: int
+    seconds: float
+    outside: Counter[str] = field(default_factory=Counter)  # gold labels not among the candidates
+    errors: Counter[str] = field(default_factory=Counter)  # error code -> rows
+    n_blocked: int = 0
+    n_truncated: int = 0
+    n_tokens: int = 0
+    model: str = ""
+    model_version: str = ""
+
+    @property
+    def texts_per_s(self) -> float:
+        """Rows answered each second, wall clock."""
+        return self.metrics.n / self.seconds if self.seconds else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON output."""
+        return {
+            **self.metrics.to_dict(),
+            "n_candidates": self.n_candidates,
+            "n_gold_outside_candidates": self.outside.total(),
+            "gold_outside_candidates": sorted(self.outside),
+            "n_errors": self.errors.total(),
+            "errors": dict(sorted(self.errors.items())),
+            "n_blocked": self.n_blocked,
+            "n_truncated": self.n_truncated,
+            "mean_tokens": round(self.n_tokens / max(self.metrics.n, 1), 2),
+            "seconds": round(self.seconds, 4),
+            "texts_per_s": round(self.texts_per_s, 2),
+            "model": self.model,
+            "model_version": self.model_version,
+        }
+
+
+def evaluate_rows(
+    examples: Sequence[Example],
+    predict: PredictTexts,
+    *,
+    candidates: Sequence[str],
+    seed: int = 0,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Evaluation:
+    """Predict each row's text and compare with its target.
+
+    Args:
+        examples: classification rows; `target` is the label's words.
+        predict: texts -> one prediction or error each, in order.
+        candidates: the labels the predictor chooses from; a gold label outside is counted apart
+            (and its rows are wrong). Empty: not known, nothing is counted apart.
+
+    Raises:
+        RowInvalid: a row's target is no label, or the predictor gave another number of answers.
+    """
+    gold = [label_of(example) for example in examples]
+    begun = clock()
+    outcomes = predict([text_of(example) for example in examples])
+    seconds = clock() - begun
+    if len(outcomes) != len(examples):
+        raise RowInvalid(f"{len(examples)} rows, but {len(outcomes)} answers")
+    answers = [o for o in outcomes if isinstance(o, Prediction)]
+    predicted = [o.label if isinstance(o, Prediction) else ABSTAINED for o in outcomes]
+    known = set(candidates)
+    return Evaluation(
+        metrics=class_metrics(gold, predicted, seed=seed),
+        n_candidates=len(known),
+        seconds=seconds,
+        outside=Counter(g for g in gold if known and g not in known),
+        errors=Counter(o.code for o in outcomes if isinstance(o, InstructRecError)),
+        n_blocked=sum(a.action == "block" for a in answers),
+        n_truncated=sum(a.truncated for a in answers),
+        n_tokens=sum(a.n_tokens for a in answers),
+        model=answers[0].model if answers else "",
+        model_version=answers[0].model_version if answers else "",
+    )
+
+
+def label_of(example: Example) -> str:
+    """The row's right label.
+
+    Raises:
+        RowInvalid: the target is missing or is no string.
+    """
+    if not isinstance(example.target, str) or not example.target:
+        raise RowInvalid(
+            f"row {example.id or '(without id)'}: target is a {type(example.target).__name__}, "
+            "not a label",
+            hint='classification rows look like {"text": ..., "target": "the label"}',
+        )
+    return example.target
+
+
+def text_of(example: Example) -> str:
+    """What the model reads: the text, and under it the second text of a pair."""
+    return f"{example.text}\n{example.text2}" if example.text2 else example.text
+
+
+def labels_of(examples: Sequence[Example]) -> list[str]:
+    """All labels that stand in the rows, sorted."""
+    return sorted({label_of(example) for example in examples})

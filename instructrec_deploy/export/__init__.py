@@ -1,0 +1,1 @@
+"""Export: a tuned run becomes a bundle (run.py has the whole way)."""

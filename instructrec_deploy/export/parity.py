@@ -1,0 +1,166 @@
+"""The gate: does the bundle answer as its checkpoint does, alone as in company?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from instructrec_deploy.core.bundle import Bundle
+from instructrec_deploy.core.errors import InstructRecError, ParityFailed
+from instructrec_deploy.core.request import Question, Request
+from instructrec_deploy.core.result import Prediction
+from instructrec_deploy.export.reference import Floats, Reference
+from instructrec_deploy.runtime.predictor import Predictor
+
+N_ALONE = 8  # texts of each task that are also asked one by one
+
+
+@dataclass(frozen=True, slots=True)
+class ParityLimits:
+    """What an export may change at most. Differences are of probabilities."""
+
+    max_difference: float  # of any one score
+    mean_difference: float  # of a text's most different score, over all texts
+    min_agreement: float  # share of texts whose label is the checkpoint's
+    max_batch_difference: float  # between a text alone and in a batch of mixed lengths
+
+
+# fp32: the same sums in another order. int8: on MiniLM and e5 the mean is about 0.01 and single
+# texts between two labels move by up to 0.06 (docs/adr/0002-rowwise-int8.md).
+LIMITS = {
+    "fp32": ParityLimits(2e-4, 5e-5, 1.0, 2e-4),
+    "int8": ParityLimits(0.2, 0.03, 0.95, 1e-3),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ParityReport:
+    """What the gate measured; probabilities, over all tasks with labels."""
+
+    n_texts: int
+    agreement: float
+    max_difference: float
+    mean_difference: float
+    batch_difference: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON output."""
+        return {key: round(value, 6) for key, value in asdict(self).items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A bundle's answers about one task. `scores`: [B, C], in the order of the task's labels."""
+
+    texts: tuple[str, ...]
+    predictions: tuple[Prediction, ...]
+    scores: Floats
+
+
+def ask_bundle(bundle: Bundle, samples: Mapping[str, Sequence[str]]) -> dict[str, Answered]:
+    """Ask each task about its samples, as a caller would, all tasks and lengths at once.
+
+    Raises:
+        ParityFailed: a sample cannot be answered.
+    """
+    with Predictor(bundle, guard=False) as predictor:
+        return _ask(predictor, samples)
+
+
+def check_parity(
+    bundle: Bundle,
+    reference: Reference,
+    samples: Mapping[str, Sequence[str]],
+    *,
+    limits: ParityLimits,
+) -> tuple[ParityReport, dict[str, Answered]]:
+    """Compare the bundle with its checkpoint.
+
+    Args:
+        bundle: as it will be served.
+        reference: its checkpoint.
+        samples: texts of each task.
+        limits: what may differ.
+
+    Returns:
+        The figures, and the bundle's answers.
+
+    Raises:
+        ParityFailed: a limit is passed; the message has all figures, the hint what to try.
+    """
+    with Predictor(bundle, guard=False) as predictor:
+        answered = _ask(predictor, samples)
+        alone = [
+            (scores[row], _ask(predictor, {task: [texts[row]]})[task].scores[0])
+            for task, (texts, scores) in ((t, (a.texts, a.scores)) for t, a in answered.items())
+            for row in range(min(N_ALONE, len(texts)))
+        ]
+    differences, agreed = [], []
+    for task, answer in answered.items():
+        truth = reference.probabilities(task, bundle.tasks.tasks[task], answer.texts)
+        differences.append(np.abs(answer.scores - truth).max(axis=1))
+        agreed.append(_agreement(answer.scores, truth, tie=limits.mean_difference))
+    worst = np.concatenate(differences)
+    report = ParityReport(
+        n_texts=len(worst),
+        agreement=float(np.concatenate(agreed).mean()),
+        max_difference=float(worst.max()),
+        mean_difference=float(worst.mean()),
+        batch_difference=max(float(np.abs(a - b).max()) for a, b in alone),
+    )
+    _judge(report, limits)
+    return report, answered
+
+
+def _ask(predictor: Predictor, samples: Mapping[str, Sequence[str]]) -> dict[str, Answered]:
+    asked = [(task, text) for task, texts in samples.items() for text in texts]
+    outcomes = predictor.predict_requests(
+        [Request(text, (Question(task=task),), top_k=0) for task, text in asked]
+    )
+    by_task: dict[str, list[tuple[str, Prediction]]] = {}
+    for (task, text), outcome in zip(asked, outcomes, strict=True):
+        if isinstance(outcome, InstructRecError):
+            raise ParityFailed(
+                f"task {task!r}: the bundle cannot answer a sample: {outcome.message}",
+                hint=outcome.hint,
+            )
+        by_task.setdefault(task, []).append((text, outcome))
+    found = {}
+    for task, pairs in by_task.items():
+        labels = predictor.bundle.tasks.tasks[task].labels
+        rows = [{s.label: s.score for s in p.answers[0].scores} for _, p in pairs]
+        scores = np.array([[row[label] for label in labels] for row in rows], np.float32)
+        found[task] = Answered(tuple(t for t, _ in pairs), tuple(p for _, p in pairs), scores)
+    return found
+
+
+def _agreement(scores: Floats, truth: Floats, *, tie: float) -> Floats:
+    """1 where the bundle's label is the checkpoint's, or as good as tied with it there."""
+    picked = np.take_along_axis(truth, scores.argmax(axis=1)[:, None], axis=1)[:, 0]
+    agreed: Floats = (truth.max(axis=1) - picked <= tie).astype(np.float32)
+    return agreed
+
+
+def _judge(report: ParityReport, limits: ParityLimits) -> None:
+    checks = (
+        ("label agreement", report.agreement, limits.min_agreement, True),
+        ("largest score difference", report.max_difference, limits.max_difference, False),
+        ("mean score difference", report.mean_difference, limits.mean_difference, False),
+        ("alone against batched", report.batch_difference, limits.max_batch_difference, False),
+    )
+    lines, is_failed = [], False
+    for name, value, limit, is_floor in checks:
+        passed = value >= limit if is_floor else value <= limit
+        is_failed |= not passed
+        sign = "at least" if is_floor else "at most"
+        lines.append(f"{name} {value:.4g} ({sign} {limit:g}{'' if passed else ', FAILED'})")
+    if is_failed:
+        raise ParityFailed(
+            f"the bundle does not answer as its checkpoint, {report.n_texts} texts: "
+            + "; ".join(lines),
+            hint="try precision fp32; if that fails too, the model has a part this export "
+            "does not know: please report it",
+        )

@@ -1,0 +1,216 @@
+"""Weights and embeddings to int8; activations to one scale per row, so no row sees its batch.
+
+Shapes: K inner size of a product, N its outputs, V rows of a table, H its width.
+
+ONNX Runtime's dynamic int8 takes one activation scale per tensor: a text's answer then depends on
+who shares its batch. Here each row (token) gets its own scale, and integer products are exact, so
+a row's result is the same whoever stands beside it.
+
+AVX2 machines multiply unsigned activations by signed weights in *pairs*: two products are added in
+16 bits and saturate beyond 32,767. Full 8-bit weights overflow there and nowhere else, so one
+bundle would answer differently on different processors. `quantize_columns` therefore chooses the
+scale of each column such that no neighbouring pair of weights of one sign exceeds 128 in sum:
+255 * 128 = 32,640 cannot overflow. The figures behind the choice: docs/adr/0002-rowwise-int8.md.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper, numpy_helper, version_converter
+
+from instructrec_deploy.export.products import (
+    MICROSOFT,
+    Floats,
+    Product,
+    as_product,
+    constants_of,
+    declare_microsoft,
+    is_float_matrix,
+    replace_nodes,
+)
+
+Bytes = npt.NDArray[np.int8]
+
+OPSET = 21  # the first whose QuantizeLinear knows one scale per row of a [B, T, K] tensor
+IR_VERSION = 10  # the file format that goes with opset 21
+MAX_WEIGHT = 127
+MAX_BYTE = 255  # of an activation
+MAX_PAIR = 127  # before rounding; two roundings may add 1, and 255 * 128 < 2^15
+ZERO_POINT = 128  # of activations that spread both ways
+# GELU is never below -0.17: a low zero point leaves nearly the whole byte to what is above zero.
+GELU_ZERO_POINT = 16
+GELU_OPS = frozenset({"BiasGelu", "FastGelu", "Gelu", "QuickGelu", "Relu"})
+MIN_TABLE = 4_096  # numbers in it; a smaller one gains nothing
+TINY = 1e-12  # a row of zeros must not divide by zero
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizeReport:
+    """What was rewritten."""
+
+    n_products: int
+    n_tables: int
+
+
+def quantize_columns(weight: Floats) -> tuple[Bytes, Floats]:
+    """One scale per column, safe in 16-bit pairs.
+
+    Args:
+        weight: [K, N] float32.
+
+    Returns:
+        [K, N] int8 and [N] float32 scales; `int8 * scale` approximates the weight.
+    """
+    rows = weight if len(weight) % 2 == 0 else np.pad(weight, ((0, 1), (0, 0)))
+    pairs = rows.reshape(-1, 2, rows.shape[1])
+    above = np.maximum(pairs, 0.0).sum(axis=1).max(axis=0)
+    below = np.maximum(-pairs, 0.0).sum(axis=1).max(axis=0)
+    scale = np.maximum(np.abs(weight).max(axis=0) / MAX_WEIGHT, np.maximum(above, below) / MAX_PAIR)
+    scale = np.maximum(scale, TINY).astype(np.float32)
+    return np.rint(weight / scale).astype(np.int8), scale
+
+
+def quantize_rows(table: Floats) -> tuple[Bytes, Floats]:
+    """One scale per row of an embedding table.
+
+    Args:
+        table: [V, H] float32.
+
+    Returns:
+        [V, H] int8 and [V, 1] float32 scales.
+    """
+    scale = np.maximum(np.abs(table).max(axis=1, keepdims=True) / MAX_WEIGHT, TINY)
+    return np.rint(table / scale).astype(np.int8), scale.astype(np.float32)
+
+
+def quantize_graph(model: onnx.ModelProto) -> tuple[onnx.ModelProto, QuantizeReport]:
+    """Rewrite a float graph; the argument is left as it was.
+
+    Products are found by structure (MatMul or Gemm with a constant matrix), tables likewise
+    (Gather of rows from a constant matrix); names do not matter.
+
+    Returns:
+        A new model of opset 21 with the same inputs and outputs, and what was rewritten.
+    """
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    declare_microsoft(copy)
+    if next(o.version for o in copy.opset_import if o.domain in ("", "ai.onnx")) < OPSET:
+        copy = version_converter.convert_version(copy, OPSET)
+    copy.ir_version = max(copy.ir_version, IR_VERSION)
+    rewriter = _Rewriter(copy)
+    return copy, rewriter.run()
+
+
+class _Rewriter:
+    """One pass over a graph."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self.graph = model.graph
+        self.constants = constants_of(model.graph)
+        self.producer = {out: node for node in model.graph.node for out in node.output}
+        self.added: list[onnx.TensorProto] = []
+        self.quantized: dict[str, tuple[str, str, str]] = {}  # input -> bytes, scale, zero point
+
+    def run(self) -> QuantizeReport:
+        nodes: list[onnx.NodeProto] = []
+        counts: dict[str, int] = defaultdict(int)
+        for node in self.graph.node:
+            product = as_product(node, self.constants)
+            table = self._as_table(node)
+            if product is not None:
+                nodes += self._product_nodes(product)
+                counts["products"] += 1
+            elif table is not None:
+                nodes += self._table_nodes(node, table)
+                counts["tables"] += 1
+            else:
+                nodes.append(node)
+        replace_nodes(self.graph, nodes, self.added)
+        return QuantizeReport(counts["products"], counts["tables"])
+
+    def _as_table(self, node: onnx.NodeProto) -> Floats | None:
+        if node.op_type != "Gather" or any(a.name == "axis" and a.i != 0 for a in node.attribute):
+            return None
+        constant = self.constants.get(node.input[0])
+        if constant is None or not is_float_matrix(constant):
+            return None
+        table = numpy_helper.to_array(constant)
+        return table if table.size >= MIN_TABLE else None
+
+    def _product_nodes(self, product: Product) -> list[onnx.NodeProto]:
+        out = product.output
+        weight, scale = quantize_columns(product.weight)
+        nodes: list[onnx.NodeProto] = []
+        source = product.source
+        if source not in self.quantized:
+            nodes += self._activation_nodes(source, len(weight))
+        data, row_scale, zero = self.quantized[source]
+        inputs = [
+            data,
+            self._constant(f"{out}_weight_int8", weight),
+            self._constant("int8_one", np.float32(1.0)),
+            self._constant(f"{out}_weight_scale", scale),
+            zero,
+        ]
+        plain, scaled = f"{out}_unscaled", f"{out}_unbiased" if product.bias else out
+        nodes.append(helper.make_node("MatMulIntegerToFloat", inputs, [plain], domain=MICROSOFT))
+        nodes.append(helper.make_node("Mul", [plain, row_scale], [scaled]))
+        if product.bias:
+            nodes.append(helper.make_node("Add", [scaled, product.bias], [out]))
+        return nodes
+
+    def _activation_nodes(self, source: str, width: int) -> list[onnx.NodeProto]:
+        """Quantize [..., K] with one scale per row; products of one input share it."""
+        producer = self.producer.get(source)
+        is_gelu = producer is not None and producer.op_type in GELU_OPS
+        zero = GELU_ZERO_POINT if is_gelu else ZERO_POINT
+        last = self._constant("int8_last_axis", np.array([-1], np.int64))
+        up = self._constant(f"int8_up_{zero}", np.float32(1.0 / (MAX_BYTE - zero)))
+        down = self._constant(f"int8_down_{zero}", np.float32(-1.0 / zero))
+        tiny = self._constant("int8_tiny", np.float32(TINY))
+        name = f"{source}_row"
+        fill = helper.make_tensor("value", TensorProto.UINT8, [1], [zero])
+        nodes = [
+            helper.make_node("ReduceMax", [source, last], [f"{name}_max"], keepdims=1),
+            helper.make_node("ReduceMin", [source, last], [f"{name}_min"], keepdims=1),
+            helper.make_node("Mul", [f"{name}_max", up], [f"{name}_up"]),
+            helper.make_node("Mul", [f"{name}_min", down], [f"{name}_down"]),
+            helper.make_node("Max", [f"{name}_up", f"{name}_down", tiny], [f"{name}_scale"]),
+            helper.make_node("Shape", [f"{name}_scale"], [f"{name}_shape"]),
+            helper.make_node("ConstantOfShape", [f"{name}_shape"], [f"{name}_zeros"], value=fill),
+            helper.make_node(
+                "QuantizeLinear",
+                [source, f"{name}_scale", f"{name}_zeros"],
+                [f"{name}_uint8"],
+                axis=-1,
+                block_size=width,
+            ),
+        ]
+        point = self._constant(f"int8_zero_{zero}", np.uint8(zero))
+        self.quantized[source] = (f"{name}_uint8", f"{name}_scale", point)
+        return nodes
+
+    def _table_nodes(self, node: onnx.NodeProto, table: Floats) -> list[onnx.NodeProto]:
+        out, ids = node.output[0], node.input[1]
+        name = node.input[0]
+        rows, scale = quantize_rows(table)
+        return [
+            helper.make_node(
+                "Gather", [self._constant(f"{name}_int8", rows), ids], [f"{out}_int8"]
+            ),
+            helper.make_node("Cast", [f"{out}_int8"], [f"{out}_whole"], to=TensorProto.FLOAT),
+            helper.make_node(
+                "Gather", [self._constant(f"{name}_scale", scale), ids], [f"{out}_scale"]
+            ),
+            helper.make_node("Mul", [f"{out}_whole", f"{out}_scale"], [out]),
+        ]
+
+    def _constant(self, name: str, value: npt.NDArray[np.generic] | np.generic) -> str:
+        self.added.append(numpy_helper.from_array(np.asarray(value), name))
+        return name

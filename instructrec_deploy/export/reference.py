@@ -1,0 +1,99 @@
+"""What the checkpoint itself answers, in torch: the truth an exported bundle is held against.
+
+Shapes: B texts, T tokens, C candidates, H hidden size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from instructrec_deploy.core.manifest import TaskSpec
+from instructrec_deploy.models.checkpoint import Checkpoint
+from instructrec_deploy.models.instruction_encoder import InstructionEncoder
+from instructrec_deploy.text.tokenizer import TextTokenizer
+
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+BATCH_ITEMS = 16
+
+
+class Reference:
+    """A checkpoint that answers a task's question, slowly and surely."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        section = checkpoint.section
+        self._checkpoint = checkpoint
+        self._model = checkpoint.model.eval()
+        self._pad_id = section.pad_id
+        self.tokenizer = TextTokenizer(
+            checkpoint.tokenizer_path, max_tokens=section.max_tokens, prefix=section.text_prefix
+        )
+
+    def batches(self, texts: Sequence[str]) -> list[dict[str, Ints]]:
+        """The encoder's inputs for texts of any length, those of like length together."""
+        rows = sorted((e.ids for e in self.tokenizer.encode_texts(list(texts))), key=len)
+        parts = [rows[i : i + BATCH_ITEMS] for i in range(0, len(rows), BATCH_ITEMS)]
+        found = []
+        for part in parts:
+            ids, mask = self._pad(part)
+            found.append({"input_ids": ids.numpy(), "attention_mask": mask.numpy()})
+        return found
+
+    @torch.no_grad()
+    def probabilities(self, name: str, spec: TaskSpec, texts: Sequence[str]) -> Floats:
+        """[B, C] float32 in the order of the task's labels; softmax after the temperature."""
+        model = self._model
+        rows = [e.ids for e in self.tokenizer.encode_texts(list(texts))]
+        vectors = None
+        if isinstance(model, InstructionEncoder):
+            vectors = self._candidate_vectors(name, spec)
+        found = []
+        for start in range(0, len(rows), BATCH_ITEMS):
+            ids, mask = self._pad(rows[start : start + BATCH_ITEMS])
+            if isinstance(model, InstructionEncoder):
+                assert vectors is not None
+                logits = model.score(*self._encode(ids, mask), vectors)
+            else:
+                logits = model(input_ids=ids, attention_mask=mask)[0]
+            found.append(torch.softmax(logits.float() / spec.temperature, dim=-1))
+        result: Floats = torch.cat(found).numpy()
+        return result
+
+    def _encode(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        assert isinstance(self._model, InstructionEncoder)
+        states, pooled = self._model.encode(ids, mask)
+        return states, mask, pooled
+
+    def _candidate_vectors(self, name: str, spec: TaskSpec) -> Tensor:
+        assert isinstance(self._model, InstructionEncoder)
+        instruction = spec.instruction(name)
+        rows = self.tokenizer.encode_candidates(
+            instruction.text,
+            [c.words for c in instruction.candidates],
+            instruction_weight=self._checkpoint.section.instruction_weight,
+        )
+        parts = []
+        for start in range(0, len(rows), BATCH_ITEMS):
+            batch = rows[start : start + BATCH_ITEMS]
+            ids, mask = self._pad([ids for ids, _ in batch])
+            weights = torch.zeros(ids.shape)
+            for row, (_, own) in enumerate(batch):
+                weights[row, : len(own)] = torch.tensor(own)
+            parts.append(self._model.encode(ids, mask, weights)[1])
+        vectors = torch.cat(parts)
+        learned = self._checkpoint.label_vectors.get(name)
+        return vectors if learned is None else vectors + learned
+
+    def _pad(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        width = max(len(row) for row in rows)
+        ids = torch.full((len(rows), width), self._pad_id)
+        mask = torch.zeros((len(rows), width), dtype=torch.int64)
+        for index, row in enumerate(rows):
+            ids[index, : len(row)] = torch.tensor(row)
+            mask[index, : len(row)] = 1
+        return ids, mask

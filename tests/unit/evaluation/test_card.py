@@ -1,0 +1,71 @@
+"""The card says what a reader needs, and nothing it does not know."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from instructrec_deploy.core.bundle import Bundle, open_bundle
+from instructrec_deploy.evaluation.card import write_card
+
+PARITY = {
+    "n_texts": 64,
+    "agreement": 0.984375,
+    "max_difference": 0.05,
+    "mean_difference": 0.01,
+    "batch_difference": 0.0,
+}
+
+
+@pytest.fixture
+def bundle(tiny_bundle: Path) -> Bundle:
+    return open_bundle(tiny_bundle)
+
+
+def card(bundle: Bundle, **evaluation: Any) -> str:
+    return write_card(bundle.manifest, bundle.tasks, evaluation)
+
+
+def test_the_card_names_tasks_labels_and_both_languages(bundle: Bundle) -> None:
+    text = card(bundle)
+    assert "intent (default)" in text
+    assert "转账失败" in text
+    assert "en, zh" in text
+
+
+def test_without_an_evaluation_the_card_says_so(bundle: Bundle) -> None:
+    assert "Not measured" in card(bundle)
+
+
+def test_accuracy_stands_beside_its_interval_and_the_untuned_one(bundle: Bundle) -> None:
+    figures = {"n": 84, "accuracy": 0.774, "accuracy_interval": [0.69, 0.857], "macro_f1": 0.779}
+    text = card(
+        bundle,
+        before={"intent": {"accuracy": 0.619}},
+        after={"intent": figures},
+        split={"intent": "test"},
+    )
+    assert "| intent | test | 84 | 0.619 | 0.774 [0.690, 0.857] | 0.779 |" in text
+
+
+def test_parity_is_told_in_words_with_the_tolerance(bundle: Bundle) -> None:
+    text = card(bundle, export={"parity": PARITY, "has_own_samples": True})
+    assert "On 64 texts" in text
+    assert "98.4%" in text
+    assert "texts of the training data" in text
+
+
+def test_a_bar_in_a_label_does_not_break_the_table(bundle: Bundle) -> None:
+    spec = bundle.tasks.tasks["intent"].model_copy(update={"labels": ("a|b", "c\nd")})
+    book = bundle.tasks.model_copy(update={"tasks": {"intent": spec}})
+    assert "a\\|b, c d |" in write_card(bundle.manifest, book, {})
+
+
+def test_headings_and_tables_are_parted_by_empty_lines(bundle: Bundle) -> None:
+    lines = card(bundle, export={"parity": PARITY}).split("\n")
+    for above, line in itertools.pairwise(lines):
+        assert not (above.startswith("#") and line)
+        assert not (line.startswith("#") and above)

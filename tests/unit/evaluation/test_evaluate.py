@@ -1,0 +1,73 @@
+"""Evaluating rows through a function that predicts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from instructrec_deploy.core.errors import RowInvalid, TextEmpty
+from instructrec_deploy.core.example import Example
+from instructrec_deploy.core.result import Answer, Prediction, Verdict
+from instructrec_deploy.evaluation.evaluate import Outcome, evaluate_rows, labels_of, text_of
+
+
+def answer(label: str, action: str = "allow") -> Prediction:
+    return Prediction(
+        (Answer("intent", label, 0.9, ()),),
+        verdicts=(Verdict(action),),
+        n_tokens=4,
+        model="tiny",
+        model_version="1",
+    )
+
+
+def first_word(texts: Sequence[str]) -> list[Outcome]:
+    return [answer(text.split()[0]) for text in texts]
+
+
+def test_rows_are_compared_with_their_targets() -> None:
+    pairs = [("refund please", "refund"), ("物流 到哪了", "物流"), ("pin x", "card")]
+    rows = [Example(text, target) for text, target in pairs]
+    found = evaluate_rows(rows, first_word, candidates=["refund", "物流", "card", "pin"])
+    assert found.metrics.accuracy.value == pytest.approx(2 / 3)
+    assert found.to_dict()["n"] == 3
+    assert found.to_dict()["mean_tokens"] == 4
+
+
+def test_gold_labels_outside_the_candidates_are_told_apart() -> None:
+    rows = [Example("refund now", "refund"), Example("other", "neutral"), Example("x", "neutral")]
+    facts = evaluate_rows(rows, first_word, candidates=["refund"]).to_dict()
+    assert facts["n_gold_outside_candidates"] == 2
+    assert facts["gold_outside_candidates"] == ["neutral"]
+    assert facts["accuracy"] == pytest.approx(1 / 3, abs=1e-6)
+
+
+def test_errors_and_blocked_rows_count_as_wrong() -> None:
+    def predict(texts: Sequence[str]) -> list[Outcome]:
+        return [answer("a"), answer("", "block"), TextEmpty("the text is empty")][: len(texts)]
+
+    facts = evaluate_rows([Example(t, "a") for t in "xyz"], predict, candidates=["a"]).to_dict()
+    assert facts["accuracy"] == pytest.approx(1 / 3, abs=1e-6)
+    assert (facts["n_blocked"], facts["errors"]) == (1, {"IR-1101": 1})
+
+
+def test_a_target_that_is_no_label_is_refused_without_its_text() -> None:
+    with pytest.raises(RowInvalid) as caught:
+        evaluate_rows([Example("secret words", ["span"], id="r7")], first_word, candidates=[])
+    assert "r7" in caught.value.message
+    assert "secret" not in caught.value.message
+
+
+def test_the_time_is_that_of_predicting_alone() -> None:
+    times = iter([10.0, 12.0])
+    found = evaluate_rows(
+        [Example("a", "a")] * 4, first_word, candidates=["a"], clock=lambda: next(times)
+    )
+    assert found.texts_per_s == pytest.approx(2.0)
+
+
+def test_both_texts_of_a_pair_are_read() -> None:
+    pair = Example("花呗怎么还款", "same", text2="如何还花呗")
+    assert text_of(pair) == "花呗怎么还款\n如何还花呗"
+    assert labels_of([Example("a", "z"), Example("b", "y"), Example("c", "z")]) == ["y", "z"]

@@ -1,0 +1,168 @@
+"""A run becomes a bundle that answers as its checkpoint does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+
+from instructrec_deploy.core.bundle import open_bundle
+from instructrec_deploy.core.errors import ConfigError, FileMissing, ParityFailed
+from instructrec_deploy.export.graphs import float_graphs
+from instructrec_deploy.export.parity import ParityLimits
+from instructrec_deploy.export.run import ExportReport, export_run
+from instructrec_deploy.models.checkpoint import load_checkpoint
+from instructrec_deploy.models.instruction_encoder import InstructionEncoder
+from instructrec_deploy.runtime.golden import check_golden
+from instructrec_deploy.runtime.pipeline import Pipeline
+from instructrec_deploy.runtime.predictor import Predictor
+from tests.tiny import LABELS
+
+GRAPH_FILES = {"graphs/encoder.onnx", "graphs/fusion.onnx", "graphs/prepare.onnx"}
+
+
+@pytest.fixture(scope="module")
+def exported(
+    encoder_run: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[ExportReport, list[str]]:
+    said: list[str] = []
+    out = tmp_path_factory.mktemp("out") / "bundle"
+    return export_run(encoder_run, out, progress=said.append), said
+
+
+def test_an_int8_bundle_agrees_with_its_checkpoint_alone_and_in_company(
+    exported: tuple[ExportReport, list[str]],
+) -> None:
+    parity = exported[0].parity
+    assert parity.agreement == 1.0
+    assert parity.max_difference < 0.05
+    assert parity.batch_difference < 1e-5  # one scale per row: nothing of a neighbour gets in
+
+
+def test_the_report_and_the_manifest_tell_the_same(
+    exported: tuple[ExportReport, list[str]],
+) -> None:
+    report, said = exported
+    manifest = open_bundle(report.out).manifest
+    assert (manifest.name, manifest.version) == ("tiny-recipe", report.version)
+    assert manifest.model.precision == report.precision == "int8"
+    assert len(manifest.parent_sha256) == 64
+    assert set(manifest.files) > GRAPH_FILES
+    assert report.size_bytes == sum(e.size_bytes for e in manifest.files.values())
+    assert said == list(report.seconds)
+
+
+def test_the_bundle_loads_and_passes_its_own_golden_pairs(
+    exported: tuple[ExportReport, list[str]],
+) -> None:
+    bundle = open_bundle(exported[0].out)
+    pipeline = Pipeline.open(bundle)
+    report = check_golden(bundle, pipeline)
+    pipeline.close()
+    assert report.n_pairs == exported[0].n_golden >= 12
+    assert report.max_difference <= 1e-5
+
+
+def test_learned_label_vectors_serve_the_task_and_no_other_instruction(
+    exported: tuple[ExportReport, list[str]],
+) -> None:
+    with Predictor(exported[0].out, guard=False) as predictor:
+        task = predictor.predict("I lost my card", top_k=0).to_dict()["scores"]
+        words = predictor.bundle.instruction("intent").text
+        plain = predictor.predict("I lost my card", instruction=words, candidates=LABELS, top_k=0)
+    assert max(abs(task[s.label] - s.score) for s in plain.answers[0].scores) > 1e-3
+
+
+def test_the_card_and_the_evaluation_tell_what_was_measured(
+    exported: tuple[ExportReport, list[str]],
+) -> None:
+    out = exported[0].out
+    card = (out / "CARD.md").read_text("utf-8")
+    evaluation = json.loads((out / "evaluation.json").read_text("utf-8"))
+    assert "1.000 [0.500, 1.000]" in card
+    assert "texts of the training data" in card
+    assert evaluation["export"]["parity"]["n_texts"] == exported[0].parity.n_texts
+    assert evaluation["after"]["intent"]["accuracy"] == 1.0
+
+
+def test_the_same_run_exports_to_the_same_version(
+    exported: tuple[ExportReport, list[str]], encoder_run: Path, tmp_path: Path
+) -> None:
+    assert export_run(encoder_run, tmp_path / "again").version == exported[0].version
+
+
+def test_a_sequence_classifier_is_exported_with_its_logits(head_run: Path, tmp_path: Path) -> None:
+    report = export_run(head_run, tmp_path / "bundle")
+    bundle = open_bundle(report.out)
+    assert report.parity.agreement == 1.0
+    assert "graphs/fusion.onnx" not in bundle.manifest.files
+    graph = onnx.load(bundle.path("graphs/encoder.onnx")).graph
+    assert [o.name for o in graph.output] == ["logits"]
+
+
+@pytest.mark.parametrize("family", ["distilbert", "roberta"])
+def test_other_families_are_fused_and_quantized_by_structure(
+    run_maker: Callable[..., Path], tmp_path: Path, family: str
+) -> None:
+    report = export_run(run_maker(family), tmp_path / "bundle")
+    graph = onnx.load(report.out / "graphs" / "encoder.onnx").graph
+    kinds = [n.op_type for n in graph.node]
+    assert kinds.count("MultiHeadAttention") == 2
+    assert kinds.count("MatMulIntegerToFloat") == 12
+    assert "SkipLayerNormalization" not in kinds
+
+
+def test_fp32_matches_to_rounding(encoder_run: Path, tmp_path: Path) -> None:
+    report = export_run(encoder_run, tmp_path / "bundle", precision="fp32", name="whole")
+    assert report.name == "whole"
+    assert report.parity.max_difference < 1e-5
+
+
+def test_a_fusion_that_still_stands_at_zero_is_left_out(encoder_run: Path, tmp_path: Path) -> None:
+    checkpoint = load_checkpoint(encoder_run / "checkpoint")
+    assert set(float_graphs(checkpoint, work=tmp_path)) == GRAPH_FILES
+    model = checkpoint.model
+    assert isinstance(model, InstructionEncoder)
+    assert model.fusion is not None
+    torch.nn.init.zeros_(model.fusion.output.weight)
+    assert set(float_graphs(checkpoint, work=tmp_path)) == {"graphs/encoder.onnx"}
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_bundle_that_answers_otherwise_is_never_written(
+    encoder_run: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ParityFailed, match=r"FAILED") as caught:
+        export_run(encoder_run, tmp_path / "bundle", limits=ParityLimits(0.0, 0.0, 1.0, 0.0))
+    assert "fp32" in caught.value.hint
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_with_other_things_is_refused_before_any_work(
+    encoder_run: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    said: list[str] = []
+    with pytest.raises(ConfigError):
+        export_run(encoder_run, tmp_path, progress=said.append)
+    assert said == []
+    assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileMissing, match="no run"):
+        export_run(tmp_path / "nothing", tmp_path / "out")
+
+
+def test_labels_in_another_order_than_the_classifier_s_are_refused(
+    run_maker: Callable[..., Path], tmp_path: Path
+) -> None:
+    run = run_maker(labels=LABELS)
+    text = (run / "tasks.toml").read_text("utf-8")
+    (run / "tasks.toml").write_text(text.replace('"card lost"', '"lost card"'), "utf-8")
+    with pytest.raises(ConfigError, match="order"):
+        export_run(run, tmp_path / "bundle")
