@@ -14,7 +14,6 @@ from hypothesis import settings
 
 from tests.tiny import write_tiny_bundle
 
-
 # A busy machine is no reason to fail; everything else of hypothesis stays as it is.
 settings.register_profile("calm", deadline=None)
 settings.load_profile("calm")

@@ -79,7 +79,9 @@ def test_health_is_what_a_container_asks(server: ServerProcess) -> None:
 
 @pytest.mark.parametrize("n_texts", [1, 16])
 def test_the_load_process_measures_calls(server: ServerProcess, n_texts: int) -> None:
-    plan = Plan(server.address, ["I lost my card", "余额"], n_callers=4, n_texts=n_texts, seconds=0.2)
+    plan = Plan(
+        server.address, ["I lost my card", "余额"], n_callers=4, n_texts=n_texts, seconds=0.2
+    )
     measured = run_load(plan)
     assert measured.texts_per_s > 0
     assert measured.errors == {}
@@ -91,9 +93,7 @@ def test_load_without_a_server_is_an_error() -> None:
         run_load(Plan("127.0.0.1:1", ["a"], n_callers=1, n_texts=2, seconds=0.1))
 
 
-def test_a_server_stops_with_0_and_a_broken_one_says_why(
-    tiny_bundle: Path, tmp_path: Path
-) -> None:
+def test_a_server_stops_with_0_and_a_broken_one_says_why(tiny_bundle: Path, tmp_path: Path) -> None:
     with running_server(tiny_bundle, tmp_path / "good.log") as running:
         running.wait_ready()
         assert running.memory_mb() > 10

@@ -1,0 +1,237 @@
+"""What `predict`, `evaluate` and `bench` share: what is asked, and whom (this process or a server).
+
+An asker answers requests in order, with a prediction or an error for each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from instructrec_deploy.core.bundle import Bundle, open_bundle
+from instructrec_deploy.core.errors import (
+    ConfigError,
+    InstructionMissing,
+    InstructRecError,
+    TaskUnknown,
+)
+from instructrec_deploy.core.instruction import Instruction
+from instructrec_deploy.core.request import Question, Request
+from instructrec_deploy.core.result import Prediction
+
+Outcome = Prediction | InstructRecError
+BATCH_ITEMS = 64  # of one message to a server
+N_BATCHES_IN_FLIGHT = 3  # one in work, one waiting, one on its way
+N_CALLERS = 64  # concurrent unary calls
+TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the user wants to know, as it stands on the command line or in a JSON line."""
+
+    instruction: str = ""
+    candidates: tuple[str, ...] = ()
+    task: str = ""
+    prepared_id: str = ""
+
+
+class Asker(Protocol):
+    """Somebody who answers."""
+
+    def ask(self, requests: Sequence[Request]) -> list[Outcome]:
+        """One prediction or error for each request, in order."""
+
+    def own_question(self, asked: Asked) -> Question:
+        """A question with an instruction, candidates, or both of the user's own.
+
+        What is missing of the two comes from the task (the default one where none is named).
+        """
+
+    def fixed(self, question: Question) -> Question:
+        """The same question in the form that is cheapest to ask many times."""
+
+    def close(self) -> None:
+        """Give back what it holds."""
+
+
+def make_question(asked: Asked, asker: Asker) -> Question:
+    """The question behind what was asked.
+
+    Raises:
+        InstructionMissing: candidates alone, and no task to take the wording from.
+        RequestError, TaskUnknown: the instruction or its candidates are unusable.
+    """
+    if asked.prepared_id:
+        return Question(prepared_id=asked.prepared_id)
+    if asked.candidates or asked.instruction:
+        return asker.own_question(asked)
+    return Question(task=asked.task)
+
+
+def ask_all(asker: Asker, items: Sequence[Request | InstructRecError]) -> list[Outcome]:
+    """Ask the requests together; an item that is an error already stays where it stands."""
+    answers = iter(asker.ask([item for item in items if isinstance(item, Request)]))
+    return [next(answers) if isinstance(item, Request) else item for item in items]
+
+
+def make_request(
+    text: str, question: Question, *, id: str = "", top_k: int = 5
+) -> Request | InstructRecError:
+    """A request, or why there is none."""
+    try:
+        return Request.of(text, (question,), id=id, top_k=top_k)
+    except InstructRecError as error:
+        return error
+
+
+def split_candidates(words: Sequence[str], joined: str) -> tuple[str, ...]:
+    """Candidates of repeated `--candidate` and of one `--candidates a,b,c` (，and 、 split too)."""
+    listed = joined.replace("，", ",").replace("、", ",").split(",") if joined else []
+    return (*words, *(word.strip() for word in listed if word.strip()))
+
+
+@contextmanager
+def open_asker(
+    bundle: Path | None, address: str, *, is_unary: bool = False, timeout_s: float = TIMEOUT_S
+) -> Iterator[Asker]:
+    """An asker for the server at `address`, else for the bundle in this process.
+
+    Raises:
+        ConfigError: neither is named.
+    """
+    asker: Asker
+    if address:
+        known = open_bundle(bundle) if bundle else None
+        asker = RemoteAsker(address, known, is_unary=is_unary, timeout_s=timeout_s)
+    elif bundle:
+        asker = LocalAsker(open_bundle(bundle))
+    else:
+        raise ConfigError(
+            "whom to ask?", hint="name a bundle folder, or a server by --address HOST:PORT"
+        )
+    try:
+        yield asker
+    finally:
+        asker.close()
+
+
+class LocalAsker:
+    """The bundle's engine in this process."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        from instructrec_deploy.runtime.predictor import Predictor
+
+        self._bundle = bundle
+        self._predictor = Predictor(bundle)
+
+    def ask(self, requests: Sequence[Request]) -> list[Outcome]:
+        """See `Asker`."""
+        if not requests:
+            return []
+        return list(self._predictor.predict_requests(requests))
+
+    def own_question(self, asked: Asked) -> Question:
+        """See `Asker`."""
+        return bundle_question(self._bundle, asked)
+
+    def fixed(self, question: Question) -> Question:
+        """See `Asker`: in process, the instruction is cached by its content."""
+        return question
+
+    def close(self) -> None:
+        """See `Asker`."""
+        self._predictor.close()
+
+
+class RemoteAsker:
+    """A server, by batch messages or (`is_unary`) by many concurrent calls."""
+
+    def __init__(
+        self, address: str, bundle: Bundle | None, *, is_unary: bool, timeout_s: float
+    ) -> None:
+        from instructrec_deploy.client.sync import Client
+
+        self._address = address
+        self._bundle = bundle
+        self._is_unary = is_unary
+        self._timeout_s = timeout_s
+        self._client = Client(address, timeout_s=timeout_s)
+
+    def ask(self, requests: Sequence[Request]) -> list[Outcome]:
+        """See `Asker`."""
+        import asyncio
+
+        if not requests:
+            return []
+        if len(requests) <= BATCH_ITEMS and not self._is_unary:
+            return list(self._client.predict_batch(list(requests)))
+        return asyncio.run(self._ask_many(requests))
+
+    async def _ask_many(self, requests: Sequence[Request]) -> list[Outcome]:
+        import asyncio
+
+        from instructrec_deploy.client.aio import AsyncClient
+
+        step = 1 if self._is_unary else BATCH_ITEMS
+        gate = asyncio.Semaphore(N_CALLERS if self._is_unary else N_BATCHES_IN_FLIGHT)
+
+        async def ask_part(part: Sequence[Request]) -> list[Outcome]:
+            async with gate:
+                if not self._is_unary:
+                    return list(await client.predict_batch(list(part)))
+                try:
+                    return [await client.predict_request(part[0])]
+                except InstructRecError as error:
+                    return [error]
+
+        async with AsyncClient(self._address, timeout_s=self._timeout_s) as client:
+            starts = range(0, len(requests), step)
+            parts = await asyncio.gather(*(ask_part(requests[i : i + step]) for i in starts))
+        return [outcome for part in parts for outcome in part]
+
+    def own_question(self, asked: Asked) -> Question:
+        """See `Asker`: the task from the bundle where one is named too, else from the server."""
+        if self._bundle is not None:
+            return bundle_question(self._bundle, asked)
+        if not asked.instruction:
+            raise InstructionMissing(
+                "candidates, but no instruction", hint="say what is asked: --instruction TEXT"
+            )
+        candidates = asked.candidates or self._task_labels(asked.task)
+        return Question(instruction=Instruction.of(asked.instruction, candidates))
+
+    def _task_labels(self, task: str) -> tuple[str, ...]:
+        for known in self._client.status(with_labels=True).tasks:
+            if known.name == task or (not task and known.is_default):
+                return known.labels
+        raise TaskUnknown(
+            f"the server has no task {task!r}" if task else "the server has no default task",
+            hint="name another one by --task, or send --candidates",
+        )
+
+    def fixed(self, question: Question) -> Question:
+        """See `Asker`: prepared on the server once, then asked by its id."""
+        if question.instruction is None:
+            return question
+        return Question(prepared_id=self._client.prepare(question.instruction).prepared_id)
+
+    def close(self) -> None:
+        """See `Asker`."""
+        self._client.close()
+
+
+def bundle_question(bundle: Bundle, asked: Asked) -> Question:
+    """A question of the user's own, completed by a task of the bundle."""
+    from instructrec_deploy.runtime.predictor import question_of
+
+    has_both = asked.instruction and asked.candidates
+    return question_of(
+        bundle,
+        instruction=asked.instruction or None,
+        candidates=asked.candidates or None,
+        task=asked.task or ("" if has_both else bundle.tasks.default_task),
+    )

@@ -1,0 +1,97 @@
+"""`instructrec bench`: throughput, latency, start and memory of bundles, side by side."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+TITLES = {
+    "unary_1": "1 caller",
+    "unary_8": "8 callers",
+    "unary_64": "64 callers",
+    "batch_16": "batches of 16",
+}
+
+
+def bench(
+    bundles: Annotated[list[Path], typer.Argument(metavar="BUNDLE...", help="Bundle folders.")],
+    data: Annotated[
+        str, typer.Option("--data", "-d", help="Texts of this data file, not the shipped ones.")
+    ] = "",
+    n_rounds: Annotated[int, typer.Option("--rounds", min=1, help="Rounds over all.")] = 3,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Of each point in a round.")] = 3.0,
+    n_starts: Annotated[int, typer.Option("--cold-starts", min=1, help="Of each bundle.")] = 3,
+    out: Annotated[Path | None, typer.Option(help="Write the figures to this JSON file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.NAME=VALUE", help="For the servers; repeatable."),
+    ] = None,
+) -> None:
+    """Measure bundles: the engine in process, then a real server over gRPC.
+
+    The bound is the engine alone (pre-tokenized, sorted by length, batches of 32, one session and
+    thread a core). The load is closed-loop, from a process of its own on the same machine.
+    """
+    from instructrec_deploy.cli.benchmark.measure import BenchPlan, run_bench
+    from instructrec_deploy.cli.benchmark.texts import load_texts
+    from instructrec_deploy.cli.report import say
+
+    options = [word for one in setting or [] for word in ("--set", one)]
+    plan = BenchPlan(bundles, load_texts(data), n_rounds, seconds, n_starts, options)
+    with tempfile.TemporaryDirectory(prefix="instructrec-bench-") as logs:
+        result = run_bench(plan, Path(logs), say=say)
+    result["settings"]["data"] = data or "shipped texts"
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(result, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+        say(f"figures written to {out}")
+    if as_json:
+        typer.echo(json.dumps(result, ensure_ascii=False))
+    else:
+        print_tables(result)
+
+
+def print_tables(result: dict[str, Any]) -> None:
+    """One table of bundles, one of load points."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    if not console.is_terminal:  # a file or a pipe: nothing is cut off
+        console = Console(width=120)
+    machine = result["machine"]
+    console.print(f"{machine['cpu']}, {machine['n_cores']} cores, Python {machine['python']}")
+    table = Table("bundle", "MB", "candidates", "bound texts/s", "cold start s", "idle MB")
+    for one in result["bundles"]:
+        table.add_row(
+            f"{one['name']} {one['precision']}",
+            f"{one['size_mb']:.0f}",
+            str(one["n_candidates"]),
+            _with_spread(one["bound_texts_per_s"]),
+            f"{one['cold_start_s']['median']:.2f}",
+            f"{one['idle_memory_mb']['median']:.0f}",
+        )
+    console.print(table)
+    names = ("bundle", "gRPC load", "texts/s", "of bound", "p50 ms", "p95 ms", "p99 ms", "errors")
+    table = Table(*names)
+    for one in result["bundles"]:
+        for name, point in one["points"].items():
+            table.add_row(
+                f"{one['name']} {one['precision']}",
+                TITLES[name],
+                _with_spread(point["texts_per_s"]),
+                f"{point['of_bound']['median']:.2f}",
+                *(f"{point[f'p{percent}_ms']:.1f}" for percent in (50, 95, 99)),
+                str(point["n_errors"]),
+            )
+    console.print(table)
+    console.print("medians of the rounds, least to greatest in brackets; ms of a whole call")
+
+
+def _with_spread(figure: dict[str, Any]) -> str:
+    return f"{figure['median']:.0f} ({figure['min']:.0f}-{figure['max']:.0f})"

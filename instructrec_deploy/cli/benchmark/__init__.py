@@ -1,0 +1,1 @@
+"""What `instructrec bench` measures, and how."""

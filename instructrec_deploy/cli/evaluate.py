@@ -1,0 +1,164 @@
+"""`instructrec evaluate`: how well a bundle or a server answers a labelled file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from instructrec_deploy.cli.asking import Asker
+    from instructrec_deploy.core.request import Question
+    from instructrec_deploy.evaluation.evaluate import Evaluation
+
+MAX_NAMED = 5  # labels named in a warning
+
+
+def evaluate(
+    bundle: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[BUNDLE]",
+            help="The bundle folder; optional with --address.",
+            show_default=False,
+        ),
+    ] = None,
+    data: Annotated[
+        str,
+        typer.Option(
+            "--data", "-d", help=".jsonl or .jsonl.gz; or shipped:NAME", show_default=False
+        ),
+    ] = "",
+    split: Annotated[
+        str, typer.Option(help="Rows of this split, and rows that state none; all: every row.")
+    ] = "test",
+    address: Annotated[str, typer.Option("--address", "-a", help="Ask a server: HOST:PORT")] = "",
+    is_unary: Annotated[
+        bool, typer.Option("--unary", help="64 concurrent single calls, not batch messages.")
+    ] = False,
+    task: Annotated[str, typer.Option(help="A task of the bundle; empty: its default.")] = "",
+    instruction: Annotated[str, typer.Option("--instruction", "-i", help="What is asked.")] = "",
+    labels_from: Annotated[
+        str, typer.Option(metavar="FILE|data", help="The labels: one a line, or the file's own.")
+    ] = "",
+    limit: Annotated[int, typer.Option(help="Only the first N rows; 0: all.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the bootstrap intervals.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Measure accuracy and macro F1 with 95 % intervals, in process or over gRPC."""
+    from instructrec_deploy.cli.asking import (
+        Asked,
+        Outcome,
+        ask_all,
+        make_question,
+        make_request,
+        open_asker,
+    )
+    from instructrec_deploy.cli.shipped import find_data
+    from instructrec_deploy.core.errors import ConfigError, InstructRecError
+    from instructrec_deploy.evaluation.evaluate import evaluate_rows, text_of
+    from instructrec_deploy.evaluation.reader import read_examples
+
+    if not data:
+        raise ConfigError("no data file", hint="--data FILE.jsonl")
+    source = find_data(data)
+    examples = read_examples(source, split)
+    if limit:
+        examples = examples[:limit]
+    labels = read_labels(labels_from, source) if labels_from else []
+    with open_asker(bundle, address, is_unary=is_unary) as asker:
+        question = make_question(Asked(instruction, tuple(labels), task), asker)
+        candidates = labels or known_labels(question, asker, examples[0].text)
+        question = asker.fixed(question)
+
+        def predict_texts(texts: Sequence[str]) -> list[Outcome]:
+            outcomes = ask_all(asker, [make_request(text, question, top_k=1) for text in texts])
+            errors = [outcome for outcome in outcomes if isinstance(outcome, InstructRecError)]
+            if errors and len(errors) == len(outcomes) > 1:  # not one row's fault
+                raise errors[0]
+            return outcomes
+
+        predict_texts([text_of(examples[0])])  # the first answer prepares the instruction
+        result = evaluate_rows(examples, predict_texts, candidates=candidates, seed=seed)
+    facts = {"data": data, "split": split, **result.to_dict()}
+    facts["through"] = ("grpc-unary" if is_unary else "grpc-batch") if address else "process"
+    if as_json:
+        typer.echo(json.dumps(facts, ensure_ascii=False))
+    else:
+        print_result(result)
+
+
+def read_labels(source: str, data: Path) -> list[str]:
+    """The labels to choose from.
+
+    Args:
+        source: `data`: those that stand in the data file's rows (all splits), sorted. Else a file:
+            one label a line, or rows of a data file.
+
+    Raises:
+        FileMissing: no such file.
+        RowInvalid: it holds no label, or is not UTF-8.
+    """
+    from instructrec_deploy.core.errors import FileMissing, RowInvalid
+    from instructrec_deploy.evaluation.evaluate import labels_of
+    from instructrec_deploy.evaluation.reader import read_examples
+
+    if source == "data":
+        return labels_of(read_examples(data))
+    path = Path(source)
+    if path.name.endswith((".jsonl", ".jsonl.gz")):
+        return labels_of(read_examples(path))
+    if not path.is_file():
+        raise FileMissing(f"no label file {path}", hint="one label a line; or --labels-from data")
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise RowInvalid(f"{path}: not valid UTF-8", hint="save the file as UTF-8") from error
+    labels = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
+    if not labels:
+        raise RowInvalid(f"{path} holds no label", hint="one label a line")
+    return labels
+
+
+def known_labels(question: Question, asker: Asker, text: str) -> list[str]:
+    """The labels that a question chooses from; asked for with one text where a task has them."""
+    from instructrec_deploy.cli.asking import ask_all, make_request
+    from instructrec_deploy.core.errors import InstructRecError
+
+    if question.instruction is not None:
+        return list(question.instruction.labels)
+    (answer,) = ask_all(asker, [make_request(text, question, top_k=0)])
+    if isinstance(answer, InstructRecError):
+        return []
+    return [score.label for score in answer.answers[0].scores] if answer.answers else []
+
+
+def print_result(result: Evaluation) -> None:
+    """The figures for people, warnings last."""
+    metrics = result.metrics
+    for name, interval in (("accuracy", metrics.accuracy), ("macro F1", metrics.macro_f1)):
+        typer.echo(
+            f"{name:9} {interval.value:7.2%}   95 % interval {interval.low:.2%} to "
+            f"{interval.high:.2%}"
+        )
+    typer.echo(
+        f"{metrics.n} rows, {result.n_candidates} candidates, {result.seconds:.1f} s, "
+        f"{result.texts_per_s:.0f} texts/s ({result.model} {result.model_version})"
+    )
+    if result.n_blocked:
+        typer.echo(f"note: {result.n_blocked} rows were blocked by the policy and count as wrong")
+    if result.errors:
+        kinds = ", ".join(f"{code} x {n}" for code, n in result.errors.most_common())
+        typer.echo(
+            f"warning: {result.errors.total()} rows got an error and count as wrong: {kinds}"
+        )
+    if result.outside:
+        named = ", ".join(repr(label) for label, _ in result.outside.most_common(MAX_NAMED))
+        typer.echo(
+            f"warning: {result.outside.total()} rows have a label that is not among the candidates "
+            f"and count as wrong ({len(result.outside)} such labels: {named}); "
+            "--labels-from data takes the file's own"
+        )

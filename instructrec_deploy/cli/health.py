@@ -1,0 +1,33 @@
+"""`instructrec health`: ask a server whether it is ready (what a container's health check runs)."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def health(
+    address: Annotated[str, typer.Option("--address", "-a", help="HOST:PORT")] = "127.0.0.1:50051",
+    timeout_s: Annotated[float, typer.Option("--timeout", help="Seconds to wait.")] = 5.0,
+) -> None:
+    """Ask a server's health service; exit code 0 if it is serving, 4 if not."""
+    import grpc
+    from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+    from instructrec_deploy.core.errors import Unavailable
+
+    with grpc.insecure_channel(address) as channel:
+        try:
+            reply = health_pb2_grpc.HealthStub(channel).Check(
+                health_pb2.HealthCheckRequest(), timeout=timeout_s
+            )
+        except grpc.RpcError as error:
+            raise Unavailable(
+                f"no healthy server at {address} ({error.code().name})",
+                hint="start one: instructrec serve BUNDLE",
+            ) from error
+    word = health_pb2.HealthCheckResponse.ServingStatus.Name(reply.status)
+    if reply.status != health_pb2.HealthCheckResponse.SERVING:
+        raise Unavailable(f"the server at {address} says {word}", hint="wait until it is ready")
+    typer.echo(word)

@@ -1,0 +1,234 @@
+"""`instructrec predict`: ask a bundle or a server about texts."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
+
+import typer
+
+from instructrec_deploy.core.errors import InstructRecError
+from instructrec_deploy.core.task import TaskKind
+
+if TYPE_CHECKING:
+    from instructrec_deploy.cli.asking import Asked, Asker
+    from instructrec_deploy.core.result import Prediction
+
+KIND_WORDS = frozenset(kind.value for kind in TaskKind)
+CHUNK = 256  # lines of standard input that are answered together
+
+
+def predict(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[BUNDLE] [TEXT]...",
+            help="The bundle folder (not with --address), then texts; none: standard input.",
+            show_default=False,
+        ),
+    ] = None,
+    address: Annotated[str, typer.Option("--address", "-a", help="Ask a server: HOST:PORT")] = "",
+    task: Annotated[str, typer.Option(help="A task of the bundle; empty: its default.")] = "",
+    instruction: Annotated[str, typer.Option("--instruction", "-i", help="What is asked.")] = "",
+    candidates: Annotated[str, typer.Option(help="The answers to choose from: a,b,c")] = "",
+    candidate: Annotated[
+        list[str] | None, typer.Option("--candidate", "-c", help="One answer; repeatable.")
+    ] = None,
+    prepared_id: Annotated[str, typer.Option(help="Id of a prepared instruction.")] = "",
+    top_k: Annotated[int, typer.Option(help="How many scores; 0: all.")] = 5,
+    timeout_s: Annotated[float, typer.Option("--timeout", help="Seconds, of one call.")] = 60.0,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """Predict texts: from the arguments, or from standard input (JSON lines or plain lines).
+
+    Standard input gives JSON lines on standard output, one for each line, in order; a JSON line
+    has "text" and may have "id", "instruction", "candidates", "task", "top_k" of its own.
+    """
+    from instructrec_deploy.cli.asking import Asked, open_asker, split_candidates
+    from instructrec_deploy.core.errors import ConfigError
+
+    given = list(words or [])
+    if not address and not given:
+        raise ConfigError("no bundle and no --address", hint="instructrec predict BUNDLE TEXT...")
+    bundle = None if address else Path(given.pop(0))
+    asked = Asked(instruction, split_candidates(candidate or [], candidates), task, prepared_id)
+    from_stdin = not given
+    if from_stdin and sys.stdin.isatty():
+        raise ConfigError("no text", hint="give texts as arguments, or lines on standard input")
+    lines = read_lines(sys.stdin.buffer) if from_stdin else argument_lines(given)
+    writer = JsonWriter() if as_json or from_stdin else TableWriter()
+    with open_asker(bundle, address, timeout_s=timeout_s) as asker:
+        while chunk := list(islice(lines, CHUNK)):
+            for line, outcome in answer_lines(chunk, asked, top_k, asker):
+                writer.write(line, outcome)
+            sys.stdout.flush()
+    if writer.first_error is not None:
+        raise typer.Exit(writer.first_error.exit_code)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One input: a text with what its JSON line says besides; or why it cannot be used."""
+
+    text: str
+    fields: dict[str, Any]
+    error: InstructRecError | None = None
+
+    @property
+    def id(self) -> str:
+        """The caller's own id ("" where there is none)."""
+        return str(self.fields.get("id", ""))
+
+
+def argument_lines(texts: Iterable[str]) -> Iterator[Line]:
+    """Arguments as inputs; one that was not valid UTF-8 is refused."""
+    for text in texts:
+        yield Line(text, {}, None if _is_unicode(text) else _undecodable())
+
+
+def read_lines(stream: BinaryIO) -> Iterator[Line]:
+    """Lines of a stream: JSON objects if the first one is, else plain texts; empty ones are none.
+
+    An unusable line is an input with an error, so that answers stay in step with lines.
+    """
+    is_json: bool | None = None
+    for number, raw in enumerate(stream, start=1):
+        try:
+            text = raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+        except UnicodeDecodeError:
+            yield Line("", {}, _undecodable(number))
+            continue
+        if not text.strip():
+            continue
+        if is_json is None:
+            is_json = text.lstrip().startswith("{")
+        yield parse_json_line(text, number) if is_json else Line(text, {})
+
+
+def parse_json_line(line: str, number: int) -> Line:
+    """A JSON line as an input; its faults become its error."""
+    from instructrec_deploy.core.errors import RowInvalid
+
+    hint = 'write {"text": "..."} on every line'
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return Line("", {}, RowInvalid(f"line {number}: not valid JSON", hint=hint))
+    if not isinstance(row, dict) or not isinstance(row.get("text"), str):
+        return Line("", {}, RowInvalid(f"line {number}: no text in it", hint=hint))
+    if not _is_unicode(row["text"]):
+        return Line("", row, _undecodable(number))
+    candidates = row.get("candidates", [])
+    is_listed = isinstance(candidates, list) and all(isinstance(c, str) for c in candidates)
+    is_worded = all(isinstance(row.get(k, ""), str) for k in ("instruction", "task", "prepared_id"))
+    if not is_listed or not is_worded or not isinstance(row.get("top_k", 0), int):
+        return Line("", row, RowInvalid(f"line {number}: a field has another type", hint=hint))
+    return Line(row["text"], row)
+
+
+def answer_lines(
+    lines: list[Line], asked: Asked, top_k: int, asker: Asker
+) -> Iterator[tuple[Line, Prediction | InstructRecError]]:
+    """Each line with its prediction or error, in order; usable lines are asked together."""
+    from instructrec_deploy.cli.asking import ask_all, make_question, make_request
+    from instructrec_deploy.core.request import Question, Request
+
+    questions: dict[Asked, Question] = {}
+    items: list[Request | InstructRecError] = []
+    for line in lines:
+        wanted = line_asked(line, asked)
+        try:
+            if line.error is None and wanted not in questions:
+                questions[wanted] = make_question(wanted, asker)
+        except InstructRecError as error:
+            items.append(error)
+            continue
+        wanted_k = line.fields.get("top_k", top_k)
+        items.append(
+            line.error or make_request(line.text, questions[wanted], id=line.id, top_k=wanted_k)
+        )
+    yield from zip(lines, ask_all(asker, items), strict=True)
+
+
+def line_asked(line: Line, asked: Asked) -> Asked:
+    """What this line asks: its own fields before those of the command line."""
+    from instructrec_deploy.cli.asking import Asked
+
+    fields = line.fields
+    task = fields.get("task", "")
+    if task in KIND_WORDS:  # rows of data files name the kind of their task in this field
+        task = ""
+    return Asked(
+        fields.get("instruction") or asked.instruction,
+        tuple(fields.get("candidates") or asked.candidates),
+        task or asked.task,
+        fields.get("prepared_id") or asked.prepared_id,
+    )
+
+
+class JsonWriter:
+    """One JSON object a line on standard output, for answers and errors alike."""
+
+    def __init__(self) -> None:
+        self.first_error: InstructRecError | None = None
+
+    def write(self, line: Line, outcome: Prediction | InstructRecError) -> None:
+        """Write one outcome."""
+        if isinstance(outcome, InstructRecError):
+            self.first_error = self.first_error or outcome
+            error = {"code": outcome.code, "message": outcome.message, "hint": outcome.hint}
+            row: dict[str, Any] = {"id": line.id, "error": error}
+        else:
+            row = outcome.to_dict()
+        sys.stdout.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+class TableWriter:
+    """A line for people: label, probability, time, the text as the model read it."""
+
+    def __init__(self) -> None:
+        self.first_error: InstructRecError | None = None
+
+    def write(self, line: Line, outcome: Prediction | InstructRecError) -> None:
+        """Write one outcome; errors go to standard error."""
+        from instructrec_deploy.cli.report import report_error
+
+        if isinstance(outcome, InstructRecError):
+            self.first_error = self.first_error or outcome
+            report_error(outcome)
+            return
+        typer.echo(table_line(line.text, outcome))
+
+
+def table_line(text: str, prediction: Prediction) -> str:
+    """`label  probability  milliseconds  text  [what the policy did]`."""
+    seen = " ".join((prediction.text or text).split())
+    seen = seen if len(seen) <= 72 else seen[:69] + "..."
+    if prediction.action == "block":
+        seen = "(not shown)"
+    notes = sorted({f.category for v in prediction.verdicts for f in v.findings})
+    safety = f"  [{prediction.action}: {', '.join(notes)}]" if notes else ""
+    label = prediction.label or "(blocked)"
+    pad = " " * max(0, 28 - sum(2 if ord(c) > 0x2E7F else 1 for c in label))
+    took = f"{prediction.timings.total_ms:8.1f} ms"
+    return f"{label}{pad} {prediction.score:7.1%} {took}  {seen}{safety}"
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _undecodable(number: int = 0) -> InstructRecError:
+    from instructrec_deploy.core.errors import TextUndecodable
+
+    where = f"line {number}: " if number else ""
+    return TextUndecodable(f"{where}not valid UTF-8", hint="send texts as UTF-8")

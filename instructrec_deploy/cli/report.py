@@ -1,0 +1,76 @@
+"""How the command line says what went wrong: on standard error, with a hint, without user texts."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from instructrec_deploy.core.errors import InstructRecError, InternalError, MissingExtra
+
+WHERE_TO_REPORT = "the project's issue tracker (see CONTRIBUTING.md)"
+
+
+def report_error(error: InstructRecError) -> None:
+    """`error IR-nnnn: message` and `hint: what to do`."""
+    print(f"error {error.code}: {error.message}", file=sys.stderr)
+    if error.hint:
+        print(f"hint: {error.hint}", file=sys.stderr)
+
+
+def report_unexpected(error: BaseException) -> None:
+    """An id, the file that holds the traceback, and where to report it.
+
+    The traceback may hold texts, so it goes into a file that only this user can read.
+    """
+    number = secrets.token_hex(4)
+    trace = "".join(traceback.format_exception(error))
+    print(
+        f"error {InternalError.code}: something unexpected happened, id {number} "
+        f"({type(error).__name__})",
+        file=sys.stderr,
+    )
+    saved = _save(trace, number)
+    if saved:
+        print(f"details: {saved} (look through it for private texts first)", file=sys.stderr)
+    print(f"hint: please report it with the id to {WHERE_TO_REPORT}", file=sys.stderr)
+    if os.environ.get("INSTRUCTREC_DEBUG"):
+        print(trace, file=sys.stderr)
+
+
+@contextmanager
+def need_extra(verb: str, extra: str) -> Iterator[None]:
+    """Around a verb's imports: a package that is not there is told with what installs it.
+
+    Raises:
+        MissingExtra: an import failed that is not one of our own files.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("instructrec"):
+            raise
+        raise MissingExtra(
+            f"`instructrec {verb}` needs the package {error.name}, which is not installed",
+            hint=f"pip install 'instructrec-deploy[{extra}]'",
+        ) from error
+
+
+def say(text: str) -> None:
+    """Progress words: standard error, so that standard output stays machine-readable."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def _save(trace: str, number: str) -> Path | None:
+    path = Path(tempfile.gettempdir()) / f"instructrec-{number}.log"
+    try:
+        path.touch(mode=0o600, exist_ok=False)
+        path.write_text(trace, encoding="utf-8")
+    except OSError:  # a read-only machine
+        return None
+    return path

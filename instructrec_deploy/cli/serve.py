@@ -1,0 +1,75 @@
+"""`instructrec serve`: answer over gRPC."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def serve(
+    bundle: Annotated[
+        Path | None, typer.Argument(metavar="BUNDLE", help="A bundle folder.", show_default=False)
+    ] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on. [127.0.0.1]")] = None,
+    port: Annotated[
+        int | None, typer.Option("--port", "-p", help="0: a free one, printed. [50051]")
+    ] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(help="Prometheus metrics over HTTP; 0: off. [0]")
+    ] = None,
+    allow_insecure: Annotated[
+        bool, typer.Option("--allow-insecure", help="Listen beyond this machine without TLS.")
+    ] = False,
+    config: Annotated[
+        Path | None, typer.Option(help="Settings file. [instructrec.toml, if there is one]")
+    ] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.NAME=VALUE", help="Any other setting; repeatable."),
+    ] = None,
+    print_config: Annotated[
+        bool, typer.Option("--print-config", help="Show each setting and its origin, and end.")
+    ] = False,
+) -> None:
+    """Serve a bundle over gRPC until SIGTERM or Ctrl-C; calls that were accepted are finished."""
+    from instructrec_deploy.core.errors import ConfigError
+    from instructrec_deploy.server.settings import load_settings
+
+    overrides = parse_settings(setting or [])
+    door = {"host": host, "port": port, "metrics_port": metrics_port}
+    door["allow_insecure"] = True if allow_insecure else None
+    given = {name: value for name, value in door.items() if value is not None}
+    overrides["server"] = {**overrides.get("server", {}), **given}
+    loaded = load_settings(config, overrides=overrides)
+    if print_config:
+        for key, value, origin in loaded.rows():
+            typer.echo(f"{key} = {json.dumps(value, ensure_ascii=False)}  # {origin}")
+        return
+    if bundle is None:
+        raise ConfigError("which bundle?", hint="instructrec serve BUNDLE")
+    from instructrec_deploy.server.app import run_server
+
+    run_server(bundle, loaded.settings)
+
+
+def parse_settings(words: list[str]) -> dict[str, dict[str, Any]]:
+    """`["server.max_batch_items=64"]` as section -> name -> value.
+
+    Raises:
+        ConfigError: a word has another form.
+    """
+    from instructrec_deploy.core.errors import ConfigError
+
+    found: dict[str, dict[str, Any]] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        section, dot, name = key.partition(".")
+        if not (equals and dot and section and name):
+            raise ConfigError(
+                "--set takes SECTION.NAME=VALUE", hint="for example --set server.log_format=text"
+            )
+        found.setdefault(section, {})[name] = value
+    return found

@@ -1,0 +1,54 @@
+"""The command line is a promise: verbs and options as they are in the help."""
+
+from __future__ import annotations
+
+import re
+import sys
+
+import pytest
+
+from instructrec_deploy.cli.main import main
+
+OPTIONS = {
+    "": {"--version", "--help"},
+    "demo": {"--lang", "--keep", "--fresh"},
+    "models list": {"--to", "--json"},
+    "models get": {"--to"},
+    "export": {"--out", "--precision"},
+    "serve": {"--host", "--port", "--metrics-port", "--allow-insecure", "--config", "--set"}
+    | {"--print-config"},
+    "predict": {"--address", "--task", "--instruction", "--candidates", "--candidate"}
+    | {"--prepared-id", "--top-k", "--timeout", "--json"},
+    "evaluate": {"--data", "--split", "--address", "--unary", "--task", "--instruction"}
+    | {"--labels-from", "--limit", "--seed", "--json"},
+    "bench": {"--data", "--rounds", "--seconds", "--cold-starts", "--out", "--json", "--set"},
+    "bundle show": {"--json"},
+    "bundle verify": {"--json"},
+    "health": {"--address", "--timeout"},
+    "train": {"--out", "--data-root", "--seed", "--resume"},
+}
+
+
+def help_of(verb: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
+    monkeypatch.setattr(sys, "argv", ["instructrec", *verb.split(), "--help"])
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("verb", OPTIONS)
+def test_every_promised_option_is_in_the_help(
+    verb: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = set(re.findall(r"--[a-z][a-z0-9-]*", help_of(verb, monkeypatch, capsys)))
+    assert OPTIONS[verb] - found == set()
+
+
+def test_the_verbs_are_the_promised_ones(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = help_of("", monkeypatch, capsys)
+    found = re.findall(r"^  ([a-z]+)  ", text.split("Commands:")[1], flags=re.M)
+    assert set(found) == {name.split()[0] for name in OPTIONS if name}

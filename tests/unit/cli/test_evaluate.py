@@ -1,0 +1,91 @@
+"""`instructrec evaluate` in process."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.unit.cli.conftest import Run
+
+ROWS = [
+    {"text": "I lost my card", "target": "card lost", "split": "test"},
+    {"text": "refund please", "target": "refund", "split": "test"},
+    {"text": "余额查询", "target": "余额", "split": "test"},
+    {"text": "change my pin", "target": "something else", "split": "test"},
+    {"text": "refund", "target": "refund", "split": "train"},
+]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in ROWS))
+    return path
+
+
+def test_json_has_the_promised_figures(run: Run, tiny_bundle: Path, data: Path) -> None:
+    done = run("evaluate", tiny_bundle, "--data", data, "--json")
+    (facts,) = done.rows
+    assert facts["n"] == 4
+    assert facts["accuracy"] == 0.75
+    low, high = facts["accuracy_interval"]
+    assert low <= 0.75 <= high
+    assert 0 < facts["macro_f1"] < 1
+    assert facts["n_gold_outside_candidates"] == 1
+    assert facts["n_candidates"] == 7
+    assert done.err == ""
+
+
+def test_the_table_warns_of_labels_outside(run: Run, tiny_bundle: Path, data: Path) -> None:
+    done = run("evaluate", tiny_bundle, "--data", data)
+    assert "75.00%" in done.out
+    assert "1 rows have a label that is not among the candidates" in done.out
+
+
+def test_labels_come_from_the_data_or_a_file(
+    run: Run, tiny_bundle: Path, data: Path, tmp_path: Path
+) -> None:
+    done = run("evaluate", tiny_bundle, "--data", data, "--labels-from", "data", "--json")
+    assert done.rows[0]["n_candidates"] == 4
+    assert done.rows[0]["n_gold_outside_candidates"] == 0
+    labels = tmp_path / "labels.txt"
+    labels.write_text("refund\n余额\n\nrefund\n")
+    words = ("--labels-from", labels, "--instruction", "What is it about?", "--json")
+    assert run("evaluate", tiny_bundle, "--data", data, *words).rows[0]["n_candidates"] == 2
+
+
+def test_split_and_limit_choose_rows(run: Run, tiny_bundle: Path, data: Path) -> None:
+    count = lambda *words: run("evaluate", tiny_bundle, "-d", data, "--json", *words).rows[0]["n"]  # noqa: E731
+    assert count("--split", "all") == 5
+    assert count("--split", "train") == 1
+    assert count("--limit", 2) == 2
+
+
+def test_a_head_bundle_is_evaluated_alike(run: Run, tiny_head_bundle: Path, data: Path) -> None:
+    assert run("evaluate", tiny_head_bundle, "--data", data, "--json").rows[0]["n"] == 4
+
+
+def test_faults_of_the_command_line_have_hints(
+    run: Run, tiny_bundle: Path, data: Path, tmp_path: Path
+) -> None:
+    cases = [
+        (("evaluate", tiny_bundle), 2, "IR-1600"),
+        (("evaluate", "--data", data), 2, "IR-1600"),
+        (("evaluate", tiny_bundle, "--data", tmp_path / "no.jsonl"), 3, "IR-1203"),
+        (("evaluate", tiny_bundle, "--data", "shipped:no.jsonl"), 3, "IR-1203"),
+        (("evaluate", tiny_bundle, "--data", data, "--split", "dev"), 2, "IR-1109"),
+        (("evaluate", tiny_bundle, "--data", data, "--task", "nope"), 3, "IR-1201"),
+        (("evaluate", "-a", "127.0.0.1:1", "--data", data), 4, "IR-1302"),
+    ]
+    for words, code, name in cases:
+        done = run(*words)
+        assert (done.code, name in done.err, "hint:" in done.err) == (code, True, True), words
+
+
+def test_shipped_data_is_found_by_name(run: Run, tiny_bundle: Path) -> None:
+    name = "shipped:customer_service/zh_intents.jsonl"
+    words = ("--labels-from", "data", "--instruction", "顾客要什么？", "--limit", 4, "--json")
+    done = run("evaluate", tiny_bundle, "--data", name, *words)
+    assert (done.rows[0]["n"], done.rows[0]["n_candidates"]) == (4, 12)

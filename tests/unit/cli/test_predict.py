@@ -1,0 +1,116 @@
+"""`instructrec predict` in process."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from instructrec_deploy.cli.predict import read_lines, table_line
+from instructrec_deploy.core.result import Answer, Finding, Prediction, Verdict
+from tests.unit.cli.conftest import Run
+
+
+def test_texts_of_arguments_get_a_line_each(run: Run, tiny_bundle: Path) -> None:
+    done = run("predict", tiny_bundle, "I lost my card", "余额查询")
+    assert done.code == 0
+    assert [line.split()[0] for line in done.out.splitlines()] == ["card", "余额"]
+
+
+def test_json_is_one_object_a_line_and_nothing_else(run: Run, tiny_bundle: Path) -> None:
+    done = run("predict", tiny_bundle, "I lost my card", "refund 😀", "--json", "--top-k", 2)
+    assert [row["label"] for row in done.rows] == ["card lost", "refund"]
+    assert all(len(row["scores"]) == 2 for row in done.rows)
+
+
+def test_json_lines_keep_their_order_ids_and_faults(run: Run, tiny_bundle: Path) -> None:
+    lines = [
+        '{"text": "我的卡丢了", "id": "a"}',
+        '{"text": "   ", "id": "b"}',
+        "{broken",
+        '{"text": "ＲＥＦＵＮＤ please", "id": "d", "task": "classification", "target": "x"}',
+        '{"text": "love it", "id": "e", "task": "sentiment"}',
+        '{"text": "great", "id": "f", "instruction": "good?", "candidates": ["good", "bad"]}',
+        '{"text": "great", "id": "g", "candidates": "good"}',
+    ]
+    done = run("predict", tiny_bundle, stdin="\n".join(lines).encode())
+    rows = done.rows
+    assert [row["id"] for row in rows] == ["a", "b", "", "d", "e", "f", "g"]
+    codes = [row.get("error", {}).get("code") for row in rows]
+    assert codes == [None, "IR-1101", "IR-1109", None, None, None, "IR-1109"]
+    assert set(rows[4]["scores"]) == {"positive", "negative"}
+    assert set(rows[5]["scores"]) == {"good", "bad"}
+    assert done.code == 2
+
+
+def test_plain_lines_are_texts(run: Run, tiny_bundle: Path) -> None:
+    done = run("predict", tiny_bundle, stdin="I lost my card\r\n\n余额查询\n".encode())
+    assert [row["label"] for row in done.rows] == ["card lost", "余额"]
+
+
+def test_undecodable_input_is_refused_and_the_rest_answered(run: Run, tiny_bundle: Path) -> None:
+    done = run("predict", tiny_bundle, stdin=b"\xff\xfe\nrefund\n")
+    assert done.rows[0]["error"]["code"] == "IR-1103"
+    assert done.rows[1]["label"] == "refund"
+    done = run("predict", tiny_bundle, "ok\udcff", "--json")
+    assert done.rows[0]["error"]["code"] == "IR-1103"
+
+
+@pytest.mark.parametrize("joined", ["good,bad", "good，bad", "good、bad, "])
+def test_candidates_are_split_at_commas_of_both_widths(
+    run: Run, tiny_bundle: Path, joined: str
+) -> None:
+    done = run("predict", tiny_bundle, "nice", "-i", "How is it?", "--candidates", joined, "--json")
+    assert set(done.rows[0]["scores"]) == {"good", "bad"}
+
+
+def test_a_candidate_with_a_comma_is_given_by_itself(run: Run, tiny_bundle: Path) -> None:
+    words = ("-i", "what?", "-c", "good, really", "-c", "bad")
+    done = run("predict", tiny_bundle, "nice", *words, "--json")
+    assert set(done.rows[0]["scores"]) == {"good, really", "bad"}
+
+
+def test_candidates_alone_take_the_wording_of_the_default_task(run: Run, tiny_bundle: Path) -> None:
+    done = run("predict", tiny_bundle, "refund", "--candidates", "refund,pin", "--json")
+    assert done.rows[0]["label"] == "refund"
+
+
+def test_faults_of_the_command_line_have_hints(run: Run, tiny_bundle: Path, tmp_path: Path) -> None:
+    cases = [
+        (("predict",), 2, "IR-1600"),
+        (("predict", tmp_path / "nowhere", "text"), 3, "IR-1203"),
+        (("predict", tmp_path, "text"), 6, "IR-1500"),
+        (("predict", tiny_bundle, "text", "--task", "nope"), 3, "IR-1201"),
+        (("predict", tiny_bundle, "text", "--candidates", "a,a"), 2, "IR-1105"),
+        (("predict", tiny_bundle, "text", "--top-k", "-1"), 2, "IR-1100"),
+        (("predict", tiny_bundle, "x" * 60_000), 2, "IR-1102"),
+        (("predict", "-a", "127.0.0.1:1", "text", "--timeout", "1"), 4, "IR-1302"),
+    ]
+    for words, code, name in cases:
+        done = run(*words)
+        assert (done.code, name in done.err, "hint:" in done.err) == (code, True, True), words
+
+
+def test_personal_data_is_masked_and_a_threat_blocked(run: Run, tiny_bundle: Path) -> None:
+    done = run("predict", tiny_bundle, "refund to jo@example.com", "I will kill you", "--json")
+    masked, blocked = done.rows
+    assert (masked["action"], masked["text"]) == ("mask", "refund to [EMAIL]")
+    assert (blocked["action"], blocked["label"]) == ("block", "")
+
+
+def test_a_masked_line_shows_what_the_model_read() -> None:
+    finding = Finding("PHONE", "cn_mobile", "mask", 2, 13)
+    answer = Answer("intent", "退款", 0.5, ())
+    prediction = Prediction((answer,), text="打[PHONE]", verdicts=(Verdict("mask", (finding,)),))
+    line = table_line("打13800138000", prediction)
+    assert "13800138000" not in line
+    assert "[mask: PHONE]" in line
+
+
+def test_only_the_first_line_decides_the_form() -> None:
+    stream = json.dumps({"text": "a"}).encode() + b"\nplain\n"
+    import io
+
+    first, second = read_lines(io.BytesIO(stream))
+    assert (first.text, second.error is not None) == ("a", True)
