@@ -7,7 +7,7 @@
 #   make proto    the protobuf stubs           make clean   remove what was built (not .venv)
 #
 # PYTHON=python3.12   another interpreter (3.11 or newer)
-# EXTRAS=gpu,train,dev   ONNX Runtime with CUDA in place of the CPU one
+# EXTRAS=gpu,train,dev   ONNX Runtime with CUDA in place of the CPU one (make -B setup to change)
 # TORCH_INDEX=URL     an index to look for torch in, beside the package registry: see README, Install
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -29,7 +29,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .PHONY: help setup demo test check proto bench golden clean
 
 help:
-	@sed -n '3,12s/^# \{0,1\}//p' Makefile
+	@sed -n '3,13s/^# \{0,1\}//p' Makefile
 
 setup: $(STAMP)
 

@@ -32,6 +32,10 @@ case $EXTRAS in
     fi
     ;;
 esac
+case $EXTRAS in # the two ONNX Runtime packages overwrite each other: the other one goes first
+*gpu*) pip uninstall --quiet --yes onnxruntime 2>/dev/null || true ;;
+*cpu*) pip uninstall --quiet --yes onnxruntime-gpu 2>/dev/null || true ;;
+esac
 say "installing the other packages (about a minute)"
 pip install --quiet --progress-bar off ${index:+--extra-index-url "$index"} --editable ".[$EXTRAS]"
 say "done: $("$venv/bin/instructrec" --version), in $venv/bin/instructrec"

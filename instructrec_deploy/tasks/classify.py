@@ -28,7 +28,7 @@ def probabilities(logits: Floats, temperature: float) -> Floats:
     top = scaled.max(axis=1, keepdims=True)
     if not np.isfinite(top).all():
         raise InternalError(
-            "the model gave no finite score", hint="check the bundle: `instructrec bundle check`"
+            "the model gave no finite score", hint="check the bundle: `instructrec bundle verify`"
         )
     grown = np.exp(scaled - top)
     return np.asarray(grown / grown.sum(axis=1, keepdims=True))

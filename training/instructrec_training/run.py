@@ -21,7 +21,7 @@ from typing import Any
 
 import tomli_w
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedDataParallelKwargs
 
 from instructrec_deploy.core.errors import ConfigError
 from instructrec_deploy.models.checkpoint import (
@@ -83,7 +83,8 @@ def train(
     accelerator.wait_for_everyone()
     tracker = Tracker(out / "log.jsonl", is_main=accelerator.is_main_process, is_quiet=is_quiet)
     with tracker:
-        checkpoint, tasks = _prepare(recipe, out, data_root)
+        with accelerator.main_process_first():  # it writes tokenizer.json and may fetch a preset
+            checkpoint, tasks = _prepare(recipe, out, data_root)
         _announce(tracker, recipe, checkpoint, tasks, accelerator)
         freeze(checkpoint.model, recipe.training)
         learner = _learner(recipe, checkpoint, tasks)
@@ -116,14 +117,24 @@ def train(
     return report
 
 
-def _accelerator(recipe: Recipe) -> Accelerator:
-    wanted = recipe.training.precision
-    has_bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+def choose_precision(wanted: str, *, has_bf16: bool) -> str:
+    """The arithmetic of the forward pass: what was asked for, or what the device is good at.
+
+    CPUs without bf16 units emulate it, many times slower, so only a GPU chooses it by itself.
+    """
     if wanted == "auto":
-        # CPUs without bf16 units emulate it, 100 times slower: only a GPU chooses it by itself
-        wanted = "bf16" if has_bf16 else "fp32"
-    mode = "bf16" if wanted == "bf16" else "no"
-    return Accelerator(mixed_precision=mode)
+        return "bf16" if has_bf16 else "fp32"
+    return wanted
+
+
+def _accelerator(recipe: Recipe) -> Accelerator:
+    has_bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    precision = choose_precision(recipe.training.precision, has_bf16=has_bf16)
+    # a batch holds one task: the weights of the others' labels get no gradient in that step
+    spare = DistributedDataParallelKwargs(find_unused_parameters=True)
+    return Accelerator(
+        mixed_precision="bf16" if precision == "bf16" else "no", kwargs_handlers=[spare]
+    )
 
 
 def _claim_folder(out: Path, recipe: Recipe, *, resume: bool, is_main: bool) -> None:
