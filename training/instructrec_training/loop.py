@@ -101,6 +101,9 @@ class Loop:
             self.learner.use_probe(
                 number, torch.stack(features).clone(), targets, self.settings.probe_inverse_l2
             )
+        metric = self._keep_if_best()
+        self.tracker.record("probe", **{self.settings.metric: metric})
+        self.tracker.say(f"probe: validation {self.settings.metric} {metric:.4f}")
 
     @property
     def is_main(self) -> bool:
@@ -179,6 +182,18 @@ class Loop:
         return total
 
     def _validate(self, loss: float) -> None:
+        state, name = self.progress, self.settings.metric
+        metric = self._keep_if_best()
+        figures = {"epoch": state.epoch, "loss": round(loss, 4), name: metric}
+        state.history.append(figures)
+        self.tracker.record("epoch", **figures, seconds=round(state.seconds, 1))
+        self.tracker.say(
+            f"epoch {state.epoch}/{self.settings.epochs}: loss {loss:.3f}, "
+            f"validation {name} {metric:.4f} ({state.seconds:.0f} s)"
+        )
+
+    def _keep_if_best(self) -> float:
+        """Measure on validation rows; the best weights so far are what the run will leave."""
         state = self.progress
         scores, weight = 0.0, 0
         for number, task in enumerate(self.tasks):
@@ -187,18 +202,12 @@ class Loop:
             scores += len(rows) * getattr(metrics, self.settings.metric).value
             weight += len(rows)
         metric = scores / weight
-        figures = {"epoch": state.epoch, "loss": round(loss, 4), self.settings.metric: metric}
-        state.history.append(figures)
-        self.tracker.record("epoch", **figures, seconds=round(state.seconds, 1))
-        self.tracker.say(
-            f"epoch {state.epoch}/{self.settings.epochs}: loss {loss:.3f}, "
-            f"validation {self.settings.metric} {metric:.4f} ({state.seconds:.0f} s)"
-        )
         if metric > state.best:
             state.best, state.stale_epochs = metric, 0
             self._write(BEST_FILE, self._plain_state())
         else:
             state.stale_epochs += 1
+        return metric
 
     def _is_over(self) -> bool:
         if self.progress.stale_epochs >= self.settings.patience:
@@ -271,9 +280,7 @@ class Loop:
         self._accelerator.wait_for_everyone()
         best = self._folder / BEST_FILE
         if best.is_file():
-            self.learner.load_state_dict(
-                torch.load(best, map_location=self._accelerator.device, weights_only=True)
-            )
+            self.learner.load_state_dict(torch.load(best, map_location="cpu", weights_only=True))
         self.learner.eval()
 
 

@@ -14,9 +14,15 @@ import torch
 
 from instructrec_training.recipe import Recipe
 from instructrec_training.run import choose_precision
+from tests.serving import free_port
 
 MakeRecipe = Callable[..., Recipe]
 
+TWO_CPU_PROCESSES = {
+    "ACCELERATE_USE_CPU": "true",
+    "GLOO_SOCKET_IFNAME": "lo",
+    "OMP_NUM_THREADS": "1",
+}
 SCRIPT = """
 import sys
 from pathlib import Path
@@ -60,15 +66,16 @@ def test_two_processes_train_one_model(
     recipe.write_text(make_recipe(epochs=2, probe=True).model_dump_json())
     done = subprocess.run(
         [
-            *[sys.executable, "-m", "torch.distributed.run", "--standalone"],
-            *["--nproc-per-node", "2", str(script), str(recipe), str(run), str(data_root)],
+            *[sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"],
+            *["--master-addr", "127.0.0.1", "--master-port", str(free_port())],
+            *[str(script), str(recipe), str(run), str(data_root)],
         ],
-        env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
+        env={**os.environ, **TWO_CPU_PROCESSES},
         capture_output=True,
         timeout=180,
         check=False,
     )
-    assert done.returncode == 0, done.stderr.decode()[-2000:]
+    assert done.returncode == 0, done.stderr.decode()[-6000:]
     log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     assert [event["epoch"] for event in log if event["event"] == "epoch"] == [1, 2]
     assert (run / "evaluation.json").is_file()
