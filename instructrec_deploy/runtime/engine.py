@@ -17,13 +17,12 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from instructrec_deploy.core.bundle import ENCODER_FILE, FUSION_FILE, Bundle
+from instructrec_deploy.core.bundle import ENCODER_FILE, FUSION_FILE, PREPARE_FILE, Bundle
 from instructrec_deploy.core.errors import BundleError, InternalError, MissingExtra
 from instructrec_deploy.core.settings import Section
 from instructrec_deploy.runtime import providers
 from instructrec_deploy.tasks.base import Floats, Ints
 
-PREPARE_FILE = "graphs/prepare.onnx"
 MAX_SINGLE_LANES = 8  # more cores than that are worth threads inside an operator, for long texts
 WIDE_LANES = 4  # then each lane has weights of its own: about 30 MB with MiniLM int8
 

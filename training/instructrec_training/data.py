@@ -15,6 +15,7 @@ from torch import Tensor
 from instructrec_deploy.core.errors import ConfigError, FileMissing, RowInvalid
 from instructrec_deploy.core.example import Example
 from instructrec_deploy.core.manifest import TaskSpec
+from instructrec_deploy.evaluation.evaluate import text_of
 from instructrec_deploy.evaluation.reader import read_examples
 from instructrec_deploy.text.tokenizer import TextTokenizer
 from instructrec_training.recipe import DataPart, Recipe
@@ -105,9 +106,9 @@ def _load_task(
     position = {label: i for i, label in enumerate(labels)}
 
     def tokenized(examples: Sequence[Example]) -> tuple[Row, ...]:
-        encoded = tokenizer.encode_texts([example.text for example in examples])
+        encoded = tokenizer.encode_texts([text_of(example) for example in examples])
         return tuple(
-            Row(e.ids, position[_target(example)], example.text)
+            Row(e.ids, position[_target(example)], text_of(example))
             for e, example in zip(encoded, examples, strict=True)
             if _target(example) in position
         )

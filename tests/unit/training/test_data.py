@@ -81,3 +81,18 @@ def test_a_row_without_a_label_is_named(tmp_path: Path, make_recipe, tiny_base: 
     tokenizer = TextTokenizer(tiny_base / "tokenizer.json", max_tokens=64)
     with pytest.raises(RowInvalid, match="row-7"):
         load_task_data(make_recipe(), tmp_path, tokenizer)
+
+
+def test_a_pair_is_read_as_evaluation_reads_it(
+    tmp_path: Path, make_recipe, tiny_base: Path
+) -> None:  # type: ignore[no-untyped-def]
+    from instructrec_deploy.text.tokenizer import TextTokenizer
+    from instructrec_training.data import load_task_data
+
+    (tmp_path / "intents.jsonl").write_text(
+        '{"text": "i lost my card", "text2": "my card is stolen", "target": "same", "id": "1"}\n',
+        encoding="utf-8",
+    )
+    tokenizer = TextTokenizer(tiny_base / "tokenizer.json", max_tokens=64)
+    row = load_task_data(make_recipe(), tmp_path, tokenizer)[0].train[0]
+    assert row.text == "i lost my card\nmy card is stolen"
