@@ -28,11 +28,11 @@ en = ["Which intent does this customer have?"]
 zh = ["这位顾客想做什么？"]
 
 [training]
-epochs = 12
+epochs = 30
 batch_size = 8
 learning_rate = 1e-3
 probe = true
-patience = 12
+patience = 30
 """
 
 

@@ -289,6 +289,9 @@ def test_calls_and_errors_are_counted() -> None:
             await setting.client.predict("full")
         value = setting.metrics.registry.get_sample_value
         calls = "instructrec_requests_total"
+        async with asyncio.timeout(5):  # the caller hears of a refusal before the handler ends
+            while value("instructrec_requests_in_flight", {}):
+                await asyncio.sleep(0)
         assert value(calls, {"method": "Predict", "status": "OK"}) == 1
         assert value(calls, {"method": "Predict", "status": "RESOURCE_EXHAUSTED"}) == 1
         assert value("instructrec_errors_total", {"code": "IR-1300"}) == 1
