@@ -151,6 +151,7 @@ class EncoderLearner(Learner):
             n_labels=len(vectors),
             inverse_l2=inverse_l2,
             offsets=INITIAL_SCALE * features @ vectors.T,
+            has_bias=False,  # a label has a vector and nothing else
         )
         with torch.no_grad():
             self.label_vectors[task].copy_(weight / INITIAL_SCALE)

@@ -20,6 +20,7 @@ def fit_probe(
     n_labels: int,
     inverse_l2: float,
     offsets: Tensor | None = None,
+    has_bias: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Fit a linear classifier by L-BFGS, on features brought to a standard deviation of 1.
 
@@ -30,6 +31,7 @@ def fit_probe(
         inverse_l2: scikit-learn's `C`: the penalty on the mean loss is |W|^2 / (2 C N).
         offsets: [N, L] fixed logits to which the classifier's are added (the cosine scores of an
             instruction encoder); None for zero.
+        has_bias: False where the model has no place for one; the bias is zero then.
 
     Returns:
         weight [L, H] and bias [L], for the features as they came.
@@ -37,10 +39,12 @@ def fit_probe(
     spread = float(features.std()) or 1.0
     scaled = features / spread
     weight = torch.zeros(n_labels, features.shape[1], requires_grad=True)
-    bias = torch.zeros(n_labels, requires_grad=True)
+    bias = torch.zeros(n_labels, requires_grad=has_bias)
     penalty = 1.0 / (2.0 * inverse_l2 * len(features))
     optimizer = torch.optim.LBFGS(
-        [weight, bias], max_iter=MAX_ITERATIONS, line_search_fn="strong_wolfe"
+        [weight, bias] if has_bias else [weight],
+        max_iter=MAX_ITERATIONS,
+        line_search_fn="strong_wolfe",
     )
 
     def closure() -> Tensor:
