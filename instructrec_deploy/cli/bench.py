@@ -45,7 +45,7 @@ def bench(
     plan = BenchPlan(bundles, load_texts(data), n_rounds, seconds, n_starts, options)
     with tempfile.TemporaryDirectory(prefix="instructrec-bench-") as logs:
         result = run_bench(plan, Path(logs), say=say)
-    result["settings"]["data"] = data or "shipped texts"
+    result["settings"]["data"] = Path(data).name if data else "shipped texts"
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(result, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")

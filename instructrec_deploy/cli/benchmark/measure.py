@@ -146,7 +146,7 @@ def summarize(one: Collected) -> dict[str, Any]:
             },
         }
     return {
-        "path": str(one.path),
+        "folder": one.path.name,
         "name": facts["name"],
         "version": facts["version"],
         "kind": facts["model"]["kind"],
