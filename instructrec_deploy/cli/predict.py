@@ -213,6 +213,8 @@ def table_line(text: str, prediction: Prediction) -> str:
         seen = "(not shown)"
     notes = sorted({f.category for v in prediction.verdicts for f in v.findings})
     safety = f"  [{prediction.action}: {', '.join(notes)}]" if notes else ""
+    if prediction.truncated:
+        safety += "  [cut to the model's window]"
     label = prediction.label or "(blocked)"
     pad = " " * max(0, 28 - sum(2 if ord(c) > 0x2E7F else 1 for c in label))
     took = f"{prediction.timings.total_ms:8.1f} ms"

@@ -12,7 +12,7 @@ import grpc
 
 from instructrec_deploy.core.errors import InstructRecError, RequestError
 from instructrec_deploy.core.failure import rebuild_error
-from instructrec_deploy.core.instruction import Candidate, Instruction
+from instructrec_deploy.core.instruction import Candidate, Instruction, as_candidates
 from instructrec_deploy.core.request import Question, Request
 from instructrec_deploy.core.result import Prediction
 from instructrec_deploy.wire.metadata import CODE_KEY, HINT_KEY, RETRY_KEY
@@ -126,7 +126,7 @@ def build_question(
         return Question(instruction=instruction)
     if not has_own:
         return Question(task=task, prepared_id=prepared_id)
-    given = tuple(c if isinstance(c, Candidate) else Candidate(c) for c in candidates or ())
+    given = as_candidates(candidates or ())
     return Question(instruction=Instruction(instruction or "", given, task=task))
 
 

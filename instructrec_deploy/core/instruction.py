@@ -11,6 +11,7 @@ from instructrec_deploy.core.errors import (
     InstructionMissing,
     LabelMissing,
     LabelRepeated,
+    RequestError,
     TextTooLong,
     TooManyLabels,
 )
@@ -75,7 +76,7 @@ class Instruction:
                 f"the instruction has {len(text)} characters, the limit is {MAX_INSTRUCTION_CHARS}",
                 hint="shorten the instruction; long material belongs into the text",
             )
-        found = tuple(c if isinstance(c, Candidate) else Candidate(c) for c in candidates)
+        found = as_candidates(candidates)
         _check_candidates(found, max_candidates)
         return cls(text.strip(), found, kind, temperature, task)
 
@@ -100,6 +101,19 @@ class Instruction:
             self.task,
         ]
         return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode()).hexdigest()[:32]
+
+
+def as_candidates(candidates: Iterable[str | Candidate]) -> tuple[Candidate, ...]:
+    """Labels and candidates as candidates.
+
+    Raises:
+        RequestError: one string came in place of a list; its letters are hardly meant.
+    """
+    if isinstance(candidates, str):
+        raise RequestError(
+            "the candidates are one string, not a list", hint='pass a list: ["yes", "no"]'
+        )
+    return tuple(c if isinstance(c, Candidate) else Candidate(c) for c in candidates)
 
 
 def _check_candidates(candidates: Sequence[Candidate], max_candidates: int) -> None:

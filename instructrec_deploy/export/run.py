@@ -62,9 +62,9 @@ from instructrec_deploy.models.instruction_encoder import InstructionEncoder
 from instructrec_deploy.models.presets import PRESETS
 from instructrec_deploy.runtime.golden import check_golden
 from instructrec_deploy.runtime.pipeline import Pipeline
+from instructrec_deploy.safety.policy import default_policy_text
 
 CHECKPOINT_FOLDER = "checkpoint"
-DEFAULT_SAFETY = 'version = "1"\n'  # the default policy
 MAX_CALIBRATION = 128  # texts; each channel's largest value hardly moves beyond
 # How far a probability may stray on another processor. fp32: other kernels add in another order.
 # int8: such a difference can tip a value over to the next of 256 steps.
@@ -291,7 +291,7 @@ def _copy_parts(run: Path, checkpoint: Checkpoint, stage: Path) -> None:
     shutil.copyfile(checkpoint.tokenizer_path, stage / TOKENIZER_FILE)
     shutil.copyfile(run / TASKS_FILE, stage / TASKS_FILE)
     safety = run / SAFETY_FILE
-    text = read_text(safety) if safety.is_file() else DEFAULT_SAFETY
+    text = read_text(safety) if safety.is_file() else default_policy_text()
     (stage / SAFETY_FILE).write_text(text, encoding="utf-8")
     (stage / GOLDEN_FILE).write_text("", encoding="utf-8")
     learned = {task: vectors.numpy() for task, vectors in checkpoint.label_vectors.items()}

@@ -20,8 +20,9 @@ from instructrec_deploy.core.errors import (
     InstructRecError,
     LabelMissing,
     RequestError,
+    Unavailable,
 )
-from instructrec_deploy.core.instruction import Candidate, Instruction
+from instructrec_deploy.core.instruction import Candidate, Instruction, as_candidates
 from instructrec_deploy.core.request import Question, Request
 from instructrec_deploy.core.result import Prediction
 from instructrec_deploy.runtime.batching import BatchingSettings
@@ -91,7 +92,7 @@ def _reworded(
     spec = bundle.tasks.tasks.get(task)
     if spec is None:
         return bundle.instruction(task, text)  # says which there are
-    found = [c if isinstance(c, Candidate) else Candidate(c) for c in candidates]
+    found = as_candidates(candidates)
     changes = {
         "labels": tuple(c.label for c in found),
         "descriptions": {c.label: c.description for c in found},
@@ -125,6 +126,7 @@ class Predictor:
         self.pipeline = Pipeline.open(opened, engine=engine, prepared=prepared, guard=guard)
         self._batching = batching.fitted(is_gpu=self.pipeline.engine.is_gpu)
         n_lanes = self.pipeline.engine.n_lanes
+        self._is_closed = False
         self._threads = ThreadPoolExecutor(n_lanes, thread_name_prefix="predict")
         self._lanes: queue.SimpleQueue[int] = queue.SimpleQueue()
         for lane in range(n_lanes):
@@ -227,10 +229,13 @@ class Predictor:
 
     def close(self) -> None:
         """Wait for what runs and give the sessions back."""
+        self._is_closed = True
         self._threads.shutdown()
         self.pipeline.close()
 
     def _window(self, requests: Sequence[Request]) -> list[Outcome]:
+        if self._is_closed:
+            raise Unavailable("the predictor is closed", hint="open another one")
         outcomes: dict[int, Outcome] = {}
         jobs: list[tuple[int, Job]] = []
         for index, request in enumerate(requests):

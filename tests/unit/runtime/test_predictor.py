@@ -17,6 +17,7 @@ from instructrec_deploy.core.errors import (
     RequestError,
     TaskUnknown,
     TextEmpty,
+    Unavailable,
 )
 from instructrec_deploy.core.instruction import Candidate, Instruction
 from instructrec_deploy.core.request import Question, Request
@@ -152,3 +153,15 @@ def test_candidates_with_a_task_keep_its_words_and_temperature(bundle: Bundle) -
     assert asked.instruction.text == "What is the sentiment of this text?"
     assert asked.instruction.candidates == (Candidate("好"), Candidate("坏", "terrible"))
     assert asked.instruction.temperature == 2.0
+
+
+def test_a_string_in_place_of_a_list_of_candidates_is_refused(tiny_bundle: Path) -> None:
+    with Predictor(tiny_bundle) as predictor, pytest.raises(RequestError, match="one string"):
+        predictor.predict("i lost my card", instruction="Which?", candidates="abc")
+
+
+def test_a_closed_predictor_says_so(tiny_bundle: Path) -> None:
+    predictor = Predictor(tiny_bundle)
+    predictor.close()
+    with pytest.raises(Unavailable, match="closed"):
+        predictor.predict("i lost my card")
