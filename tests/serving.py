@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from instructrec_deploy.cli.server_process import free_port
+
+__all__ = ["ServerProcess", "free_port", "running_server"]
 
 PROGRAM = """
 import json, sys
@@ -94,10 +97,3 @@ def running_server(bundle: Path, folder: Path, **door: Any) -> Iterator[ServerPr
         if server.process.poll() is None:
             server.process.kill()
             server.process.wait()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

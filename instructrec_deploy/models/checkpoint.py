@@ -125,7 +125,7 @@ def build_checkpoint(
     """
     preset = preset_of(base)
     source = str(resolve_model(base, say=_say))
-    has_head = kind == "sequence-classification" and pooling == "native"
+    has_head = _has_native_head(kind, pooling)
     encoder, tokenizer = _load_transformers(source, labels, has_head=has_head, dropout=dropout)
     work.mkdir(parents=True, exist_ok=True)
     tokenizer_path = work / TOKENIZER_FILE
@@ -172,7 +172,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         raise BundleError(f"{path}: {describe_faults(error)}", hint="train it again") from error
     except ValueError as error:
         raise BundleError(f"{path}: not valid JSON", hint="train it again") from error
-    has_head = section.kind == "sequence-classification" and section.pooling == "native"
+    has_head = _has_native_head(section.kind, section.pooling)
     encoder, _ = _load_transformers(
         str(folder / ENCODER_FOLDER), section.labels, has_head=has_head, with_tokenizer=False
     )
@@ -212,6 +212,11 @@ def save_checkpoint(
     (folder / SECTION_FILE).write_text(
         checkpoint.section.model_dump_json(indent=2) + "\n", encoding="utf-8"
     )
+
+
+def _has_native_head(kind: ModelKind, pooling: Pooling) -> bool:
+    """Whether transformers' own classification head is loaded with the encoder."""
+    return kind == "sequence-classification" and pooling == "native"
 
 
 def _wrap(encoder: Any, section: CheckpointSection) -> nn.Module:

@@ -7,7 +7,7 @@ import random
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,6 @@ class Progress:
     best: float = -1.0
     stale_epochs: int = 0
     seconds: float = 0.0
-    history: list[dict[str, float]] = field(default_factory=list)
 
 
 class Loop:
@@ -79,7 +78,7 @@ class Loop:
 
     def run(self, *, resume: bool = False) -> Progress:
         """Train until done, until validation stops improving, or until time is up."""
-        if resume and (self._folder / RESUME_FILE).is_file():
+        if resume and self.has_resume_point:
             self._load()
             self.tracker.say(
                 f"resumed at epoch {self.progress.epoch}, step {self.progress.step} "
@@ -104,6 +103,11 @@ class Loop:
         metric = self._keep_if_best()
         self.tracker.record("probe", **{self.settings.metric: metric})
         self.tracker.say(f"probe: validation {self.settings.metric} {metric:.4f}")
+
+    @property
+    def has_resume_point(self) -> bool:
+        """Whether an interrupted run left something to go on from."""
+        return (self._folder / RESUME_FILE).is_file()
 
     @property
     def is_main(self) -> bool:
@@ -185,7 +189,6 @@ class Loop:
         state, name = self.progress, self.settings.metric
         metric = self._keep_if_best()
         figures = {"epoch": state.epoch, "loss": round(loss, 4), name: metric}
-        state.history.append(figures)
         self.tracker.record("epoch", **figures, seconds=round(state.seconds, 1))
         self.tracker.say(
             f"epoch {state.epoch}/{self.settings.epochs}: loss {loss:.3f}, "

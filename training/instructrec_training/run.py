@@ -98,7 +98,7 @@ def train(
             state_folder=out / STATE_FOLDER,
         )
         before = _before(loop, tasks, out, tracker, resume=resume)
-        if recipe.training.probe and not (out / STATE_FOLDER / "resume.pt").is_file():
+        if recipe.training.probe and not loop.has_resume_point:
             tracker.say("logistic regression on frozen vectors ...")
             loop.probe()
         progress = loop.run(resume=resume)
