@@ -69,12 +69,17 @@ class TaskSpec(Strict):
     instructions: dict[str, tuple[str, ...]] = Field(default_factory=dict)  # lang -> wordings
     lang: str = "en"  # whose first wording is the default
     temperature: float = Field(1.0, gt=0.0)
+    threshold: float = Field(0.5, gt=0.0, lt=1.0)  # least score of a span that is found
+
+    def wording(self) -> str:
+        """The default wording of the instruction; "" where there is none."""
+        wordings = self.instructions.get(self.lang) or next(iter(self.instructions.values()), ())
+        return wordings[0] if wordings else ""
 
     def instruction(self, name: str, text: str = "") -> Instruction:
         """The task as an instruction, in its default wording unless `text` is given."""
-        wordings = self.instructions.get(self.lang) or next(iter(self.instructions.values()), ())
         return Instruction.of(
-            text or (wordings[0] if wordings else ""),
+            text or self.wording(),
             [Candidate(label, self.descriptions.get(label, "")) for label in self.labels],
             kind=self.kind,
             temperature=self.temperature,

@@ -80,10 +80,10 @@ class Reference:
         parts = []
         for start in range(0, len(rows), BATCH_ITEMS):
             batch = rows[start : start + BATCH_ITEMS]
-            ids, mask = self._pad([ids for ids, _ in batch])
+            ids, mask = self._pad([row.ids for row in batch])
             weights = torch.zeros(ids.shape)
-            for row, (_, own) in enumerate(batch):
-                weights[row, : len(own)] = torch.tensor(own)
+            for index, row in enumerate(batch):
+                weights[index, : len(row.weights)] = torch.tensor(row.weights)
             parts.append(self._model.encode(ids, mask, weights)[1])
         vectors = torch.cat(parts)
         learned = self._checkpoint.label_vectors.get(name)

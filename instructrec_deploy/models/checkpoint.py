@@ -27,6 +27,7 @@ from instructrec_deploy.core.manifest import ModelKind, Strict, describe_faults
 from instructrec_deploy.models.instruction_encoder import InstructionEncoder
 from instructrec_deploy.models.pooled_classifier import PooledClassifier
 from instructrec_deploy.models.presets import preset_of, resolve_model
+from instructrec_deploy.models.span_reader import build_span_reader
 
 SECTION_FILE = "instructrec.json"
 TOKENIZER_FILE = "tokenizer.json"
@@ -60,6 +61,7 @@ class CheckpointSection(Strict):
     text_prefix: str = ""
     instruction_weight: float = 1.0
     use_fusion: bool = False
+    reader_layers: int = 0  # joint layers of the span reader; 0: the model finds no spans
     labels: tuple[str, ...] = ()  # of a sequence-classification checkpoint, in logit order
     pooling: Pooling = "native"  # of a sequence-classification checkpoint
 
@@ -103,6 +105,7 @@ def build_checkpoint(
     max_tokens: int = 0,
     pooling: Pooling = "native",
     use_fusion: bool = True,
+    reader_layers: int = 0,
     dropout: float | None = None,
     text_prefix: str | None = None,
     instruction_weight: float | None = None,
@@ -116,7 +119,7 @@ def build_checkpoint(
         labels: of a sequence-classification head, in logit order.
         max_tokens: window; 0 takes the preset's.
         pooling: sequence-classification only.
-        use_fusion: instruction encoder only.
+        use_fusion, reader_layers: instruction encoder only.
         dropout: replaces the base's own; None keeps it.
         text_prefix, instruction_weight: replace the preset's; None keeps them.
 
@@ -147,6 +150,7 @@ def build_checkpoint(
             instruction_weight, preset.instruction_weight if preset else None, 1.0
         ),
         use_fusion=use_fusion and kind == "instruction-encoder",
+        reader_layers=reader_layers if kind == "instruction-encoder" else 0,
         labels=tuple(labels),
         pooling=pooling,
     )
@@ -227,11 +231,13 @@ def _wrap(encoder: Any, section: CheckpointSection) -> nn.Module:
                 encoder, hidden_size=section.hidden_size, n_labels=len(section.labels)
             )
         return model
+    n_layers = section.reader_layers
     return InstructionEncoder(
         encoder,
         hidden_size=section.hidden_size,
         n_heads=section.n_heads,
         use_fusion=section.use_fusion,
+        reader=build_span_reader(encoder, n_layers=n_layers) if n_layers else None,
     )
 
 

@@ -20,6 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from instructrec_deploy.models.span_reader import SpanReader
+
 INITIAL_SCALE = 20.0  # 1 / 0.05: the usual temperature of cosine softmax losses
 
 
@@ -72,15 +74,23 @@ class InstructionEncoder(nn.Module):
         hidden_size: H.
         n_heads: heads of the fusion.
         use_fusion: leave it out for a plain bi-encoder.
+        reader: finds spans; None for a model that does not extract.
     """
 
     def __init__(
-        self, encoder: nn.Module, *, hidden_size: int, n_heads: int, use_fusion: bool = True
+        self,
+        encoder: nn.Module,
+        *,
+        hidden_size: int,
+        n_heads: int,
+        use_fusion: bool = True,
+        reader: SpanReader | None = None,
     ) -> None:
         super().__init__()
         self.encoder = encoder
         self.hidden_size = hidden_size
         self.fusion = LateFusion(hidden_size, n_heads) if use_fusion else None
+        self.reader = reader
         self.log_scale = nn.Parameter(torch.tensor(math.log(INITIAL_SCALE)))
 
     def encode(
@@ -97,9 +107,18 @@ class InstructionEncoder(nn.Module):
             token states [B, T, H] and pooled, L2-normalized vectors [B, H].
         """
         states = self.encoder(input_ids=input_ids, attention_mask=mask)[0]
-        weights = (mask if pool_weights is None else pool_weights).unsqueeze(-1).to(states.dtype)
-        pooled = (states * weights).sum(1) / weights.sum(1)
-        return states, functional.normalize(pooled, dim=-1)
+        return states, pool(states, mask if pool_weights is None else pool_weights)
+
+    def encode_levels(
+        self, input_ids: Tensor, mask: Tensor, pool_weights: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """As `encode`, and the states [B, T, H] that the span reader starts from."""
+        if self.reader is None:
+            raise ValueError("the model has no span reader")
+        read = self.encoder(input_ids=input_ids, attention_mask=mask, output_hidden_states=True)
+        states, levels = read.last_hidden_state, read.hidden_states
+        pooled = pool(states, mask if pool_weights is None else pool_weights)
+        return states, pooled, levels[-1 - self.reader.n_layers]
 
     def score(
         self, token_states: Tensor, mask: Tensor, pooled: Tensor, candidate_vectors: Tensor
@@ -110,3 +129,9 @@ class InstructionEncoder(nn.Module):
             queries, values = self.fusion.prepare(candidate_vectors)
             scores = scores + self.fusion(token_states, mask, queries, values)
         return scores
+
+
+def pool(states: Tensor, weights: Tensor) -> Tensor:
+    """Weighted mean of token states [B, T, H] by weights [B, T], L2-normalized: [B, H]."""
+    spread = weights.unsqueeze(-1).to(states.dtype)
+    return functional.normalize((states * spread).sum(1) / spread.sum(1), dim=-1)

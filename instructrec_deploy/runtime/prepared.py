@@ -137,13 +137,13 @@ class Preparer:
             instruction.text, words, instruction_weight=model.instruction_weight
         )
         vectors = np.empty((len(rows), model.hidden_size), np.float32)
-        order = sorted(range(len(rows)), key=lambda index: len(rows[index][0]))
+        order = sorted(range(len(rows)), key=lambda index: len(rows[index].ids))
         while order:
-            chosen = self._batch([len(rows[index][0]) for index in order], order)
-            ids, mask = pad_rows([rows[index][0] for index in chosen], model.pad_id)
+            chosen = self._batch([len(rows[index].ids) for index in order], order)
+            ids, mask = pad_rows([rows[index].ids for index in chosen], model.pad_id)
             weights = np.zeros(ids.shape, np.float32)
             for row, index in enumerate(chosen):
-                weights[row, : len(rows[index][1])] = rows[index][1]
+                weights[row, : len(rows[index].weights)] = rows[index].weights
             states = self._engine.encode(ids, mask, lane=lane, use_states=True).token_states
             if states is None or states.shape[2] != model.hidden_size:
                 raise BundleError(

@@ -30,6 +30,19 @@ class Encoded:
     offsets: list[tuple[int, int]] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class EncodedCandidate:
+    """A candidate behind its instruction as the model reads it.
+
+    `weights`: of each id in the pooled vector. `own`: half-open range of the ids that are the
+    candidate's own words; empty where it has no readable one.
+    """
+
+    ids: list[int]
+    weights: list[float]
+    own: tuple[int, int]
+
+
 class TextTokenizer:
     """A `tokenizer.json`, read for one model. Safe to share between threads.
 
@@ -84,9 +97,31 @@ class TextTokenizer:
             encoded.append(Encoded([*self._head, *ids, *self._tail], truncated, offsets))
         return encoded
 
+    def encode_windows(self, text: str) -> list[Encoded]:
+        """Read a text of any length in windows that overlap by a quarter; always with offsets.
+
+        A text that fits gives one window. `truncated` is False: nothing is left out.
+
+        Raises:
+            TextUndecodable: as `encode_texts`.
+        """
+        n_prefix = len(self._split([self._prefix], False)[0][0]) if self._prefix else 0
+        ids, offsets = self._split([self._prefix + text], True)[0]
+        prefix, ids = ids[:n_prefix], ids[n_prefix:]
+        places, offsets = offsets[:n_prefix], offsets[n_prefix:]
+        room = self._window - n_prefix
+        stride = max(1, room - room // 4)
+        starts = range(0, max(1, len(ids) - room // 4), stride)
+        windows = []
+        for start in starts:
+            part = self._shift([*places, *offsets[start : start + room]], len(text))
+            inner = [*prefix, *ids[start : start + room]]
+            windows.append(Encoded([*self._head, *inner, *self._tail], False, part))
+        return windows
+
     def encode_candidates(
         self, instruction: str, candidates: Sequence[str], *, instruction_weight: float
-    ) -> list[tuple[list[int], list[float]]]:
+    ) -> list[EncodedCandidate]:
         """Read candidates behind their instruction: `[CLS] prefix instruction: candidate [SEP]`.
 
         A candidate gets at most half of the window, the instruction what is left of it.
@@ -97,7 +132,7 @@ class TextTokenizer:
             instruction_weight: pooling weight of every token that is not the candidate's own.
 
         Returns:
-            For each candidate its ids and, of the same length, their pooling weights.
+            One for each candidate, in order.
         """
         own = self._split([f"{self._prefix}{instruction}:"], use_offsets=False)[0][0]
         rows = []
@@ -109,7 +144,7 @@ class TextTokenizer:
             other = instruction_weight if words else 1.0
             n_before = len(self._head) + len(asked)
             weights = [other] * n_before + [1.0] * len(words) + [other] * len(self._tail)
-            rows.append((ids, weights))
+            rows.append(EncodedCandidate(ids, weights, (n_before, n_before + len(words))))
         return rows
 
     def _split(

@@ -9,30 +9,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
-from instructrec_deploy.core.errors import ConfigError, FileMissing, RowInvalid
+from instructrec_deploy.core.errors import ConfigError, FileMissing
 from instructrec_deploy.core.example import Example
 from instructrec_deploy.core.manifest import TaskSpec
-from instructrec_deploy.evaluation.evaluate import text_of
 from instructrec_deploy.evaluation.reader import read_examples
 from instructrec_deploy.text.tokenizer import TextTokenizer
 from instructrec_training.recipe import DataPart, Recipe
+from instructrec_training.rows import Row
+from instructrec_training.tokenize_rows import labels_of, rows_of
 
 DATA_ROOT_VARIABLE = "INSTRUCTREC_DATA"
 SHIPPED = "shipped:"
 SHIPPED_DATA = Path(__file__).parent / "data"
 BUCKET_BATCHES = 16  # rows of so many batches are sorted by length together
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A tokenized example. `label` is its position among the task's labels."""
-
-    ids: list[int]
-    label: int
-    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,20 +90,20 @@ def _load_task(
         raise ConfigError(
             f"task {name!r} has no training rows", hint="check the path and `train_split`"
         )
-    labels = spec.labels or tuple(sorted({_target(example) for example in train}))
-    spec = spec.model_copy(update={"labels": labels})
-    position = {label: i for i, label in enumerate(labels)}
+    spec = spec.model_copy(update={"labels": spec.labels or labels_of(spec, train)})
 
-    def tokenized(examples: Sequence[Example]) -> tuple[Row, ...]:
-        encoded = tokenizer.encode_texts([text_of(example) for example in examples])
-        return tuple(
-            Row(e.ids, position[_target(example)], text_of(example))
-            for e, example in zip(encoded, examples, strict=True)
-            if _target(example) in position
-        )
+    def tokenized(examples: Sequence[Example], *, is_training: bool = False) -> tuple[Row, ...]:
+        return tuple(rows_of(examples, spec, tokenizer, is_training=is_training))
 
     weight = sum(part.weight for part in parts) / len(parts)
-    return TaskData(name, spec, tokenized(train), tokenized(validation), tokenized(test), weight)
+    return TaskData(
+        name,
+        spec,
+        tokenized(train, is_training=True),
+        tokenized(validation),
+        tokenized(test),
+        weight,
+    )
 
 
 def _split(part: DataPart, file: Path) -> tuple[list[Example], list[Example], list[Example]]:
@@ -128,26 +117,6 @@ def _split(part: DataPart, file: Path) -> tuple[list[Example], list[Example], li
         validation = [row for row, held in zip(train, chosen, strict=True) if held]
         train = [row for row, held in zip(train, chosen, strict=True) if not held]
     return train[: part.limit or None], validation, test
-
-
-def _target(example: Example) -> str:
-    if not isinstance(example.target, str) or not example.target:
-        raise RowInvalid(
-            f"row {example.id!r} of {example.dataset!r} has no label in `target`",
-            hint="classification rows carry the label's words as a string",
-        )
-    return example.target
-
-
-def pad(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
-    """Token ids of B rows -> ids [B, T] int64 and mask [B, T] int64, T the longest."""
-    width = max(len(row) for row in rows)
-    ids = torch.full((len(rows), width), pad_id, dtype=torch.int64)
-    mask = torch.zeros((len(rows), width), dtype=torch.int64)
-    for i, row in enumerate(rows):
-        ids[i, : len(row)] = torch.tensor(row)
-        mask[i, : len(row)] = 1
-    return ids, mask
 
 
 def epoch_batches(

@@ -1,7 +1,4 @@
-"""The two model kinds as modules that turn a batch into logits, for one shared training loop.
-
-Shapes: B rows, T tokens, L labels of the task, H hidden size.
-"""
+"""The two model kinds as modules that turn a batch into a loss, for one shared training loop."""
 
 from __future__ import annotations
 
@@ -11,29 +8,35 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
+from instructrec_deploy.core.task import SHAPES, Shape
 from instructrec_deploy.models.checkpoint import Checkpoint
-from instructrec_deploy.models.instruction_encoder import INITIAL_SCALE, InstructionEncoder
+from instructrec_deploy.models.instruction_encoder import InstructionEncoder
 from instructrec_deploy.text.tokenizer import TextTokenizer
-from instructrec_training.data import TaskData, pad
-from instructrec_training.probe import fit_probe
-
-CANDIDATE_BATCH = 256  # candidates read at once outside training
+from instructrec_training.data import TaskData
+from instructrec_training.objectives.base import CandidateReader, Objective, Wordings
+from instructrec_training.objectives.classify import ClassifyObjective, measure_classes
+from instructrec_training.probe import fit_probe, fit_temperature
+from instructrec_training.recipe import TrainingPart
+from instructrec_training.rows import Row, pad
 
 
 class Learner(nn.Module):
-    """What the loop needs of a model kind."""
+    """What the loop needs of a model kind; `objectives` has one entry for each task."""
 
-    def logits(self, task: int, ids: Tensor, mask: Tensor) -> Tensor:
-        """Scores [B, L] of the task's labels for token ids [B, T]."""
-        raise RuntimeError("a learner says how it scores")
+    objectives: list[Objective]
 
-    def features(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """What the last linear layer reads, [B, H]."""
+    def forward(self, task: int, rows: Sequence[Row]) -> Tensor:
+        """The loss of a batch, under the name that data-parallel wrappers call."""
+        return self.objectives[task].loss(rows)
+
+    def features(self, task: int, rows: Sequence[Row]) -> list[Tensor] | None:
+        """What the task's last linear layer reads of each row, [H]; None where it has none."""
         raise RuntimeError("a learner says what its head reads")
 
     def use_probe(self, task: int, features: Tensor, targets: Tensor, inverse_l2: float) -> None:
-        """Start the task's own weights from a logistic regression on frozen features."""
+        """Start the task's own weights from a logistic regression on frozen features [N, H]."""
         raise RuntimeError("a learner says where the probe goes")
 
     def new_step(self, step: int) -> None:
@@ -53,52 +56,43 @@ class Learner(nn.Module):
         """New weights, which take the head's learning rate; the rest is pretrained."""
         raise RuntimeError("a learner names its own weights")
 
-    def forward(self, task: int, ids: Tensor, mask: Tensor) -> Tensor:
-        """Same as `logits`, under the name that data-parallel wrappers call."""
-        return self.logits(task, ids, mask)
-
 
 class EncoderLearner(Learner):
-    """An instruction encoder over the recipe's tasks, with one vector learned per known label.
-
-    A candidate is read by the query tower; a label of a tuned task adds its learned vector, which
-    starts at zero. Reading all candidates with gradient in every step costs as much as the texts,
-    so between two refreshes the vectors are kept and only the learned part moves.
-    """
+    """An instruction encoder over the recipe's tasks, with one vector learned per known label."""
 
     def __init__(
         self,
         checkpoint: Checkpoint,
         tasks: Sequence[TaskData],
         tokenizer: TextTokenizer,
-        *,
-        refresh_steps: int,
-        seed: int,
+        settings: TrainingPart,
     ) -> None:
         super().__init__()
         if not isinstance(checkpoint.model, InstructionEncoder):
             raise TypeError("the checkpoint holds no instruction encoder")
         self.model = checkpoint.model
-        self.label_vectors = nn.ParameterList(
-            [
-                nn.Parameter(torch.zeros(len(task.spec.labels), checkpoint.section.hidden_size))
-                for task in tasks
-            ]
+        hidden_size = checkpoint.section.hidden_size
+        self.label_vectors = nn.ParameterDict(
+            {
+                str(number): nn.Parameter(torch.zeros(len(task.spec.labels), hidden_size))
+                for number, task in enumerate(tasks)
+                if SHAPES[task.spec.kind] is Shape.CLASSIFY and task.spec.labels
+            }
         )
-        self._pad_id = checkpoint.section.pad_id
-        self._weight = checkpoint.section.instruction_weight
-        self._tokenizer = tokenizer
-        self._tasks = tasks
-        self._refresh_steps = refresh_steps
-        self._rng = random.Random(seed)
-        self._kept: dict[int, Tensor] = {}
+        self._rng = random.Random(settings.seed)
+        self._refresh_steps = settings.candidate_refresh_steps
+        self._reader = CandidateReader(
+            self.model, tokenizer, instruction_weight=checkpoint.section.instruction_weight
+        )
+        self.objectives = [self._objective(n, task, settings) for n, task in enumerate(tasks)]
 
     def new_step(self, step: int) -> None:
         if step % self._refresh_steps == 0:
-            self._kept.clear()
+            self.new_evaluation()
 
     def new_evaluation(self) -> None:
-        self._kept.clear()
+        for objective in self.objectives:
+            objective.weights_change()
 
     def random_state(self) -> Any:
         return self._rng.getstate()
@@ -108,88 +102,52 @@ class EncoderLearner(Learner):
         self._rng.setstate((version, tuple(numbers), gauss))
 
     def own_parameters(self) -> list[nn.Parameter]:
-        encoder = {id(p) for p in self.model.encoder.parameters()}
-        return [p for p in self.parameters() if id(p) not in encoder]
+        pretrained = {id(p) for p in self.model.encoder.parameters()}
+        if self.model.reader is not None:  # copies of pretrained layers
+            pretrained |= {id(p) for p in self.model.reader.layers.parameters()}
+        return [p for p in self.parameters() if id(p) not in pretrained]
 
-    def candidate_vectors(self, task: int, wording: str) -> Tensor:
-        """Read the task's labels under an instruction: [L, H], L2-normalized."""
-        spec = self._tasks[task].spec
-        words = [spec.descriptions.get(label, label) for label in spec.labels]
-        encoded = self._tokenizer.encode_candidates(wording, words, instruction_weight=self._weight)
-        device = self.model.log_scale.device
-        vectors = []
-        for start in range(0, len(encoded), CANDIDATE_BATCH):
-            part = encoded[start : start + CANDIDATE_BATCH]
-            ids, mask = pad([row for row, _ in part], self._pad_id)
-            weights = torch.zeros(ids.shape)
-            for i, (_, row_weights) in enumerate(part):
-                weights[i, : len(row_weights)] = torch.tensor(row_weights)
-            vectors.append(
-                self.model.encode(ids.to(device), mask.to(device), weights.to(device))[1]
-            )
-        return torch.cat(vectors)
-
-    def logits(self, task: int, ids: Tensor, mask: Tensor) -> Tensor:
-        kept = self._kept.get(task)
-        if kept is None:
-            vectors = self.candidate_vectors(task, self._wording(task))
-            self._kept[task] = vectors.detach()
-        else:
-            vectors = kept
-        states, pooled = self.model.encode(ids, mask)
-        return self.model.score(states, mask, pooled, vectors + self.label_vectors[task])
-
-    def features(self, ids: Tensor, mask: Tensor) -> Tensor:
-        return self.model.encode(ids, mask)[1]
+    def features(self, task: int, rows: Sequence[Row]) -> list[Tensor] | None:
+        if not isinstance(self.objectives[task], ClassifyObjective):
+            return None
+        return list(self.model.encode(*self._reader.batch(rows))[1].float().cpu())
 
     def use_probe(self, task: int, features: Tensor, targets: Tensor, inverse_l2: float) -> None:
-        with torch.no_grad():
-            vectors = self.candidate_vectors(task, self._wording(task)).cpu()
-        weight, _ = fit_probe(
-            features,
-            targets,
-            n_labels=len(vectors),
-            inverse_l2=inverse_l2,
-            offsets=INITIAL_SCALE * features @ vectors.T,
-            has_bias=False,  # a label has a vector and nothing else
-        )
-        with torch.no_grad():
-            self.label_vectors[task].copy_(weight / INITIAL_SCALE)
+        objective = self.objectives[task]
+        assert isinstance(objective, ClassifyObjective)
+        objective.use_probe(features, targets, inverse_l2)
 
-    def _wording(self, task: int) -> str:
-        """A wording of the task's instruction: any in training, the default in evaluation."""
-        spec = self._tasks[task].spec
-        if not self.training:
-            return spec.instruction(self._tasks[task].name).text
-        return self._rng.choice([w for lang in spec.instructions.values() for w in lang])
+    def _objective(self, number: int, task: TaskData, settings: TrainingPart) -> Objective:
+        wordings = Wordings(task.name, task.spec, self._rng)
+        learned = self.label_vectors[str(number)]
+        return ClassifyObjective(task.spec, self._reader, wordings, learned, settings)
 
 
 class HeadLearner(Learner):
     """A Hugging Face sequence-classification model with its one task."""
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
+    def __init__(self, checkpoint: Checkpoint, task: TaskData, settings: TrainingPart) -> None:
         super().__init__()
         self.model: Any = checkpoint.model
+        self.objectives = [
+            HeadObjective(self.model, task, settings, pad_id=checkpoint.section.pad_id)
+        ]
 
     def own_parameters(self) -> list[nn.Parameter]:
         base = {id(p) for p in self.model.base_model.parameters()}
         return [p for p in self.parameters() if id(p) not in base]
 
-    def logits(self, task: int, ids: Tensor, mask: Tensor) -> Tensor:
-        scores: Tensor = self.model(input_ids=ids, attention_mask=mask).logits
-        return scores
-
-    def features(self, ids: Tensor, mask: Tensor) -> Tensor:
+    def features(self, task: int, rows: Sequence[Row]) -> list[Tensor] | None:
         seen: list[Tensor] = []
         handle = self._last_layer().register_forward_pre_hook(
             lambda _module, inputs: seen.append(inputs[0])
         )
         try:
-            self.logits(0, ids, mask)
+            self.objectives[task].outputs(rows)
         finally:
             handle.remove()
         features = seen[0]
-        return features[:, 0] if features.dim() == 3 else features
+        return list((features[:, 0] if features.dim() == 3 else features).float().cpu())
 
     def use_probe(self, task: int, features: Tensor, targets: Tensor, inverse_l2: float) -> None:
         layer = self._last_layer()
@@ -204,3 +162,47 @@ class HeadLearner(Learner):
     def _last_layer(self) -> nn.Linear:
         layers = [m for m in self.model.modules() if isinstance(m, nn.Linear)]
         return layers[-1]
+
+
+class HeadObjective:
+    """Cross-entropy on the logits [B, L] of a classification head."""
+
+    def __init__(self, model: Any, task: TaskData, settings: TrainingPart, *, pad_id: int) -> None:
+        self.spec = task.spec
+        self._model = model
+        self._settings = settings
+        self._pad_id = pad_id
+
+    @property
+    def headline(self) -> str:
+        return self._settings.metric
+
+    def loss(self, rows: Sequence[Row]) -> Tensor:
+        logits = self._logits(rows).float()
+        targets = torch.tensor([row.label for row in rows], device=logits.device)
+        return functional.cross_entropy(
+            logits, targets, label_smoothing=self._settings.label_smoothing
+        )
+
+    def outputs(self, rows: Sequence[Row]) -> list[Tensor]:
+        return list(self._logits(rows).float().cpu())
+
+    def measure(
+        self, rows: Sequence[Row], outputs: Sequence[Tensor], *, n_resamples: int = 1_000
+    ) -> dict[str, Any]:
+        return measure_classes(self.spec, rows, outputs, n_resamples=n_resamples)
+
+    def calibrate(self, rows: Sequence[Row], outputs: Sequence[Tensor]) -> dict[str, Any]:
+        targets = torch.tensor([row.label for row in rows])
+        return {"temperature": fit_temperature(torch.stack(list(outputs)), targets)}
+
+    def weights_change(self) -> None:
+        pass
+
+    def _logits(self, rows: Sequence[Row]) -> Tensor:
+        ids, mask = pad([row.ids for row in rows], self._pad_id)
+        device = next(self._model.parameters()).device
+        logits: Tensor = self._model(
+            input_ids=ids.to(device), attention_mask=mask.to(device)
+        ).logits
+        return logits

@@ -6,21 +6,21 @@ import math
 import random
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.nn import functional
 from transformers import get_scheduler
 
-from instructrec_deploy.evaluation.metrics import ClassMetrics, class_metrics
-from instructrec_training.data import Row, TaskData, epoch_batches, in_length_order, pad
+from instructrec_training.data import TaskData, epoch_batches, in_length_order
 from instructrec_training.learners import Learner
 from instructrec_training.recipe import TrainingPart
+from instructrec_training.rows import Row
 from instructrec_training.tracking import Tracker
 
 EVALUATION_BATCH = 128
@@ -48,7 +48,6 @@ class Loop:
         tasks: Sequence[TaskData],
         settings: TrainingPart,
         *,
-        pad_id: int,
         accelerator: Accelerator,
         tracker: Tracker,
         state_folder: Path,
@@ -58,7 +57,6 @@ class Loop:
         self.settings = settings
         self.tracker = tracker
         self.progress = Progress()
-        self._pad_id = pad_id
         self._accelerator = accelerator
         self._folder = state_folder
         batches = len(epoch_batches(tasks, settings.batch_size, seed=settings.seed, epoch=0))
@@ -92,17 +90,17 @@ class Loop:
     def probe(self) -> None:
         """Start each task's own weights from a logistic regression on frozen vectors."""
         for number, task in enumerate(self.tasks):
-            features: list[Tensor] = [torch.empty(0)] * len(task.train)
-            for positions, states in self._forward(task.train, self.learner.features):
-                for position, state in zip(positions, states, strict=True):
-                    features[position] = state
-            targets = torch.tensor([row.label for row in task.train])
-            self.learner.use_probe(
-                number, torch.stack(features).clone(), targets, self.settings.probe_inverse_l2
-            )
+            features = self._outputs(task.train, partial(self.learner.features, number))
+            if features:
+                self.learner.use_probe(
+                    number,
+                    torch.stack(features),
+                    torch.tensor([row.label for row in task.train]),
+                    self.settings.probe_inverse_l2,
+                )
         metric = self._keep_if_best()
-        self.tracker.record("probe", **{self.settings.metric: metric})
-        self.tracker.say(f"probe: validation {self.settings.metric} {metric:.4f}")
+        self.tracker.record("probe", metric=metric)
+        self.tracker.say(f"probe: validation {self._metric_name} {metric:.4f}")
 
     @property
     def has_resume_point(self) -> bool:
@@ -114,27 +112,34 @@ class Loop:
         """Whether this is the process that writes."""
         return bool(self._accelerator.is_main_process)
 
-    def evaluate(self, number: int, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
-        """Logits [N, L] and targets [N] of a task's rows, in their order."""
-        logits: list[Tensor] = [torch.empty(0)] * len(rows)
+    def evaluate(
+        self, number: int, rows: Sequence[Row], *, n_resamples: int = 1_000
+    ) -> dict[str, Any]:
+        """Figures of a task on rows."""
+        objective = self.learner.objectives[number]
+        return objective.measure(rows, self.outputs(number, rows), n_resamples=n_resamples)
+
+    def outputs(self, number: int, rows: Sequence[Row]) -> list[Tensor]:
+        """What the model says about each of a task's rows, in their order."""
         self.learner.new_evaluation()
-
-        def score(ids: Tensor, mask: Tensor) -> Tensor:
-            return self.learner.logits(number, ids, mask)
-
-        for positions, scores in self._forward(rows, score):
-            for position, row in zip(positions, scores, strict=True):
-                logits[position] = row
+        found = self._outputs(rows, self.learner.objectives[number].outputs)
         self.learner.new_evaluation()
-        return torch.stack(logits).clone(), torch.tensor([row.label for row in rows])
+        return found
 
-    def _forward(self, rows: Sequence[Row], function: Any) -> Any:
+    def _outputs(
+        self, rows: Sequence[Row], function: Callable[[Sequence[Row]], list[Tensor] | None]
+    ) -> list[Tensor]:
+        """One tensor for each row, computed in batches of like length; [] where there are none."""
         self.learner.eval()
-        device = self._accelerator.device
+        found: list[Tensor] = [torch.empty(0)] * len(rows)
         with torch.inference_mode(), self._accelerator.autocast():
             for positions, batch in in_length_order(rows, EVALUATION_BATCH):
-                ids, mask = pad([row.ids for row in batch], self._pad_id)
-                yield positions, function(ids.to(device), mask.to(device)).float().cpu()
+                outputs = function(batch)
+                if outputs is None:
+                    return []
+                for position, output in zip(positions, outputs, strict=True):
+                    found[position] = output
+        return [output.clone() for output in found]  # inference tensors cannot be trained on
 
     def _epoch(self) -> None:
         state, settings = self.progress, self.settings
@@ -169,14 +174,8 @@ class Loop:
         self.learner.new_step(self.progress.step)
         total = 0.0
         for number, rows in batches:
-            ids, mask = pad([row.ids for row in rows], self._pad_id)
-            device = self._accelerator.device
-            targets = torch.tensor([row.label for row in rows], device=device)
             with self._accelerator.autocast():
-                logits = self._wrapped(number, ids.to(device), mask.to(device))
-            loss = functional.cross_entropy(
-                logits.float(), targets, label_smoothing=self.settings.label_smoothing
-            ) / len(batches)
+                loss = self._wrapped(number, rows) / len(batches)
             self._accelerator.backward(loss)
             total += loss.item()
         self._accelerator.clip_grad_norm_(self._wrapped.parameters(), self.settings.max_grad_norm)
@@ -186,7 +185,7 @@ class Loop:
         return total
 
     def _validate(self, loss: float) -> None:
-        state, name = self.progress, self.settings.metric
+        state, name = self.progress, self._metric_name
         metric = self._keep_if_best()
         figures = {"epoch": state.epoch, "loss": round(loss, 4), name: metric}
         self.tracker.record("epoch", **figures, seconds=round(state.seconds, 1))
@@ -195,16 +194,23 @@ class Loop:
             f"validation {name} {metric:.4f} ({state.seconds:.0f} s)"
         )
 
+    @property
+    def _metric_name(self) -> str:
+        """The headline that all tasks share, else "score" for the mean of different ones."""
+        names = {objective.headline for objective in self.learner.objectives}
+        return names.pop() if len(names) == 1 else "score"
+
     def _keep_if_best(self) -> float:
-        """Measure on validation rows; the best weights so far are what the run will leave."""
+        """Measure on validation rows; the best weights so far are what the run will leave.
+
+        Of several tasks the mean counts, each task as much as another.
+        """
         state = self.progress
-        scores, weight = 0.0, 0
+        found = []
         for number, task in enumerate(self.tasks):
-            rows = task.validation or task.train
-            metrics = measure(task, *self.evaluate(number, rows), n_resamples=0)
-            scores += len(rows) * getattr(metrics, self.settings.metric).value
-            weight += len(rows)
-        metric = scores / weight
+            figures = self.evaluate(number, task.validation or task.train, n_resamples=0)
+            found.append(figures[self.learner.objectives[number].headline])
+        metric = float(sum(found) / len(found))
         if metric > state.best:
             state.best, state.stale_epochs = metric, 0
             self._write(BEST_FILE, self._plain_state())
@@ -285,18 +291,6 @@ class Loop:
         if best.is_file():
             self.learner.load_state_dict(torch.load(best, map_location="cpu", weights_only=True))
         self.learner.eval()
-
-
-def measure(
-    task: TaskData, logits: Tensor, targets: Tensor, *, n_resamples: int = 1_000
-) -> ClassMetrics:
-    """Metrics of logits [N, L] against targets [N], by the labels' names."""
-    labels = task.spec.labels
-    return class_metrics(
-        [labels[i] for i in targets.tolist()],
-        [labels[i] for i in logits.argmax(1).tolist()],
-        n_resamples=n_resamples,
-    )
 
 
 def forget_state(folder: Path) -> None:

@@ -22,6 +22,7 @@ class ModelPart(Strict):
     base: str = "minilm"  # preset, transformers folder, or Hugging Face hub id
     max_tokens: int = Field(0, ge=0)  # window; 0 takes the preset's
     use_fusion: bool = True  # instruction encoder only
+    reader_layers: int = Field(2, ge=1)  # joint layers of the span reader, where a task has spans
     pooling: Literal["native", "mean"] = "native"  # sequence-classification only
     dropout: float | None = Field(None, ge=0.0, lt=1.0)  # None keeps the base's own
     text_prefix: str | None = None

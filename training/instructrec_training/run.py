@@ -24,6 +24,7 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 
 from instructrec_deploy.core.errors import ConfigError
+from instructrec_deploy.core.task import SHAPES, Shape
 from instructrec_deploy.models.checkpoint import (
     Checkpoint,
     build_checkpoint,
@@ -33,8 +34,7 @@ from instructrec_deploy.text.tokenizer import TextTokenizer
 from instructrec_training.data import TaskData, load_task_data
 from instructrec_training.freezing import freeze
 from instructrec_training.learners import EncoderLearner, HeadLearner, Learner
-from instructrec_training.loop import Loop, forget_state, measure, set_seed
-from instructrec_training.probe import fit_temperature
+from instructrec_training.loop import Loop, forget_state, set_seed
 from instructrec_training.recipe import Recipe
 from instructrec_training.tracking import Tracker
 
@@ -92,7 +92,6 @@ def train(
             learner,
             tasks,
             recipe.training,
-            pad_id=checkpoint.section.pad_id,
             accelerator=accelerator,
             tracker=tracker,
             state_folder=out / STATE_FOLDER,
@@ -102,7 +101,7 @@ def train(
             tracker.say("logistic regression on frozen vectors ...")
             loop.probe()
         progress = loop.run(resume=resume)
-        temperatures, after = _after(loop, tasks, tracker)
+        calibrated, after = _after(loop, tasks, tracker)
         report = RunReport(
             out,
             before,
@@ -112,7 +111,7 @@ def train(
             str(accelerator.device),
         )
         if accelerator.is_main_process:
-            _write_run(recipe, checkpoint, learner, tasks, temperatures, report)
+            _write_run(recipe, checkpoint, learner, tasks, calibrated, report)
         accelerator.wait_for_everyone()
     return report
 
@@ -168,6 +167,7 @@ def _prepare(recipe: Recipe, out: Path, root: Path) -> tuple[Checkpoint, list[Ta
         "work": out / CHECKPOINT_FOLDER,
         "max_tokens": part.max_tokens,
         "use_fusion": part.use_fusion,
+        "reader_layers": part.reader_layers if _finds_spans(recipe) else 0,
         "dropout": part.dropout,
         "text_prefix": part.text_prefix,
         "instruction_weight": part.instruction_weight,
@@ -185,6 +185,10 @@ def _prepare(recipe: Recipe, out: Path, root: Path) -> tuple[Checkpoint, list[Ta
     return checkpoint, tasks
 
 
+def _finds_spans(recipe: Recipe) -> bool:
+    return any(SHAPES[spec.kind] is Shape.EXTRACT for spec in recipe.tasks.values())
+
+
 def _tokenizer(checkpoint: Checkpoint) -> TextTokenizer:
     section = checkpoint.section
     return TextTokenizer(
@@ -194,14 +198,8 @@ def _tokenizer(checkpoint: Checkpoint) -> TextTokenizer:
 
 def _learner(recipe: Recipe, checkpoint: Checkpoint, tasks: Sequence[TaskData]) -> Learner:
     if recipe.model.kind == "sequence-classification":
-        return HeadLearner(checkpoint)
-    return EncoderLearner(
-        checkpoint,
-        tasks,
-        _tokenizer(checkpoint),
-        refresh_steps=recipe.training.candidate_refresh_steps,
-        seed=recipe.training.seed,
-    )
+        return HeadLearner(checkpoint, tasks[0], recipe.training)
+    return EncoderLearner(checkpoint, tasks, _tokenizer(checkpoint), recipe.training)
 
 
 def _announce(
@@ -233,7 +231,7 @@ def _before(
         return kept
     before = {}
     for number, task in enumerate(tasks):
-        before[task.name] = measure(task, *loop.evaluate(number, task.held_out)).to_dict()
+        before[task.name] = loop.evaluate(number, task.held_out)
         tracker.say(f"before: {task.name} {_figures(before[task.name])}")
     if loop.is_main:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -243,23 +241,30 @@ def _before(
 
 def _after(
     loop: Loop, tasks: Sequence[TaskData], tracker: Tracker
-) -> tuple[dict[str, float], dict[str, Any]]:
-    temperatures, after = {}, {}
+) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+    """What validation rows decide for each task's entry, and the figures on held-out rows."""
+    calibrated, after = {}, {}
     for number, task in enumerate(tasks):
-        temperatures[task.name] = fit_temperature(
-            *loop.evaluate(number, task.validation or task.train)
-        )
-        after[task.name] = measure(task, *loop.evaluate(number, task.held_out)).to_dict()
+        rows = task.validation or task.train
+        objective = loop.learner.objectives[number]
+        calibrated[task.name] = objective.calibrate(rows, loop.outputs(number, rows))
+        after[task.name] = loop.evaluate(number, task.held_out)
         tracker.say(f"after:  {task.name} {_figures(after[task.name])}")
-    return temperatures, after
+    return calibrated, after
 
 
 def _figures(report: dict[str, Any]) -> str:
-    low, high = report["accuracy_interval"]
-    return (
-        f"accuracy {report['accuracy']:.4f} [{low:.4f}, {high:.4f}], "
-        f"macro-F1 {report['macro_f1']:.4f} (n = {report['n']})"
-    )
+    """The figures that have an interval, in words."""
+    parts = [
+        f"{name.replace('macro_f1', 'macro-F1').replace('_', ' ')} {report[name]:.4f}"
+        + (f" [{low:.4f}, {high:.4f}]" if number == 0 else "")
+        for number, (name, (low, high)) in enumerate(
+            (key.removesuffix("_interval"), value)
+            for key, value in report.items()
+            if key.endswith("_interval")
+        )
+    ]
+    return f"{', '.join(parts)} (n = {report['n']})"
 
 
 def _write_run(
@@ -267,21 +272,18 @@ def _write_run(
     checkpoint: Checkpoint,
     learner: Learner,
     tasks: Sequence[TaskData],
-    temperatures: dict[str, float],
+    calibrated: dict[str, dict[str, Any]],
     report: RunReport,
 ) -> None:
     out = report.folder
     vectors = {}
     if isinstance(learner, EncoderLearner):
         vectors = {
-            task.name: vector.detach().cpu()
-            for task, vector in zip(tasks, learner.label_vectors, strict=True)
+            tasks[int(number)].name: vector.detach().cpu()
+            for number, vector in learner.label_vectors.items()
         }
     save_checkpoint(checkpoint, out / CHECKPOINT_FOLDER, label_vectors=vectors)
-    specs = {
-        task.name: task.spec.model_copy(update={"temperature": temperatures[task.name]})
-        for task in tasks
-    }
+    specs = {task.name: task.spec.model_copy(update=calibrated[task.name]) for task in tasks}
     book = {
         "default_task": recipe.default_task or tasks[0].name,
         "tasks": {name: spec.model_dump(mode="json") for name, spec in specs.items()},

@@ -36,10 +36,10 @@ def test_a_vector_is_the_weighted_mean_of_its_states(pipeline: Pipeline) -> None
     weight = pipeline.bundle.manifest.model.instruction_weight
     rows = pipeline.tokenizer.encode_candidates(ASKED.text, LABELS, instruction_weight=weight)
     assert prepared.vectors is not None
-    for vector, (ids, weights) in zip(prepared.vectors, rows, strict=True):
-        states = pipeline.engine.encode(*pad_rows([ids], 0)).token_states
+    for vector, row in zip(prepared.vectors, rows, strict=True):
+        states = pipeline.engine.encode(*pad_rows([row.ids], 0)).token_states
         assert states is not None
-        mean = np.average(states[0], axis=0, weights=weights)
+        mean = np.average(states[0], axis=0, weights=row.weights)
         assert vector == pytest.approx(mean / np.linalg.norm(mean), abs=1e-5)
 
 

@@ -144,12 +144,13 @@ def test_a_batch_reads_each_text_as_it_reads_it_alone(unigram: Path, texts: list
 
 def test_a_candidate_stands_behind_its_instruction(wordpiece: Path) -> None:
     tokenizer = TextTokenizer(wordpiece, max_tokens=64)
-    (ids, weights), (zh_ids, _) = tokenizer.encode_candidates(
+    english, chinese = tokenizer.encode_candidates(
         "what intent", ["card lost", "余额"], instruction_weight=0.25
     )
-    assert ids == tokenizer.encode_texts(["what intent: card lost"])[0].ids
-    assert weights == [0.25, 0.25, 0.25, 0.25, 1.0, 1.0, 0.25]
-    assert zh_ids == tokenizer.encode_texts(["what intent: 余额"])[0].ids
+    assert english.ids == tokenizer.encode_texts(["what intent: card lost"])[0].ids
+    assert english.weights == [0.25, 0.25, 0.25, 0.25, 1.0, 1.0, 0.25]
+    assert english.own == (4, 6)
+    assert chinese.ids == tokenizer.encode_texts(["what intent: 余额"])[0].ids
 
 
 def test_a_long_candidate_gets_half_of_the_window_and_the_instruction_the_rest(
@@ -157,15 +158,16 @@ def test_a_long_candidate_gets_half_of_the_window_and_the_instruction_the_rest(
 ) -> None:
     tokenizer = TextTokenizer(wordpiece, max_tokens=12)
     rows = tokenizer.encode_candidates("my " * 30, ["card " * 30, "pin"], instruction_weight=0.0)
-    assert [len(ids) for ids, _ in rows] == [12, 12]
-    assert [sum(weights) for _, weights in rows] == [5.0, 1.0]
+    assert [len(row.ids) for row in rows] == [12, 12]
+    assert [sum(row.weights) for row in rows] == [5.0, 1.0]
 
 
 def test_a_candidate_without_a_readable_token_still_has_weights(wordpiece: Path) -> None:
     tokenizer = TextTokenizer(wordpiece, max_tokens=12)
-    ids, weights = tokenizer.encode_candidates("what", ["\u200d\x00"], instruction_weight=0.0)[0]
-    assert len(ids) == len(weights)
-    assert sum(weights) > 0
+    row = tokenizer.encode_candidates("what", ["\u200d\x00"], instruction_weight=0.0)[0]
+    assert len(row.ids) == len(row.weights)
+    assert sum(row.weights) > 0
+    assert row.own[0] == row.own[1]
 
 
 def test_a_lone_surrogate_is_refused(wordpiece: Path) -> None:

@@ -10,14 +10,8 @@ from hypothesis import strategies as st
 
 from instructrec_deploy.core.errors import FileMissing, RowInvalid
 from instructrec_deploy.core.manifest import TaskSpec
-from instructrec_training.data import (
-    Row,
-    TaskData,
-    epoch_batches,
-    in_validation,
-    pad,
-    resolve_data,
-)
+from instructrec_training.data import TaskData, epoch_batches, in_validation, resolve_data
+from instructrec_training.rows import Row, pad
 
 
 def task_of(lengths: list[int], *, weight: float = 1.0) -> TaskData:

@@ -1,0 +1,1 @@
+"""What each answer shape is tuned for: loss, outputs, metrics, calibration."""

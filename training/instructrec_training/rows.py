@@ -1,0 +1,39 @@
+"""Tokenized examples and how a batch of them is padded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from instructrec_deploy.core.example import Example
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A text as the model reads it, with what is right about it.
+
+    A long text that is searched for spans becomes several rows, one for each window.
+    """
+
+    ids: list[int]
+    label: int  # position of the right candidate; -1 where the answer is spans
+    text: str
+    offsets: tuple[tuple[int, int], ...] = ()  # code points of each id; of span tasks only
+    spans: tuple[tuple[int, int, int], ...] = ()  # (candidate, first token, last token)
+    words: tuple[str, ...] = ()  # the row's own candidates; empty: the task's labels
+    priors: tuple[float, ...] = ()  # log prior of each of them; empty: none
+    example: Example | None = None  # where it comes from; windows of one text share it
+
+
+def pad(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
+    """Token ids of B rows -> ids [B, T] int64 and mask [B, T] int64, T the longest."""
+    width = max(len(row) for row in rows)
+    ids = torch.full((len(rows), width), pad_id, dtype=torch.int64)
+    mask = torch.zeros((len(rows), width), dtype=torch.int64)
+    for i, row in enumerate(rows):
+        ids[i, : len(row)] = torch.tensor(row)
+        mask[i, : len(row)] = 1
+    return ids, mask
