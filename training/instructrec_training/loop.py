@@ -288,13 +288,24 @@ class Loop:
 
 
 def measure(
-    task: TaskData, logits: Tensor, targets: Tensor, *, n_resamples: int = 1_000
+    task: TaskData,
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    temperature: float = 1.0,
+    n_resamples: int = 1_000,
 ) -> ClassMetrics:
-    """Metrics of logits [N, L] against targets [N], by the labels' names."""
+    """Metrics of logits [N, L] against targets [N], by the labels' names.
+
+    Probabilities are those of serving: softmax(logits / temperature). A model that has diverged
+    (NaN) has none.
+    """
     labels = task.spec.labels
+    scores = torch.softmax(logits.double() / temperature, dim=1).amax(1)
     return class_metrics(
         [labels[i] for i in targets.tolist()],
         [labels[i] for i in logits.argmax(1).tolist()],
+        scores=[None if math.isnan(score) else score for score in scores.tolist()],
         n_resamples=n_resamples,
     )
 

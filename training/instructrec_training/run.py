@@ -249,7 +249,11 @@ def _after(
         temperatures[task.name] = fit_temperature(
             *loop.evaluate(number, task.validation or task.train)
         )
-        after[task.name] = measure(task, *loop.evaluate(number, task.held_out)).to_dict()
+        after[task.name] = measure(
+            task,
+            *loop.evaluate(number, task.held_out),
+            temperature=temperatures[task.name],
+        ).to_dict()
         tracker.say(f"after:  {task.name} {_figures(after[task.name])}")
     return temperatures, after
 
