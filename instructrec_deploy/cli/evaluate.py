@@ -11,6 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     from instructrec_deploy.cli.asking import Asker
+    from instructrec_deploy.core.example import Example
     from instructrec_deploy.core.request import Question
     from instructrec_deploy.evaluation.evaluate import Evaluation
 
@@ -44,11 +45,23 @@ def evaluate(
     labels_from: Annotated[
         str, typer.Option(metavar="FILE|data", help="The labels: one a line, or the file's own.")
     ] = "",
+    none_label: Annotated[
+        str,
+        typer.Option(
+            metavar="LABEL",
+            help="Rows with this label fit no candidate; an answer without a label is right too.",
+            show_default=False,
+        ),
+    ] = "",
     limit: Annotated[int, typer.Option(help="Only the first N rows; 0: all.")] = 0,
     seed: Annotated[int, typer.Option(help="Of the bootstrap intervals.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
-    """Measure accuracy and macro F1 with 95 % intervals, in process or over gRPC."""
+    """Measure on labelled rows, with 95 % intervals, in process or over gRPC.
+
+    The rows' field `task` decides what: accuracy, macro F1 and calibration error of labels, entity
+    F1, exact match and F1 of answers, HR@k and NDCG@k of rankings.
+    """
     from instructrec_deploy.cli.asking import (
         Asked,
         Outcome,
@@ -60,6 +73,7 @@ def evaluate(
     from instructrec_deploy.cli.shipped import find_data
     from instructrec_deploy.core.errors import ConfigError, InstructRecError
     from instructrec_deploy.evaluation.evaluate import evaluate_rows, text_of
+    from instructrec_deploy.evaluation.judging import is_single_label
     from instructrec_deploy.evaluation.reader import read_examples
 
     if not data:
@@ -74,15 +88,20 @@ def evaluate(
         candidates = labels or known_labels(question, asker, examples[0].text)
         question = asker.fixed(question)
 
-        def predict_texts(texts: Sequence[str]) -> list[Outcome]:
-            outcomes = ask_all(asker, [make_request(text, question, top_k=1) for text in texts])
+        top_k = 1 if is_single_label(examples) else 0
+
+        def predict(rows: Sequence[Example]) -> list[Outcome]:
+            requests = [make_request(text_of(row), question, top_k=top_k) for row in rows]
+            outcomes = ask_all(asker, requests)
             errors = [outcome for outcome in outcomes if isinstance(outcome, InstructRecError)]
             if errors and len(errors) == len(outcomes) > 1:  # not one row's fault
                 raise errors[0]
             return outcomes
 
-        predict_texts([text_of(examples[0])])  # the first answer prepares the instruction
-        result = evaluate_rows(examples, predict_texts, candidates=candidates, seed=seed)
+        predict(examples[:1])  # the first answer prepares the instruction
+        result = evaluate_rows(
+            examples, predict, candidates=candidates, none_label=none_label, seed=seed
+        )
     facts = {"data": data, "split": split, **result.to_dict()}
     facts["through"] = ("grpc-unary" if is_unary else "grpc-batch") if address else "process"
     if as_json:
@@ -103,8 +122,8 @@ def read_labels(source: str, data: Path) -> list[str]:
         RowInvalid: it holds no label, or is not UTF-8.
     """
     from instructrec_deploy.core.errors import FileMissing, RowInvalid
-    from instructrec_deploy.evaluation.evaluate import labels_of
     from instructrec_deploy.evaluation.reader import read_examples
+    from instructrec_deploy.evaluation.targets import labels_of
 
     if source == "data":
         return labels_of(read_examples(data))
@@ -138,14 +157,17 @@ def known_labels(question: Question, asker: Asker, text: str) -> list[str]:
 
 def print_result(result: Evaluation) -> None:
     """The figures for people, warnings last."""
-    metrics = result.metrics
-    for name, interval in (("accuracy", metrics.accuracy), ("macro F1", metrics.macro_f1)):
-        typer.echo(
-            f"{name:9} {interval.value:7.2%}   95 % interval {interval.low:.2%} to "
-            f"{interval.high:.2%}"
-        )
+    from instructrec_deploy.evaluation.figures import HEADLINES
+
+    values = result.figures.values
+    for name, words in HEADLINES.items():
+        if name in values:
+            typer.echo(
+                f"{words:20} {values[name].value:7.2%}   95 % interval {values[name].low:.2%} to "
+                f"{values[name].high:.2%}"
+            )
     typer.echo(
-        f"{metrics.n} rows, {result.n_candidates} candidates, {result.seconds:.1f} s, "
+        f"{result.figures.n} rows, {result.n_candidates} candidates, {result.seconds:.1f} s, "
         f"{result.texts_per_s:.0f} texts/s ({result.model} {result.model_version})"
     )
     if result.n_blocked:

@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 import typer
 
 from instructrec_deploy.core.errors import InstructRecError
-from instructrec_deploy.core.task import TaskKind
+from instructrec_deploy.core.task import ROW_KINDS
 
 if TYPE_CHECKING:
     from instructrec_deploy.cli.asking import Asked, Asker
     from instructrec_deploy.core.result import Prediction
 
-KIND_WORDS = frozenset(kind.value for kind in TaskKind)
 CHUNK = 256  # lines of standard input that are answered together
 
 
@@ -161,7 +160,7 @@ def line_asked(line: Line, asked: Asked) -> Asked:
 
     fields = line.fields
     task = fields.get("task", "")
-    if task in KIND_WORDS:  # rows of data files name the kind of their task in this field
+    if task in ROW_KINDS:  # rows of data files name the kind of their task in this field
         task = ""
     return Asked(
         fields.get("instruction") or asked.instruction,

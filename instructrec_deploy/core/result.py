@@ -47,6 +47,21 @@ class Timings:
 
 
 @dataclass(frozen=True, slots=True)
+class Span:
+    """A piece of the text that answers: an entity, or the answer to a question.
+
+    Offsets are code points into the text as sent, half-open. `label` is the candidate that the
+    span was found for. `score` is the model's probability that it is right.
+    """
+
+    start: int
+    end: int
+    label: str
+    text: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """The answer to one question about the text. Empty (`label == ""`) where blocked."""
 
@@ -55,6 +70,7 @@ class Answer:
     score: float
     scores: tuple[LabelScore, ...]  # best first, at most the request's top_k
     prepared_id: str = ""
+    spans: tuple[Span, ...] = ()  # of an extracting task
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,3 +38,10 @@ SHAPES: dict[TaskKind, Shape] = {
     TaskKind.SUMMARIZATION: Shape.GENERATE,
     TaskKind.DIALOGUE: Shape.GENERATE,
 }
+
+# What the field `task` of a data row may say; a word that is not here is a task's name.
+ROW_KINDS: dict[str, TaskKind] = {
+    **{kind.value: kind for kind in TaskKind},
+    "pii": TaskKind.NER,
+    "recommendation": TaskKind.RANKING,
+}

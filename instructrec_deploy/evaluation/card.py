@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from instructrec_deploy.core.manifest import Manifest, TaskBook, TaskSpec
+from instructrec_deploy.evaluation.figures import HEADLINES
 
 MEGABYTE = 1_000_000
 MAX_LABELS = 12  # named in the table of tasks
@@ -88,18 +89,28 @@ def _quality(evaluation: Mapping[str, Any]) -> Sequence[str]:
             task,
             str(splits.get(task, "")),
             str(figures.get("n", "")),
-            _interval(before.get(task, {}), "accuracy"),
-            _interval(figures, "accuracy"),
-            _interval(figures, "macro_f1"),
+            words,
+            _interval(before.get(task, {}), name),
+            _interval(figures, name),
         )
         for task, figures in after.items()
         if isinstance(figures, Mapping)
+        for name, words in HEADLINES.items()
+        if name in figures
     ]
+    notes = (
+        "Of the checkpoint, before its export, on rows it was not tuned on "
+        "(95 % bootstrap intervals)."
+    )
+    if any("ece" in figures for figures in after.values() if isinstance(figures, Mapping)):
+        notes += (
+            " The calibration error is the mean distance between the probability an answer states "
+            "and the share of such answers that is right: less is better."
+        )
     return (
         "## Quality",
-        "Of the checkpoint, before its export, on rows it was not tuned on "
-        "(95 % bootstrap intervals).",
-        _table(("Task", "Split", "Rows", "Accuracy untuned", "Accuracy", "Macro F1"), rows),
+        notes,
+        _table(("Task", "Split", "Rows", "Figure", "Untuned", "Tuned"), rows),
     )
 
 

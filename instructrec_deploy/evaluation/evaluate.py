@@ -15,17 +15,19 @@ from typing import Any
 from instructrec_deploy.core.errors import InstructRecError, RowInvalid
 from instructrec_deploy.core.example import Example
 from instructrec_deploy.core.result import Prediction
-from instructrec_deploy.evaluation.metrics import ABSTAINED, ClassMetrics, class_metrics
+from instructrec_deploy.core.task import TaskKind
+from instructrec_deploy.evaluation.figures import Figures
+from instructrec_deploy.evaluation.judging import Outcome, make_judge
 
-Outcome = Prediction | InstructRecError
-PredictTexts = Callable[[Sequence[str]], Sequence[Outcome]]
+PredictExamples = Callable[[Sequence[Example]], Sequence[Outcome]]
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
     """What an evaluation found. Rows that got an error or were blocked count as wrong."""
 
-    metrics: ClassMetrics
+    kind: TaskKind
+    figures: Figures  # which ones there are depends on the kind
     n_candidates: int
     seconds: float
     outside: Counter[str] = field(default_factory=Counter)  # gold labels not among the candidates
@@ -39,12 +41,13 @@ class Evaluation:
     @property
     def texts_per_s(self) -> float:
         """Rows answered each second, wall clock."""
-        return self.metrics.n / self.seconds if self.seconds else 0.0
+        return self.figures.n / self.seconds if self.seconds else 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON output."""
         return {
-            **self.metrics.to_dict(),
+            "kind": self.kind.value,
+            **self.figures.to_dict(),
             "n_candidates": self.n_candidates,
             "n_gold_outside_candidates": self.outside.total(),
             "gold_outside_candidates": sorted(self.outside),
@@ -52,7 +55,7 @@ class Evaluation:
             "errors": dict(sorted(self.errors.items())),
             "n_blocked": self.n_blocked,
             "n_truncated": self.n_truncated,
-            "mean_tokens": round(self.n_tokens / max(self.metrics.n, 1), 2),
+            "mean_tokens": round(self.n_tokens / max(self.figures.n, 1), 2),
             "seconds": round(self.seconds, 4),
             "texts_per_s": round(self.texts_per_s, 2),
             "model": self.model,
@@ -62,37 +65,41 @@ class Evaluation:
 
 def evaluate_rows(
     examples: Sequence[Example],
-    predict: PredictTexts,
+    predict: PredictExamples,
     *,
     candidates: Sequence[str],
+    none_label: str = "",
     seed: int = 0,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Evaluation:
-    """Predict each row's text and compare with its target.
+    """Predict each row and compare with its target, as the kind of its task asks.
 
     Args:
-        examples: classification rows; `target` is the label's words.
-        predict: texts -> one prediction or error each, in order.
+        examples: rows of one kind of task (see `targets` for what their `target` is).
+        predict: rows -> one prediction or error each, in order. Rankings need all scores.
         candidates: the labels the predictor chooses from; a gold label outside is counted apart
             (and its rows are wrong). Empty: not known, nothing is counted apart.
+        none_label: rows with this label fit no candidate: an answer with it, or with no label at
+            all, is right for them, and out-of-scope figures are added. "": there are none.
 
     Raises:
-        RowInvalid: a row's target is no label, or the predictor gave another number of answers.
+        RowInvalid: a row's target does not suit its task, the kind of task is not measured here,
+            or the predictor gave another number of answers.
     """
-    gold = [label_of(example) for example in examples]
+    judge = make_judge(examples, none_label=none_label, seed=seed)
     begun = clock()
-    outcomes = predict([text_of(example) for example in examples])
+    outcomes = predict(examples)
     seconds = clock() - begun
     if len(outcomes) != len(examples):
         raise RowInvalid(f"{len(examples)} rows, but {len(outcomes)} answers")
     answers = [o for o in outcomes if isinstance(o, Prediction)]
-    predicted = [o.label if isinstance(o, Prediction) else ABSTAINED for o in outcomes]
     known = set(candidates)
     return Evaluation(
-        metrics=class_metrics(gold, predicted, seed=seed),
+        kind=judge.kind,
+        figures=judge.measure(outcomes),
         n_candidates=len(known),
         seconds=seconds,
-        outside=Counter(g for g in gold if known and g not in known),
+        outside=Counter(label for label in judge.gold_labels if known and label not in known),
         errors=Counter(o.code for o in outcomes if isinstance(o, InstructRecError)),
         n_blocked=sum(a.action == "block" for a in answers),
         n_truncated=sum(a.truncated for a in answers),
@@ -102,26 +109,6 @@ def evaluate_rows(
     )
 
 
-def label_of(example: Example) -> str:
-    """The row's right label.
-
-    Raises:
-        RowInvalid: the target is missing or is no string.
-    """
-    if not isinstance(example.target, str) or not example.target:
-        raise RowInvalid(
-            f"row {example.id or '(without id)'}: target is a {type(example.target).__name__}, "
-            "not a label",
-            hint='classification rows look like {"text": ..., "target": "the label"}',
-        )
-    return example.target
-
-
 def text_of(example: Example) -> str:
     """What the model reads: the text, and under it the second text of a pair."""
     return f"{example.text}\n{example.text2}" if example.text2 else example.text
-
-
-def labels_of(examples: Sequence[Example]) -> list[str]:
-    """All labels that stand in the rows, sorted."""
-    return sorted({label_of(example) for example in examples})

@@ -9,11 +9,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from instructrec_deploy.core.errors import InternalError
 from instructrec_deploy.core.result import Span
-from instructrec_deploy.tasks.base import Floats
+from instructrec_deploy.tasks.base import Floats, Ints
 
+Bools = NDArray[np.bool_]
 START, END, INSIDE = 0, 1, 2
 FLOOR = 0.05  # a border less likely than this is not looked at
 MAX_BORDERS = 64  # of one type in one window: bounds the work on a text made to hurt
@@ -119,7 +121,7 @@ def _entities_of(
                     yield candidate, window.offsets[i][0], window.offsets[j][1], score
 
 
-def _likely(chances: Floats, allowed: Floats) -> Floats:
+def _likely(chances: Floats, allowed: Bools) -> Ints:
     """Tokens that may be a border, the likeliest of them where there are too many, in order."""
     found = np.flatnonzero((chances >= FLOOR) & allowed)
     if len(found) > MAX_BORDERS:
@@ -136,14 +138,14 @@ def _answers_of(
     ends = np.flatnonzero(closes)
     starts = starts[np.argsort(-scores[starts, START], kind="stable")[:TOP_BORDERS]]
     ends = ends[np.argsort(-scores[ends, END], kind="stable")[:TOP_BORDERS]]
-    for i in starts:
-        for j in ends:
+    for i in starts.tolist():
+        for j in ends.tolist():
             if i <= j < i + MAX_ANSWER_TOKENS:
                 logit = float(scores[i, START] + scores[j, END])
                 yield offsets[i][0], offsets[j][1], logit
 
 
-def word_borders(offsets: Sequence[tuple[int, int]], text: str) -> tuple[Floats, Floats]:
+def word_borders(offsets: Sequence[tuple[int, int]], text: str) -> tuple[Bools, Bools]:
     """Which tokens begin a word and which end one, two bool arrays [T].
 
     A token in the middle of a word of letters does neither; a Han character is a word of its own.

@@ -20,7 +20,7 @@ OPTIONS = {
     "predict": {"--address", "--task", "--instruction", "--candidates", "--candidate"}
     | {"--prepared-id", "--top-k", "--timeout", "--json"},
     "evaluate": {"--data", "--split", "--address", "--unary", "--task", "--instruction"}
-    | {"--labels-from", "--limit", "--seed", "--json"},
+    | {"--labels-from", "--none-label", "--limit", "--seed", "--json"},
     "bench": {"--data", "--rounds", "--seconds", "--cold-starts", "--out", "--json", "--set"},
     "bundle show": {"--json"},
     "bundle verify": {"--json"},

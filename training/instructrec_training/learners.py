@@ -16,8 +16,13 @@ from instructrec_deploy.models.instruction_encoder import InstructionEncoder
 from instructrec_deploy.text.tokenizer import TextTokenizer
 from instructrec_training.data import TaskData
 from instructrec_training.objectives.base import CandidateReader, Objective, Wordings
-from instructrec_training.objectives.classify import ClassifyObjective, measure_classes
-from instructrec_training.probe import fit_probe, fit_temperature
+from instructrec_training.objectives.classify import (
+    ClassifyObjective,
+    calibrate_classes,
+    measure_classes,
+)
+from instructrec_training.objectives.extract import ExtractObjective
+from instructrec_training.probe import fit_probe
 from instructrec_training.recipe import TrainingPart
 from instructrec_training.rows import Row, pad
 
@@ -119,6 +124,8 @@ class EncoderLearner(Learner):
 
     def _objective(self, number: int, task: TaskData, settings: TrainingPart) -> Objective:
         wordings = Wordings(task.name, task.spec, self._rng)
+        if SHAPES[task.spec.kind] is Shape.EXTRACT:
+            return ExtractObjective(task.spec, self._reader, wordings)
         learned = self.label_vectors[str(number)]
         return ClassifyObjective(task.spec, self._reader, wordings, learned, settings)
 
@@ -193,8 +200,9 @@ class HeadObjective:
         return measure_classes(self.spec, rows, outputs, n_resamples=n_resamples)
 
     def calibrate(self, rows: Sequence[Row], outputs: Sequence[Tensor]) -> dict[str, Any]:
-        targets = torch.tensor([row.label for row in rows])
-        return {"temperature": fit_temperature(torch.stack(list(outputs)), targets)}
+        found = calibrate_classes(rows, outputs)
+        self.spec = self.spec.model_copy(update=found)
+        return found
 
     def weights_change(self) -> None:
         pass

@@ -25,6 +25,7 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 
 from instructrec_deploy.core.errors import ConfigError
 from instructrec_deploy.core.task import SHAPES, Shape
+from instructrec_deploy.evaluation.figures import HEADLINES
 from instructrec_deploy.models.checkpoint import (
     Checkpoint,
     build_checkpoint,
@@ -254,16 +255,12 @@ def _after(
 
 
 def _figures(report: dict[str, Any]) -> str:
-    """The figures that have an interval, in words."""
-    parts = [
-        f"{name.replace('macro_f1', 'macro-F1').replace('_', ' ')} {report[name]:.4f}"
-        + (f" [{low:.4f}, {high:.4f}]" if number == 0 else "")
-        for number, (name, (low, high)) in enumerate(
-            (key.removesuffix("_interval"), value)
-            for key, value in report.items()
-            if key.endswith("_interval")
-        )
-    ]
+    """The headline figures in words."""
+    parts = []
+    for key, words in HEADLINES.items():
+        if key in report:
+            low, high = report[f"{key}_interval"]
+            parts.append(f"{words} {report[key]:.4f}" + f" [{low:.4f}, {high:.4f}]" * (not parts))
     return f"{', '.join(parts)} (n = {report['n']})"
 
 

@@ -10,6 +10,7 @@ from instructrec_deploy.core.example import Example
 from instructrec_deploy.core.manifest import TaskSpec
 from instructrec_deploy.core.task import SHAPES, Shape, TaskKind
 from instructrec_deploy.evaluation.evaluate import text_of
+from instructrec_deploy.evaluation.targets import entities_of, label_of, references_of
 from instructrec_deploy.text.tokenizer import Encoded, TextTokenizer
 from instructrec_training.rows import Row
 
@@ -22,7 +23,7 @@ def labels_of(spec: TaskSpec, examples: Sequence[Example]) -> tuple[str, ...]:
         return ()
     if SHAPES[spec.kind] is Shape.EXTRACT:
         found = {kind for example in examples for kind in example.extra.get("types", ())}
-        found |= {span["type"] for example in examples for span in spans_of(example)}
+        found |= {kind for example in examples for _, _, kind in entities_of(example)}
         return tuple(sorted(found))
     return tuple(sorted({label_of(example) for example in examples}))
 
@@ -53,36 +54,6 @@ def rows_of(
             yield Row(found.ids, label, text_of(example), example=example)
 
 
-def label_of(example: Example) -> str:
-    """The label's words.
-
-    Raises:
-        RowInvalid: there are none.
-    """
-    if not isinstance(example.target, str) or not example.target:
-        raise RowInvalid(
-            f"row {example.id!r} of {example.dataset!r} has no label in `target`",
-            hint="classification rows carry the label's words as a string",
-        )
-    return example.target
-
-
-def spans_of(example: Example) -> list[dict[str, object]]:
-    """The spans of a row: `{type, start, end}` of entities, `{text, start}` of answers.
-
-    Raises:
-        RowInvalid: the target is no list of such.
-    """
-    spans = example.target
-    if not isinstance(spans, list) or not all(isinstance(span, dict) for span in spans):
-        raise RowInvalid(
-            f"row {example.id!r} of {example.dataset!r} has no list of spans in `target`",
-            hint='write {"type": ..., "start": ..., "end": ...}, or {"text": ..., "start": ...} '
-            "for an answer",
-        )
-    return spans
-
-
 def question_of(example: Example) -> str:
     """The question of a row.
 
@@ -104,35 +75,31 @@ def _span_rows(
     is_question = spec.kind is TaskKind.QA
     words = (question_of(example),) if is_question else ()
     wanted = _wanted_spans(example, spec)
-    full, empty = [], []
+    full: list[tuple[int, Row]] = []
+    empty: list[tuple[int, Row]] = []
     for window in tokenizer.encode_windows(example.text):
         spans = tuple(s for span in wanted if (s := _token_span(window, *span)) is not None)
         row = Row(window.ids, -1, example.text, tuple(window.offsets), spans, words, (), example)
-        (full if spans or not is_question else empty).append((window.offsets, row))
+        place = next((a for a, b in window.offsets if b > a), 0)
+        (full if spans or not is_question else empty).append((place, row))
     if is_training and full and len(empty) > EMPTY_WINDOWS:
         empty = random.Random(example.id).sample(empty, EMPTY_WINDOWS)
-    together = sorted(full + empty, key=lambda pair: _first_place(pair[0]))
-    return [row for _, row in together]
+    return [row for _, row in sorted(full + empty, key=lambda pair: pair[0])]
 
 
 def _wanted_spans(example: Example, spec: TaskSpec) -> list[tuple[int, int, int]]:
     """(candidate, start, end) in code points."""
-    spans = spans_of(example)
-    try:
-        if spec.kind is TaskKind.QA:
-            firsts = [(int(s["start"]), str(s["text"])) for s in spans][:1]  # type: ignore[call-overload]
-            return [(0, start, start + len(text)) for start, text in firsts]
+    if spec.kind is not TaskKind.QA:
         position = {label: i for i, label in enumerate(spec.labels)}
-        return [
-            (position[str(s["type"])], int(s["start"]), int(s["end"]))  # type: ignore[call-overload]
-            for s in spans
-            if s["type"] in position
-        ]
-    except (KeyError, TypeError, ValueError) as error:
-        raise RowInvalid(
-            f"row {example.id!r} of {example.dataset!r}: a span in `target` lacks a field",
-            hint="an entity has type, start and end; an answer has text and start",
-        ) from error
+        found = sorted(entities_of(example))
+        return [(position[kind], start, end) for start, end, kind in found if kind in position]
+    if not references_of(example):
+        return []
+    first = example.target[0]
+    start = first.get("start") if isinstance(first, dict) else None
+    if not isinstance(start, int):
+        start = example.text.find(references_of(example)[0])
+    return [(0, start, start + len(references_of(example)[0]))] if start >= 0 else []
 
 
 def _token_span(
@@ -147,7 +114,3 @@ def _token_span(
     first, last = inside[0], inside[-1]
     is_whole = window.offsets[first][0] <= start and window.offsets[last][1] >= end
     return (candidate, first, last) if is_whole else None
-
-
-def _first_place(offsets: Sequence[tuple[int, int]]) -> int:
-    return next((start for start, end in offsets if end > start), 0)

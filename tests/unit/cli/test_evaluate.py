@@ -38,6 +38,49 @@ def test_json_has_the_promised_figures(run: Run, tiny_bundle: Path, data: Path) 
     assert done.err == ""
 
 
+def test_json_of_labels_has_calibration_figures(run: Run, tiny_bundle: Path, data: Path) -> None:
+    (facts,) = run("evaluate", tiny_bundle, "--data", data, "--json").rows
+    assert facts["kind"] == "classification"
+    assert 0 < facts["ece"] < 1
+    assert 0 < facts["brier"] < 1
+    low, high = facts["ece_interval"]
+    assert low <= facts["ece"] <= high
+
+
+def test_rows_that_fit_no_candidate_are_named_by_an_option(
+    run: Run, tiny_bundle: Path, data: Path
+) -> None:
+    words = ("evaluate", tiny_bundle, "--data", data, "--none-label", "something else")
+    (facts,) = run(*words, "--json").rows
+    assert facts["n_gold_outside_candidates"] == 0
+    assert (facts["n_out_of_scope"], facts["n_abstained"], facts["oos_recall"]) == (1, 0, 0)
+    assert facts["in_scope_accuracy"] == 1
+    assert "out-of-scope recall" in run(*words).out
+
+
+def test_rankings_are_measured_with_every_score(
+    run: Run, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "ranking.jsonl"
+    rows = [
+        {"text": "refund please", "target": "refund", "task": "ranking"},
+        {"text": "余额查询", "target": ["余额", "refund"], "task": "ranking"},
+    ]
+    path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows))
+    (facts,) = run("evaluate", tiny_bundle, "--data", path, "--json").rows
+    assert (facts["kind"], facts["n"], facts["hr@10"], facts["hr@1"]) == ("ranking", 2, 1, 1)
+    assert facts["n_relevant_unranked"] == 0
+    assert 0 < facts["ndcg@10"] <= 1
+    assert "NDCG@10" in run("evaluate", tiny_bundle, "--data", path).out
+
+
+def test_rows_of_generated_text_are_refused(run: Run, tiny_bundle: Path, tmp_path: Path) -> None:
+    path = tmp_path / "translation.jsonl"
+    path.write_text('{"text": "hello", "target": ["你好"], "task": "translation"}')
+    done = run("evaluate", tiny_bundle, "--data", path)
+    assert (done.code, "IR-1109" in done.err, "hint:" in done.err) == (2, True, True)
+
+
 def test_the_table_warns_of_labels_outside(run: Run, tiny_bundle: Path, data: Path) -> None:
     done = run("evaluate", tiny_bundle, "--data", data)
     assert "75.00%" in done.out

@@ -44,6 +44,12 @@ def test_json_lines_keep_their_order_ids_and_faults(run: Run, tiny_bundle: Path)
     assert done.code == 2
 
 
+@pytest.mark.parametrize("word", ["pii", "recommendation", "relation"])
+def test_the_kind_that_a_data_row_names_is_no_task(run: Run, tiny_bundle: Path, word: str) -> None:
+    line = json.dumps({"text": "refund please", "task": word})
+    assert run("predict", tiny_bundle, stdin=line.encode()).rows[0]["label"] == "refund"
+
+
 def test_plain_lines_are_texts(run: Run, tiny_bundle: Path) -> None:
     done = run("predict", tiny_bundle, stdin="I lost my card\r\n\n余额查询\n".encode())
     assert [row["label"] for row in done.rows] == ["card lost", "余额"]

@@ -40,7 +40,7 @@ def test_without_an_evaluation_the_card_says_so(bundle: Bundle) -> None:
     assert "Not measured" in card(bundle)
 
 
-def test_accuracy_stands_beside_its_interval_and_the_untuned_one(bundle: Bundle) -> None:
+def test_each_figure_stands_beside_its_interval_and_the_untuned_one(bundle: Bundle) -> None:
     figures = {"n": 84, "accuracy": 0.774, "accuracy_interval": [0.69, 0.857], "macro_f1": 0.779}
     text = card(
         bundle,
@@ -48,7 +48,30 @@ def test_accuracy_stands_beside_its_interval_and_the_untuned_one(bundle: Bundle)
         after={"intent": figures},
         split={"intent": "test"},
     )
-    assert "| intent | test | 84 | 0.619 | 0.774 [0.690, 0.857] | 0.779 |" in text
+    assert "| intent | test | 84 | accuracy | 0.619 | 0.774 [0.690, 0.857] |" in text
+    assert "| intent | test | 84 | macro F1 | - | 0.779 |" in text
+    assert "calibration error" not in text
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("entity_f1", "entity F1"),
+        ("exact_match", "exact match"),
+        ("f1", "F1"),
+        ("hr@10", "HR@10"),
+        ("ndcg@10", "NDCG@10"),
+        ("micro_f1", "micro F1"),
+        ("oos_recall", "out-of-scope recall"),
+        ("ece", "calibration error"),
+    ],
+)
+def test_a_task_shows_the_figures_of_its_kind(bundle: Bundle, name: str, words: str) -> None:
+    told = {"n": 9, name: 0.5, f"{name}_interval": [0.4, 0.6]}
+    text = card(bundle, before={"任务": {name: 0.25}}, after={"任务": told})
+    assert f"| 任务 |  | 9 | {words} | 0.250 | 0.500 [0.400, 0.600] |" in text
+    assert "Accuracy" not in text
+    assert ("less is better" in text) == (name == "ece")
 
 
 def test_parity_is_told_in_words_with_the_tolerance(bundle: Bundle) -> None:

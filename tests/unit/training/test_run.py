@@ -11,10 +11,12 @@ import pytest
 import torch
 
 from instructrec_deploy.core.errors import ConfigError
-from instructrec_deploy.core.manifest import TaskBook, parse_toml
+from instructrec_deploy.core.manifest import TaskBook, TaskSpec, parse_toml
 from instructrec_deploy.models.checkpoint import load_checkpoint
 from instructrec_deploy.models.instruction_encoder import InstructionEncoder
-from instructrec_training.loop import Loop
+from instructrec_deploy.tasks.classify import probabilities
+from instructrec_training.data import TaskData
+from instructrec_training.loop import Loop, measure
 from instructrec_training.recipe import Recipe
 from instructrec_training.run import train
 
@@ -57,7 +59,25 @@ def test_a_run_folder_holds_what_export_needs(
     assert book.tasks["intent"].labels == ("card lost", "refund", "余额")
     samples = (run / "samples.jsonl").read_text(encoding="utf-8").splitlines()
     assert all(json.loads(line)["task"] == "intent" for line in samples)
-    assert json.loads((run / "evaluation.json").read_text())["after"]["intent"]["n"] == 6
+    after = json.loads((run / "evaluation.json").read_text())["after"]["intent"]
+    assert after["n"] == 6
+    assert 0 <= after["ece"] <= 1
+
+
+def test_probabilities_are_measured_as_they_will_be_served() -> None:
+    task = TaskData("t", TaskSpec(labels=("退款", "card")), (), (), (), 1.0)
+    logits, targets = torch.tensor([[2.0, 0.0], [0.0, 2.0]]), torch.tensor([0, 0])
+    for temperature in (1.0, 4.0):
+        sure = probabilities(logits[:1].numpy(), temperature)[0, 0]
+        brier = measure(task, logits, targets, temperature=temperature, n_resamples=0).brier
+        assert brier is not None
+        assert brier.value == pytest.approx(((1 - sure) ** 2 + sure**2) / 2)
+
+
+def test_a_diverged_model_is_measured_without_probabilities() -> None:
+    task = TaskData("t", TaskSpec(labels=("a", "b")), (), (), (), 1.0)
+    found = measure(task, torch.full((2, 2), torch.nan), torch.tensor([0, 1]), n_resamples=0)
+    assert (found.n, found.ece) == (2, None)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -5,6 +5,7 @@ Shapes: B rows, T tokens, L labels of the task, H hidden size.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -63,8 +64,9 @@ class ClassifyObjective:
         return measure_classes(self.spec, rows, outputs, n_resamples=n_resamples)
 
     def calibrate(self, rows: Sequence[Row], outputs: Sequence[Tensor]) -> dict[str, Any]:
-        targets = torch.tensor([row.label for row in rows])
-        return {"temperature": fit_temperature(torch.stack(list(outputs)), targets)}
+        found = calibrate_classes(rows, outputs)
+        self.spec = self.spec.model_copy(update=found)
+        return found
 
     def weights_change(self) -> None:
         self._kept = None
@@ -105,10 +107,22 @@ class ClassifyObjective:
 def measure_classes(
     spec: TaskSpec, rows: Sequence[Row], outputs: Sequence[Tensor], *, n_resamples: int
 ) -> dict[str, Any]:
-    """Metrics of logits [L] of each row, by the labels' names."""
-    guesses = torch.stack(list(outputs)).argmax(1).tolist()
+    """Metrics of logits [L] of each row, by the labels' names.
+
+    Probabilities are those of serving: softmax(logits / temperature). A model that has diverged
+    (NaN) has none.
+    """
+    logits = torch.stack(list(outputs))
+    scores = torch.softmax(logits.double() / spec.temperature, dim=1).amax(1)
     return class_metrics(
         [spec.labels[row.label] for row in rows],
-        [spec.labels[guess] for guess in guesses],
+        [spec.labels[guess] for guess in logits.argmax(1).tolist()],
+        scores=[None if math.isnan(score) else score for score in scores.tolist()],
         n_resamples=n_resamples,
     ).to_dict()
+
+
+def calibrate_classes(rows: Sequence[Row], outputs: Sequence[Tensor]) -> dict[str, Any]:
+    """The temperature that suits validation rows best."""
+    targets = torch.tensor([row.label for row in rows])
+    return {"temperature": fit_temperature(torch.stack(list(outputs)), targets)}

@@ -1,0 +1,180 @@
+"""What the `target` of a data row says, by the kind of its task; a faulty one is named by its row.
+
+No message holds a row's text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeGuard
+
+from instructrec_deploy.core.errors import RowInvalid
+from instructrec_deploy.core.example import Example
+from instructrec_deploy.core.task import ROW_KINDS, TaskKind
+from instructrec_deploy.evaluation.spans import Entity
+
+CANDIDATE_NAMES = ("label", "item", "id", "title")  # fields that may name a candidate; first wins
+
+
+def kind_of(example: Example) -> TaskKind:
+    """The row's kind of task; a word in `task` that names no kind is a classification's name."""
+    return ROW_KINDS.get(example.task, TaskKind.CLASSIFICATION)
+
+
+def label_of(example: Example) -> str:
+    """The row's right label.
+
+    Raises:
+        RowInvalid: the target is missing or is no string.
+    """
+    if not isinstance(example.target, str) or not example.target:
+        raise _fault(
+            example,
+            f"target is a {type(example.target).__name__}, not a label",
+            'classification rows look like {"text": ..., "target": "the label"}',
+        )
+    return example.target
+
+
+def label_set_of(example: Example) -> frozenset[str]:
+    """The row's right labels, where any number of them may be right.
+
+    Raises:
+        RowInvalid: the target is neither a label nor a list of labels.
+    """
+    if not isinstance(example.target, list):
+        return frozenset([label_of(example)])
+    if not all(isinstance(label, str) and label for label in example.target):
+        raise _fault(
+            example,
+            "target is a list that does not hold labels alone",
+            'rows with several labels look like {"text": ..., "target": ["one", "two"]}; '
+            'rows of spans say "task": "ner" or "qa"',
+        )
+    return frozenset(example.target)
+
+
+def labels_of(examples: Sequence[Example]) -> list[str]:
+    """All labels that stand in the rows, sorted."""
+    return sorted({label for example in examples for label in label_set_of(example)})
+
+
+def entities_of(example: Example) -> frozenset[Entity]:
+    """The row's right entities.
+
+    Raises:
+        RowInvalid: the target is no list of spans, or a span lies outside its text or (where it
+            says its words) elsewhere, as it does when bytes or UTF-16 units were counted.
+    """
+    found = set()
+    for number, span in enumerate(_list(example, "entities", '[{"type", "start", "end"}, ...]')):
+        fields = span if isinstance(span, dict) else {}
+        start, end, name = (fields.get(key) for key in ("start", "end", "type"))
+        if not (_is_position(start) and _is_position(end) and isinstance(name, str) and name):
+            raise _fault(
+                example,
+                f"target[{number}] is no entity",
+                'an entity looks like {"type": "person", "start": 3, "end": 7}',
+            )
+        words = fields.get("text")
+        if not start < end <= len(example.text) or words not in (None, example.text[start:end]):
+            raise _fault(
+                example,
+                f"target[{number}] does not lie where it says, {start} to {end} of a text of "
+                f"{len(example.text)} characters",
+                "count code points from 0, the end not included",
+            )
+        found.add((start, end, name))
+    return frozenset(found)
+
+
+def references_of(example: Example) -> tuple[str, ...]:
+    """The right answers to the row's question; none: the passage holds no answer.
+
+    Raises:
+        RowInvalid: the target is no list of answers.
+    """
+    found = []
+    for number, answer in enumerate(_list(example, "answers", '[{"text", "start"}, ...]')):
+        text = answer.get("text") if isinstance(answer, dict) else answer
+        if not isinstance(text, str) or not text.strip():
+            raise _fault(
+                example,
+                f"target[{number}] is no answer",
+                'an answer looks like {"text": "its words", "start": 3}',
+            )
+        found.append(text)
+    return tuple(found)
+
+
+def relevant_of(example: Example) -> frozenset[str]:
+    """The labels of the row's wanted candidates.
+
+    The target is a position in the row's `candidates`, a label, or a list of either.
+
+    Raises:
+        RowInvalid: it is something else, an empty list, or a position that is not there.
+    """
+    target = example.target
+    candidates = example.extra.get("candidates", [])
+    if not isinstance(candidates, list):
+        raise _fault(example, "candidates are no list", 'write "candidates": ["one", "two"]')
+    found = set()
+    for one in target if isinstance(target, list) else [target]:
+        if isinstance(one, str) and one:
+            found.add(one)
+        elif _is_position(one) and one < len(candidates):
+            found.add(candidate_label(candidates[one], where=f"{_name(example)}, candidate {one}"))
+        else:
+            raise _fault(
+                example,
+                f"target names no candidate (the row has {len(candidates)})",
+                "a ranking's target is a position in `candidates`, from 0, or a label",
+            )
+    if not found:
+        raise _fault(example, "target is empty", "a ranking needs at least one wanted candidate")
+    return frozenset(found)
+
+
+def candidate_label(candidate: str | Mapping[str, Any], *, where: str) -> str:
+    """The label by which a row's candidate is asked and answered.
+
+    A string is its own label; of an object it is the first of the fields `label`, `item`, `id` and
+    `title` that it has. What else it holds is for the model to read. `where` goes into the error.
+
+    Raises:
+        RowInvalid: it has none of them.
+    """
+    if isinstance(candidate, str) and candidate:
+        return candidate
+    if isinstance(candidate, Mapping):
+        for name in CANDIDATE_NAMES:
+            label = candidate.get(name)
+            if isinstance(label, str) and label:
+                return label
+    raise RowInvalid(
+        f"{where}: it has no name",
+        hint=f"write a string, or an object with one of {', '.join(CANDIDATE_NAMES)}",
+    )
+
+
+def _list(example: Example, what: str, shape: str) -> list[Any]:
+    if not isinstance(example.target, list):
+        raise _fault(
+            example,
+            f"target is a {type(example.target).__name__}, not a list of {what}",
+            f'rows of the task {example.task!r} have "target": {shape}',
+        )
+    return example.target
+
+
+def _is_position(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _fault(example: Example, what: str, hint: str) -> RowInvalid:
+    return RowInvalid(f"{_name(example)}: {what}", hint=hint)
+
+
+def _name(example: Example) -> str:
+    return f"row {example.id or '(without id)'}"

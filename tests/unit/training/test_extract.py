@@ -1,0 +1,109 @@
+"""Entities and questions are learned on a tiny model, and long passages are read in windows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from instructrec_deploy.core.errors import RowInvalid
+from instructrec_deploy.core.example import Example
+from instructrec_deploy.core.manifest import TaskBook, TaskSpec, parse_toml
+from instructrec_deploy.core.task import TaskKind
+from instructrec_deploy.models.checkpoint import load_checkpoint
+from instructrec_deploy.text.tokenizer import TextTokenizer
+from instructrec_training.recipe import Recipe
+from instructrec_training.run import train
+from instructrec_training.tokenize_rows import rows_of
+
+TEXTS = (
+    "i lost my card",
+    "my card is stolen",
+    "refund my card",
+    "查询余额",
+    "我的余额",
+    "get a refund",
+)
+WORDS = {"card": "thing", "余额": "thing", "lost": "event", "stolen": "event", "refund": "event"}
+
+
+def entities(text: str) -> list[dict[str, Any]]:
+    return [
+        {"type": kind, "start": text.index(word), "end": text.index(word) + len(word), "text": word}
+        for word, kind in WORDS.items()
+        if word in text
+    ]
+
+
+def write_rows(folder: Path, kind: str) -> Path:
+    rows = []
+    for number in range(36):
+        text = TEXTS[number % 6]
+        row = {"task": kind, "text": text, "id": str(number), "split": "val"}
+        row["split"] = ("train", "train", "val", "train", "test", "train")[number // 6]
+        if kind == "ner":
+            row["target"] = entities(text)
+        else:
+            answer = entities(text)[0]
+            row |= {
+                "question": "what thing",
+                "target": [{"text": answer["text"], "start": answer["start"]}],
+            }
+        rows.append(json.dumps(row, ensure_ascii=False))
+    folder.mkdir()
+    (folder / "rows.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    return folder
+
+
+def recipe_of(base: Path, kind: str) -> Recipe:
+    return Recipe.model_validate(
+        {
+            "name": "tiny",
+            "model": {"base": str(base), "dropout": 0.0, "reader_layers": 1},
+            "data": [{"path": "rows.jsonl", "task": "t", "validation_split": "val"}],
+            "tasks": {"t": {"kind": kind, "instructions": {"en": ["Find it"], "zh": ["找出"]}}},
+            "training": {"epochs": 25, "patience": 25, "batch_size": 8, "learning_rate": 5e-3}
+            | {"head_learning_rate": 5e-3},
+        }
+    )
+
+
+@pytest.mark.parametrize(("kind", "headline"), [("ner", "entity_f1"), ("qa", "f1")])
+def test_spans_are_learned(kind: str, headline: str, tiny_base: Path, tmp_path: Path) -> None:
+    root = write_rows(tmp_path / "data", kind)
+    run = tmp_path / "run"
+    report = train(recipe_of(tiny_base, kind), run, data_root=root, is_quiet=True)
+    assert report.after["t"][headline] >= 0.9
+    assert load_checkpoint(run / "checkpoint").section.reader_layers == 1
+    book = parse_toml(TaskBook, (run / "tasks.toml").read_text(encoding="utf-8"), where="tasks")
+    assert book.tasks["t"].labels == (("event", "thing") if kind == "ner" else ())
+
+
+def test_a_long_passage_becomes_windows_and_the_answer_lies_in_one(tiny_base: Path) -> None:
+    tokenizer = TextTokenizer(tiny_base / "tokenizer.json", max_tokens=12)
+    text = "i want my money back " * 6 + "查询余额 please"
+    start = text.index("余额")
+    example = Example(text, [{"text": "余额", "start": start}], extra={"question": "what"})
+    spec = TaskSpec(kind=TaskKind.QA)
+    rows = list(rows_of([example], spec, tokenizer, is_training=False))
+    assert len(rows) > 2
+    answered = [row for row in rows if row.spans]
+    assert answered
+    for row in answered:
+        (_, first, last), *_ = row.spans
+        assert text[row.offsets[first][0] : row.offsets[last][1]] == "余额"
+    seen = {place for row in rows for a, b in row.offsets for place in range(a, b)}
+    assert {i for i, char in enumerate(text) if char != " "} <= seen  # nothing is left out
+    kept = list(rows_of([example], spec, tokenizer, is_training=True))
+    assert len(kept) == len(answered) + 1
+
+
+def test_a_question_row_without_a_question_is_named(tiny_base: Path) -> None:
+    tokenizer = TextTokenizer(tiny_base / "tokenizer.json", max_tokens=12)
+    rows = rows_of(
+        [Example("a", [], id="q7")], TaskSpec(kind=TaskKind.QA), tokenizer, is_training=True
+    )
+    with pytest.raises(RowInvalid, match="q7"):
+        list(rows)
