@@ -30,11 +30,11 @@ from instructrec_deploy.models.checkpoint import (
     save_checkpoint,
 )
 from instructrec_deploy.text.tokenizer import TextTokenizer
+from instructrec_training.calibrate import fit_temperature
 from instructrec_training.data import TaskData, load_task_data
 from instructrec_training.freezing import freeze
 from instructrec_training.learners import EncoderLearner, HeadLearner, Learner
 from instructrec_training.loop import Loop, forget_state, measure, set_seed
-from instructrec_training.probe import fit_temperature
 from instructrec_training.recipe import Recipe
 from instructrec_training.tracking import Tracker
 
