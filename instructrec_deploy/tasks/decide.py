@@ -53,6 +53,10 @@ class Decider:
         self._leaves = np.ones(len(labels), bool)
         self._leaves[[self._place[parent] for parent in parents.values()]] = False
         self._groups = [self._columns(group) for group in decision.exclusive]
+        self._groups_of: dict[int, list[int]] = {}
+        for number, group in enumerate(self._groups):
+            for column in group.tolist():
+                self._groups_of.setdefault(column, []).append(number)
         level = DEFAULT_THRESHOLD if decision.threshold is None else decision.threshold
         self._thresholds = np.full(len(labels), level)
         for label, own in decision.thresholds:
@@ -188,12 +192,16 @@ class Decider:
 
     def _settle(self, ranked: Sequence[int]) -> Bools:
         """The best label first, each with its parents, unless a better one excludes it."""
-        chosen = np.zeros(len(self.labels), bool)
+        taken: set[int] = set()
+        used: set[int] = set()  # groups that have their one label
         for column in ranked:
-            trial = chosen.copy()
-            trial[[column, *self._above.get(column, ())]] = True
-            if not self._clashes(trial[None])[0]:
-                chosen = trial
+            wanted = [c for c in (column, *self._above.get(column, ())) if c not in taken]
+            groups = [g for c in wanted for g in self._groups_of.get(c, ())]
+            if used.isdisjoint(groups) and len(set(groups)) == len(groups):
+                taken.update(wanted)
+                used.update(groups)
+        chosen = np.zeros(len(self.labels), bool)
+        chosen[list(taken)] = True
         return chosen
 
     def _best(self, scores: Floats, none: Floats) -> tuple[Ints, Floats, Floats]:
