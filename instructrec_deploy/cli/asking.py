@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Protocol
 
 from instructrec_deploy.core.bundle import Bundle, open_bundle
+from instructrec_deploy.core.decision import PLAIN, Decision, as_decision
 from instructrec_deploy.core.errors import (
     ConfigError,
+    DecisionInvalid,
     InstructionMissing,
     InstructRecError,
     TaskUnknown,
@@ -37,6 +39,14 @@ class Asked:
     candidates: tuple[str, ...] = ()
     task: str = ""
     prepared_id: str = ""
+    decision: str = ""
+    threshold: float | None = None
+    none_label: str = ""
+
+    @property
+    def change(self) -> Decision:
+        """What is said about the decision; PLAIN where nothing is."""
+        return as_decision(self.decision, self.threshold, self.none_label)
 
 
 class Asker(Protocol):
@@ -66,8 +76,13 @@ def make_question(asked: Asked, asker: Asker) -> Question:
         RequestError, TaskUnknown: the instruction or its candidates are unusable.
     """
     if asked.prepared_id:
+        if asked.change is not PLAIN:
+            raise DecisionInvalid(
+                "prepared_id came together with a decision",
+                hint="a prepared instruction has its own: prepare it with that decision",
+            )
         return Question(prepared_id=asked.prepared_id)
-    if asked.candidates or asked.instruction:
+    if asked.candidates or asked.instruction or asked.change is not PLAIN:
         return asker.own_question(asked)
     return Question(task=asked.task)
 
@@ -197,12 +212,18 @@ class RemoteAsker:
         """See `Asker`: the task from the bundle where one is named too, else from the server."""
         if self._bundle is not None:
             return bundle_question(self._bundle, asked)
+        if not (asked.instruction or asked.candidates):
+            instruction = Instruction("", (), task=asked.task, decision=asked.change)
+            return Question(instruction=instruction)  # the server knows its tasks
         if not asked.instruction:
             raise InstructionMissing(
                 "candidates, but no instruction", hint="say what is asked: --instruction TEXT"
             )
         candidates = asked.candidates or self._task_labels(asked.task)
-        return Question(instruction=Instruction.of(asked.instruction, candidates))
+        decision = PLAIN.changed(asked.change)
+        return Question(
+            instruction=Instruction.of(asked.instruction, candidates, decision=decision)
+        )
 
     def _task_labels(self, task: str) -> tuple[str, ...]:
         for known in self._client.status(with_labels=True).tasks:
@@ -234,4 +255,5 @@ def bundle_question(bundle: Bundle, asked: Asked) -> Question:
         instruction=asked.instruction or None,
         candidates=asked.candidates or None,
         task=asked.task or ("" if has_both else bundle.tasks.default_task),
+        decision=asked.change,
     )

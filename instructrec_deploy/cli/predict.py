@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from instructrec_deploy.cli.asking import Asked, Asker
     from instructrec_deploy.core.result import Prediction
 
+WORD_FIELDS = ("instruction", "task", "prepared_id", "decision", "none_label")
 CHUNK = 256  # lines of standard input that are answered together
 
 
@@ -40,13 +41,22 @@ def predict(
     ] = None,
     prepared_id: Annotated[str, typer.Option(help="Id of a prepared instruction.")] = "",
     top_k: Annotated[int, typer.Option(help="How many scores; 0: all.")] = 5,
+    decision: Annotated[
+        str, typer.Option(help="one or any of the candidates; empty: as the task says.")
+    ] = "",
+    threshold: Annotated[
+        float | None,
+        typer.Option(help="any: least probability of a label; one: least fit of the answer."),
+    ] = None,
+    none_label: Annotated[str, typer.Option(help="The answer where nothing fits.")] = "",
     timeout_s: Annotated[float, typer.Option("--timeout", help="Seconds, of one call.")] = 60.0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
     """Predict texts: from the arguments, or from standard input (JSON lines or plain lines).
 
     Standard input gives JSON lines on standard output, one for each line, in order; a JSON line
-    has "text" and may have "id", "instruction", "candidates", "task", "top_k" of its own.
+    has "text" and may have "id", "instruction", "candidates", "task", "top_k", "decision",
+    "threshold", "none_label" of its own.
     """
     from instructrec_deploy.cli.asking import Asked, open_asker, split_candidates
     from instructrec_deploy.core.errors import ConfigError
@@ -55,7 +65,15 @@ def predict(
     if not address and not given:
         raise ConfigError("no bundle and no --address", hint="instructrec predict BUNDLE TEXT...")
     bundle = None if address else Path(given.pop(0))
-    asked = Asked(instruction, split_candidates(candidate or [], candidates), task, prepared_id)
+    asked = Asked(
+        instruction,
+        split_candidates(candidate or [], candidates),
+        task,
+        prepared_id,
+        decision,
+        threshold,
+        none_label,
+    )
     from_stdin = not given
     if from_stdin and sys.stdin.isatty():
         raise ConfigError("no text", hint="give texts as arguments, or lines on standard input")
@@ -124,8 +142,10 @@ def parse_json_line(line: str, number: int) -> Line:
         return Line("", row, _undecodable(number))
     candidates = row.get("candidates", [])
     is_listed = isinstance(candidates, list) and all(isinstance(c, str) for c in candidates)
-    is_worded = all(isinstance(row.get(k, ""), str) for k in ("instruction", "task", "prepared_id"))
-    if not is_listed or not is_worded or not isinstance(row.get("top_k", 0), int):
+    is_worded = all(isinstance(row.get(k, ""), str) for k in WORD_FIELDS)
+    is_counted = isinstance(row.get("top_k", 0), int)
+    is_counted &= isinstance(row.get("threshold"), int | float | None)
+    if not is_listed or not is_worded or not is_counted:
         return Line("", row, RowInvalid(f"line {number}: a field has another type", hint=hint))
     return Line(row["text"], row)
 
@@ -167,6 +187,9 @@ def line_asked(line: Line, asked: Asked) -> Asked:
         tuple(fields.get("candidates") or asked.candidates),
         task or asked.task,
         fields.get("prepared_id") or asked.prepared_id,
+        fields.get("decision") or asked.decision,
+        asked.threshold if fields.get("threshold") is None else fields["threshold"],
+        fields.get("none_label") or asked.none_label,
     )
 
 
@@ -214,7 +237,8 @@ def table_line(text: str, prediction: Prediction) -> str:
     safety = f"  [{prediction.action}: {', '.join(notes)}]" if notes else ""
     if prediction.truncated:
         safety += "  [cut to the model's window]"
-    label = prediction.label or "(blocked)"
+    empty = "(none of these)" if prediction.abstained else "(blocked)"
+    label = ", ".join(prediction.labels) or prediction.label or empty
     pad = " " * max(0, 28 - sum(2 if ord(c) > 0x2E7F else 1 for c in label))
     took = f"{prediction.timings.total_ms:8.1f} ms"
     return f"{label}{pad} {prediction.score:7.1%} {took}  {seen}{safety}"

@@ -25,6 +25,7 @@ from instructrec_deploy.client.calls import (
     channel_options,
     read_failure,
 )
+from instructrec_deploy.core.decision import Decision
 from instructrec_deploy.core.instruction import Candidate, Instruction
 from instructrec_deploy.core.request import Request
 from instructrec_deploy.core.result import Prediction
@@ -82,6 +83,9 @@ class AsyncClient:
         prepared_id: str = "",
         top_k: int = DEFAULT_TOP_K,
         id: str = "",
+        decision: str | Decision = "",
+        threshold: float | None = None,
+        none_label: str = "",
         timeout_s: float | None = None,
     ) -> Prediction:
         """Ask one question about one text: by instruction and candidates, task, or prepared id.
@@ -97,6 +101,9 @@ class AsyncClient:
             prepared_id=prepared_id,
             top_k=top_k,
             id=id,
+            decision=decision,
+            threshold=threshold,
+            none_label=none_label,
         )
         return await self.predict_request(request, timeout_s=timeout_s)
 
@@ -131,10 +138,20 @@ class AsyncClient:
         candidates: Iterable[str | Candidate] | None = None,
         *,
         task: str = "",
+        decision: str | Decision = "",
+        threshold: float | None = None,
+        none_label: str = "",
         timeout_s: float | None = None,
     ) -> PreparedInfo:
         """Compile an instruction, or a task of the bundle; use its `prepared_id` afterwards."""
-        question = build_question(instruction=instruction, candidates=candidates, task=task)
+        question = build_question(
+            instruction=instruction,
+            candidates=candidates,
+            task=task,
+            decision=decision,
+            threshold=threshold,
+            none_label=none_label,
+        )
         data = write_prepare_request(question).SerializeToString()
         answer = await self._call("PrepareInstruction", data, timeout_s)
         return read_prepared(pb.PrepareInstructionResponse.FromString(answer))

@@ -10,6 +10,7 @@ from urllib.parse import unquote
 
 import grpc
 
+from instructrec_deploy.core.decision import PLAIN, Decision, as_decision
 from instructrec_deploy.core.errors import InstructRecError, RequestError
 from instructrec_deploy.core.failure import rebuild_error
 from instructrec_deploy.core.instruction import Candidate, Instruction, as_candidates
@@ -80,6 +81,9 @@ def build_request(
     prepared_id: str = "",
     top_k: int = DEFAULT_TOP_K,
     id: str = "",
+    decision: str | Decision = "",
+    threshold: float | None = None,
+    none_label: str = "",
 ) -> Request:
     """One text and one question about it; without any, the bundle's default task.
 
@@ -91,7 +95,13 @@ def build_request(
     if top_k < 0:
         raise RequestError(f"top_k is {top_k}", hint="use 0 for all scores, or a count")
     question = build_question(
-        instruction=instruction, candidates=candidates, task=task, prepared_id=prepared_id
+        instruction=instruction,
+        candidates=candidates,
+        task=task,
+        prepared_id=prepared_id,
+        decision=decision,
+        threshold=threshold,
+        none_label=none_label,
     )
     return Request(text, (question,), id, top_k)
 
@@ -102,6 +112,9 @@ def build_question(
     candidates: Iterable[str | Candidate] | None = None,
     task: str = "",
     prepared_id: str = "",
+    decision: str | Decision = "",
+    threshold: float | None = None,
+    none_label: str = "",
 ) -> Question:
     """What loose arguments ask, as `Predictor.predict` reads them; the server checks the rest.
 
@@ -110,8 +123,10 @@ def build_question(
 
     Raises:
         RequestError: the question is named in more than one way.
+        DecisionInvalid: the decision is none.
     """
-    has_own = instruction is not None or candidates is not None
+    change = as_decision(decision, threshold, none_label)
+    has_own = instruction is not None or candidates is not None or change is not PLAIN
     if prepared_id and (has_own or task):
         raise RequestError(
             "prepared_id came together with another way of asking",
@@ -123,11 +138,11 @@ def build_question(
                 "an Instruction came together with candidates or a task",
                 hint="an Instruction has its candidates: give it alone",
             )
-        return Question(instruction=instruction)
+        return Question(instruction=instruction.with_decision(change))
     if not has_own:
         return Question(task=task, prepared_id=prepared_id)
     given = as_candidates(candidates or ())
-    return Question(instruction=Instruction(instruction or "", given, task=task))
+    return Question(instruction=Instruction(instruction or "", given, task=task, decision=change))
 
 
 def build_batch(texts: Sequence[str | Request], **question: Any) -> list[Request]:

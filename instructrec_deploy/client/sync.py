@@ -24,6 +24,7 @@ from instructrec_deploy.client.calls import (
     channel_options,
     read_failure,
 )
+from instructrec_deploy.core.decision import Decision
 from instructrec_deploy.core.instruction import Candidate, Instruction
 from instructrec_deploy.core.request import Request
 from instructrec_deploy.core.result import Prediction
@@ -81,9 +82,17 @@ class Client:
         prepared_id: str = "",
         top_k: int = DEFAULT_TOP_K,
         id: str = "",
+        decision: str | Decision = "",
+        threshold: float | None = None,
+        none_label: str = "",
         timeout_s: float | None = None,
     ) -> Prediction:
         """Ask one question about one text: by instruction and candidates, task, or prepared id.
+
+        Args:
+            decision: "one" of the candidates or "any" of them; "" as the task says.
+            threshold: any: least probability of a chosen label; one: least fit of the answer.
+            none_label: what the answer is called where nothing fits.
 
         Raises:
             InstructRecError: what the server raised, or Unavailable, DeadlinePassed.
@@ -96,6 +105,9 @@ class Client:
             prepared_id=prepared_id,
             top_k=top_k,
             id=id,
+            decision=decision,
+            threshold=threshold,
+            none_label=none_label,
         )
         return self.predict_request(request, timeout_s=timeout_s)
 
@@ -113,7 +125,8 @@ class Client:
         Args:
             texts: texts that share one question, or ready requests.
             timeout_s: of the whole batch.
-            question: instruction, candidates, task, prepared_id, top_k, as for `predict`.
+            question: instruction, candidates, task, prepared_id, top_k, decision, threshold,
+                none_label, as for `predict`.
         """
         requests = build_batch(texts, **question)
         if not requests:
@@ -128,10 +141,20 @@ class Client:
         candidates: Iterable[str | Candidate] | None = None,
         *,
         task: str = "",
+        decision: str | Decision = "",
+        threshold: float | None = None,
+        none_label: str = "",
         timeout_s: float | None = None,
     ) -> PreparedInfo:
         """Compile an instruction, or a task of the bundle; use its `prepared_id` afterwards."""
-        question = build_question(instruction=instruction, candidates=candidates, task=task)
+        question = build_question(
+            instruction=instruction,
+            candidates=candidates,
+            task=task,
+            decision=decision,
+            threshold=threshold,
+            none_label=none_label,
+        )
         data = write_prepare_request(question).SerializeToString()
         answer = self._call("PrepareInstruction", data, timeout_s)
         return read_prepared(pb.PrepareInstructionResponse.FromString(answer))

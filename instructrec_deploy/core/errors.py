@@ -101,6 +101,30 @@ class TextBlocked(RequestError):
     code = "IR-1110"
 
 
+class DecisionInvalid(RequestError):
+    """How a request wants scores decided contradicts itself or its candidates."""
+
+    code = "IR-1130"
+
+
+class LabelsAlike(LabelRepeated):
+    """Two candidates read the same but for case, width and white space."""
+
+    code = "IR-1131"
+
+
+class InstructionUnreadable(InstructionMissing):
+    """The instruction holds no word: only punctuation, symbols or emoji."""
+
+    code = "IR-1132"
+
+
+class NoneLabelTaken(DecisionInvalid):
+    """The label for "none of these" is one of the candidates, or reads like one."""
+
+    code = "IR-1133"
+
+
 class NotFound(InstructRecError):
     """Something named by the caller is not here."""
 

@@ -5,17 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 
+from instructrec_deploy.core.decision import PLAIN, Decision
 from instructrec_deploy.core.errors import (
+    DecisionInvalid,
     InstructionMissing,
+    InstructionUnreadable,
     LabelMissing,
     LabelRepeated,
+    LabelsAlike,
+    NoneLabelTaken,
     RequestError,
     TextTooLong,
     TooManyLabels,
 )
 from instructrec_deploy.core.task import TaskKind
+from instructrec_deploy.core.words import fold_words, is_readable
 
 MAX_CANDIDATES = 2_000  # a request; more belongs to retrieval, not to a prepared instruction
 MAX_CANDIDATE_CHARS = 2_000
@@ -47,6 +53,7 @@ class Instruction:
     kind: TaskKind = TaskKind.CLASSIFICATION
     temperature: float = 1.0  # divides the logits before the softmax
     task: str = ""  # the bundle's task it came from; "" when it came with the request
+    decision: Decision = PLAIN  # how scores become the answer
     _key: str = field(default="", init=False, repr=False, compare=False)  # `key`, once asked for
 
     @classmethod
@@ -59,12 +66,23 @@ class Instruction:
         temperature: float = 1.0,
         task: str = "",
         max_candidates: int = MAX_CANDIDATES,
+        decision: Decision = PLAIN,
+        allowed: Iterable[str] = (),
     ) -> Instruction:
         """Check and build.
 
+        Args:
+            decision: one of the candidates, any of them, none; and the rules that hold.
+            allowed: labels of the candidates that may be answered this time, where something is
+                known beforehand (say, which relations fit the types of two marked entities); the
+                others keep their place and are never chosen. Empty: all.
+
         Raises:
             InstructionMissing: the instruction is empty.
+            InstructionUnreadable: it holds no word.
             LabelMissing, LabelRepeated, TooManyLabels, TextTooLong: as their names say.
+            LabelsAlike: two candidates differ by case, width or white space at most.
+            DecisionInvalid, NoneLabelTaken: the decision does not fit the candidates.
         """
         if not text.strip():
             raise InstructionMissing(
@@ -76,9 +94,30 @@ class Instruction:
                 f"the instruction has {len(text)} characters, the limit is {MAX_INSTRUCTION_CHARS}",
                 hint="shorten the instruction; long material belongs into the text",
             )
+        if not is_readable(text):
+            raise InstructionUnreadable(
+                "the instruction holds no word, only punctuation or symbols",
+                hint="say in words what to do with the text",
+            )
         found = as_candidates(candidates)
         _check_candidates(found, max_candidates)
-        return cls(text.strip(), found, kind, temperature, task)
+        if allowed:
+            decision = replace(decision, allowed=tuple(allowed))
+        if decision is not PLAIN:
+            _check_decision(decision, [c.label for c in found])
+        return cls(text.strip(), found, kind, temperature, task, decision)
+
+    def with_decision(self, change: Decision) -> Instruction:
+        """The same question with what a request says about its decision.
+
+        Raises:
+            DecisionInvalid, NoneLabelTaken: that does not fit the candidates.
+        """
+        if change is PLAIN:
+            return self
+        decision = self.decision.changed(change)
+        _check_decision(decision, self.labels)
+        return replace(self, decision=decision)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -100,6 +139,8 @@ class Instruction:
             self.temperature,
             self.task,
         ]
+        if not self.decision.is_plain:
+            content.append(astuple(self.decision))
         return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode()).hexdigest()[:32]
 
 
@@ -128,6 +169,7 @@ def _check_candidates(candidates: Sequence[Candidate], max_candidates: int) -> N
             hint="narrow the candidates down first (retrieval), or split the request",
         )
     seen: set[str] = set()
+    folded: set[str] = set()
     for position, candidate in enumerate(candidates):
         if not candidate.label.strip():
             raise LabelMissing(f"candidate {position} is empty", hint="give every candidate a name")
@@ -142,3 +184,27 @@ def _check_candidates(candidates: Sequence[Candidate], max_candidates: int) -> N
                 hint="give every candidate once",
             )
         seen.add(candidate.label)
+        words = {fold_words(candidate.label), fold_words(candidate.words)}
+        if not folded.isdisjoint(words):
+            raise LabelsAlike(
+                f"candidate {position} reads like an earlier one, but for case, width or spaces",
+                hint="drop one of them, or describe each in words of its own",
+            )
+        folded |= words
+
+
+def _check_decision(decision: Decision, labels: Sequence[str]) -> None:
+    decision.check()
+    if len(decision.none_label) > MAX_CANDIDATE_CHARS:
+        raise TextTooLong(
+            f"none_label has more than {MAX_CANDIDATE_CHARS} characters", hint="shorten it"
+        )
+    faults = decision.faults(labels, is_private=True)
+    if not faults:
+        return
+    keys = {key for key, _ in faults}
+    kind = NoneLabelTaken if keys == {"none_label"} else DecisionInvalid
+    raise kind(
+        "; ".join(f"{key}: {what}" for key, what in faults),
+        hint="use labels of the candidates; candidates are numbered from 0",
+    )

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import tomllib
-from typing import Annotated, Literal, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    StringConstraints,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
+from instructrec_deploy.core.decision import Decision, DecisionKind, RuleFaults, freeze_types
 from instructrec_deploy.core.errors import BundleError, InstructRecError
 from instructrec_deploy.core.instruction import Candidate, Instruction
 from instructrec_deploy.core.task import TaskKind
@@ -15,6 +26,7 @@ FORMAT_VERSION = 1
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 ModelKind = Literal["instruction-encoder", "sequence-classification"]
 Precision = Literal["fp32", "int8"]
+Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
@@ -60,6 +72,9 @@ class Manifest(Strict):
     files: dict[str, FileEntry]  # every file but bundle.json itself, by its path in the bundle
 
 
+RULES = ("thresholds", "none_label", "parents", "exclusive", "head_types", "tail_types")
+
+
 class TaskSpec(Strict):
     """One task of `tasks.toml`: instructions by language, labels, calibration."""
 
@@ -69,7 +84,68 @@ class TaskSpec(Strict):
     instructions: dict[str, tuple[str, ...]] = Field(default_factory=dict)  # lang -> wordings
     lang: str = "en"  # whose first wording is the default
     temperature: float = Field(1.0, gt=0.0)
-    threshold: float = Field(0.5, gt=0.0, lt=1.0)  # least score of a span that is found
+    decision: DecisionKind = "one"  # softmax or sigmoid over the labels: docs/tasks.md
+    threshold: Probability = 0.5  # any: of a chosen label; ner: of a span; at least
+    thresholds: dict[str, Probability] = Field(default_factory=dict)  # of labels with their own
+    offset: float | None = None  # any, learned: the logit whose probability is one half
+    none_label: str = ""  # what "none of these" is called; "": every text gets a label
+    none_threshold: Probability | None = None  # one: least fit
+    none_logit: float | None = None  # one, learned: what the best label competes with
+    min_confidence: Probability = 0.0  # the best probability below it: no answer
+    parents: dict[str, str] = Field(default_factory=dict)  # child -> parent
+    exclusive: tuple[tuple[str, ...], ...] = ()  # any: at most one of each group
+    head_types: dict[str, tuple[str, ...]] = Field(
+        default_factory=dict
+    )  # relations: label -> types
+    tail_types: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _rules_fit(self) -> TaskSpec:
+        if faults := self.deciding().faults(self.labels):
+            raise RuleFaults(faults)
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_empty(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """TOML has no word for None, and a table of rules that is empty only fills the file."""
+        found: dict[str, Any] = dump(self)
+        return {k: v for k, v in found.items() if v is not None and not (k in RULES and not v)}
+
+    def deciding(self) -> Decision:
+        """How the task's scores become its answer."""
+        return Decision(
+            kind=self.decision,
+            threshold=self.threshold if self.decision == "any" else self.none_threshold,
+            thresholds=tuple(self.thresholds.items()),
+            offset=self.offset,
+            none_label=self.none_label,
+            none_logit=self.none_logit,
+            min_confidence=self.min_confidence,
+            parents=tuple(self.parents.items()),
+            exclusive=self.exclusive,
+            head_types=freeze_types(self.head_types),
+            tail_types=freeze_types(self.tail_types),
+        )
+
+    def relabelled(self, candidates: Sequence[Candidate]) -> TaskSpec:
+        """The task with other candidates: rules about labels that are gone go with them.
+
+        What was learned of the task's own labels says nothing about strange ones.
+        """
+        labels = tuple(c.label for c in candidates)
+        rules = self.deciding().restricted(labels)
+        changes: dict[str, Any] = {
+            "labels": labels,
+            "descriptions": {c.label: c.description for c in candidates},
+            "thresholds": dict(rules.thresholds),
+            "parents": dict(rules.parents),
+            "exclusive": rules.exclusive,
+            "head_types": dict(rules.head_types),
+            "tail_types": dict(rules.tail_types),
+        }
+        if not set(labels) <= set(self.labels):
+            changes |= {"none_logit": None, "offset": None}
+        return self.model_copy(update=changes)
 
     def wording(self) -> str:
         """The default wording of the instruction; "" where there is none."""
@@ -84,6 +160,7 @@ class TaskSpec(Strict):
             kind=self.kind,
             temperature=self.temperature,
             task=name,
+            decision=self.deciding(),
         )
 
 
@@ -108,8 +185,17 @@ def parse_toml(
 
 def describe_faults(error: ValidationError) -> str:
     """All faults in one line each, without the input's values."""
-    lines = [
-        f"{'.'.join(str(part) for part in fault['loc']) or '(top)'}: {fault['msg']}"
+    return "; ".join(
+        f"{key}: {what}"
         for fault in error.errors(include_input=False, include_url=False)
-    ]
-    return "; ".join(lines)
+        for key, what in split_fault(fault)
+    )
+
+
+def split_fault(fault: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """One of pydantic's faults as (key path, what); a task's rules may have several."""
+    path = ".".join(str(part) for part in fault["loc"])
+    cause = fault.get("ctx", {}).get("error")
+    if isinstance(cause, RuleFaults):
+        return [(f"{path}.{key}" if path else key, what) for key, what in cause.faults]
+    return [(path or "(top)", fault["msg"])]

@@ -8,7 +8,11 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class LabelScore:
-    """One candidate's probability (softmax over the candidates after the temperature)."""
+    """One candidate's probability after the temperature.
+
+    One of them: a softmax over the candidates (and "none of these" where the task learned it); of
+    a label with children it is the sum of theirs. Any of them: each by itself, a sigmoid.
+    """
 
     label: str
     score: float
@@ -63,7 +67,12 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The answer to one question about the text. Empty (`label == ""`) where blocked."""
+    """The answer to one question about the text. Empty (`label == ""`) where blocked.
+
+    `labels`: one of them: the label alone; any of them: all that were chosen, best first. None
+    where the answer abstained: `label` then is the question's word for "none of these" (or "")
+    and `score` its probability where the task learned one, else that of the best candidate.
+    """
 
     task: str
     label: str
@@ -71,6 +80,8 @@ class Answer:
     scores: tuple[LabelScore, ...]  # best first, at most the request's top_k
     prepared_id: str = ""
     spans: tuple[Span, ...] = ()  # of an extracting task
+    labels: tuple[str, ...] = ()
+    abstained: bool = False  # nothing fits well enough: no guess
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +113,16 @@ class Prediction:
         return self.answers[0].score if self.answers else 0.0
 
     @property
+    def labels(self) -> tuple[str, ...]:
+        """All labels of the first answer."""
+        return self.answers[0].labels if self.answers else ()
+
+    @property
+    def abstained(self) -> bool:
+        """Whether the first answer is "none of these"."""
+        return self.answers[0].abstained if self.answers else False
+
+    @property
     def action(self) -> str:
         """The strongest action of all verdicts: allow, flag, mask or block."""
         order = ("allow", "flag", "mask", "block")
@@ -113,12 +134,16 @@ class Prediction:
         return {
             "id": self.id,
             "label": self.label,
+            "labels": list(self.labels),
+            "abstained": self.abstained,
             "score": round(self.score, 6),
             "scores": {s.label: round(s.score, 6) for s in first.scores} if first else {},
             "answers": [
                 {
                     "task": a.task,
                     "label": a.label,
+                    "labels": list(a.labels),
+                    "abstained": a.abstained,
                     "score": round(a.score, 6),
                     "scores": {s.label: round(s.score, 6) for s in a.scores},
                     "prepared_id": a.prepared_id,

@@ -161,7 +161,7 @@ def _usage(manifest: Manifest, book: TaskBook) -> Sequence[str]:
 def _limits(manifest: Manifest, book: TaskBook, evaluation: Mapping[str, Any]) -> Sequence[str]:
     languages = sorted({lang for spec in book.tasks.values() for lang in spec.instructions})
     lines = [
-        "It always picks one of the candidates, also for a text that fits none of them.",
+        *_decisions(book),
         "A probability is a softmax over the candidates of one question: it says nothing about "
         "candidates that were not asked, and two questions' probabilities do not compare.",
         f"Languages its instructions are written in: {', '.join(languages) or 'none stated'}. "
@@ -183,6 +183,31 @@ def _limits(manifest: Manifest, book: TaskBook, evaluation: Mapping[str, Any]) -
             "bundle to those who may not read them."
         )
     return ("## Limits", "\n".join(f"- {line}" for line in lines))
+
+
+def _decisions(book: TaskBook) -> Sequence[str]:
+    """Which tasks may answer with several labels or with none."""
+    rules = {name: spec.deciding() for name, spec in book.tasks.items()}
+    several = [name for name, rule in rules.items() if rule.is_any]
+    none = [
+        name
+        for name, rule in rules.items()
+        if rule.is_any or rule.has_none or rule.min_confidence > 0
+    ]
+    lines = []
+    if several:
+        lines.append(
+            f"Several labels at once, each with a probability of its own: {', '.join(several)}."
+        )
+    rest = "It" if not none else "Every other task"
+    if none:
+        lines.append(f"May find that nothing fits: {', '.join(none)}.")
+    if len(none) < max(1, len(rules)):
+        lines.append(
+            f"{rest} always picks one of the candidates, also for a text that fits none of them, "
+            "unless the request asks for a threshold."
+        )
+    return lines
 
 
 def _origin(manifest: Manifest, evaluation: Mapping[str, Any]) -> Sequence[str]:

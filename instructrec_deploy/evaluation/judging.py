@@ -210,8 +210,7 @@ def _spans(outcome: Outcome) -> tuple[Span, ...]:
 
 def _labels(answer: Answer) -> frozenset[str]:
     """The labels that an answer gives: all of an any-of question, else the best one."""
-    several: tuple[str, ...] = getattr(answer, "labels", ())
-    return frozenset(several or ([answer.label] if answer.label else []))
+    return frozenset(answer.labels or ([answer.label] if answer.label else []))
 
 
 def _joined(one: Figures, other: Figures) -> Figures:

@@ -137,20 +137,21 @@ def write_golden(folder: Path, answered: Mapping[str, Answered]) -> int:
         for row in _clear_rows(answer)[:GOLDEN_TEXTS]:
             best = answer.predictions[row].answers[0]
             scores = {s.label: round(s.score, 6) for s in best.scores[:GOLDEN_SCORES]}
-            pair = {"text": answer.texts[row], "task": task, "label": best.label}
+            pair: dict[str, Any] = {"text": answer.texts[row], "task": task, "label": best.label}
+            if not answer.is_plain:
+                pair["labels"] = best.labels
             lines.append(json.dumps(pair | {"scores": scores}, ensure_ascii=False) + "\n")
     (folder / GOLDEN_FILE).write_text("".join(lines), encoding="utf-8")
     return len(lines)
 
 
 def _clear_rows(answer: Answered) -> Sequence[int]:
-    """Rows in their order, those whose label is nearly tied with the next put last."""
-    margins = []
-    for prediction in answer.predictions:
-        scores = prediction.answers[0].scores
-        margins.append(scores[0].score - scores[1].score if len(scores) > 1 else 1.0)
+    """Rows in their order, those that are nearly tied put last; near a threshold, left out."""
+    margins = answer.margins.tolist()
     clear = [row for row, margin in enumerate(margins) if margin >= MIN_MARGIN]
     close = [row for row, margin in enumerate(margins) if margin < MIN_MARGIN]
+    if clear and not answer.is_plain:
+        return clear
     return clear + sorted(close, key=lambda row: -margins[row])
 
 

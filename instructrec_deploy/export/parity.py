@@ -10,10 +10,13 @@ import numpy as np
 
 from instructrec_deploy.core.bundle import Bundle
 from instructrec_deploy.core.errors import InstructRecError, ParityFailed
+from instructrec_deploy.core.manifest import TaskSpec
 from instructrec_deploy.core.request import Question, Request
 from instructrec_deploy.core.result import Prediction
-from instructrec_deploy.export.reference import Floats, Reference
+from instructrec_deploy.export.reference import Reference
 from instructrec_deploy.runtime.predictor import Predictor
+from instructrec_deploy.tasks.base import Floats
+from instructrec_deploy.tasks.decide import Bools, Decider
 
 N_ALONE = 8  # texts of each task that are also asked one by one
 
@@ -53,11 +56,16 @@ class ParityReport:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """A bundle's answers about one task. `scores`: [B, C], in the order of the task's labels."""
+    """A bundle's answers about one task. `scores`: [B, C], in the order of the task's labels.
+
+    `margins`: [B], how far a probability may move before an answer may be another one.
+    """
 
     texts: tuple[str, ...]
     predictions: tuple[Prediction, ...]
     scores: Floats
+    margins: Floats
+    is_plain: bool = True  # the best label, whatever it is; no threshold decides
 
 
 def ask_bundle(bundle: Bundle, samples: Mapping[str, Sequence[str]]) -> dict[str, Answered]:
@@ -100,9 +108,16 @@ def check_parity(
         ]
     differences, agreed = [], []
     for task, answer in answered.items():
-        truth = reference.probabilities(task, bundle.tasks.tasks[task], answer.texts)
+        spec = bundle.tasks.tasks[task]
+        decider = _decider(spec)
+        truth, none = decider.probabilities(reference.logits(task, spec, answer.texts))
         differences.append(np.abs(answer.scores - truth).max(axis=1))
-        agreed.append(_agreement(answer.scores, truth, tie=limits.mean_difference))
+        if answer.is_plain:
+            agreed.append(_agreement(answer.scores, truth, tie=limits.mean_difference))
+        else:
+            is_close = decider.margins(truth, none) <= limits.mean_difference
+            is_same = is_close | _same_labels(answer, decider, truth, none)
+            agreed.append(is_same.astype(np.float32))
     worst = np.concatenate(differences)
     report = ParityReport(
         n_texts=len(worst),
@@ -130,11 +145,30 @@ def _ask(predictor: Predictor, samples: Mapping[str, Sequence[str]]) -> dict[str
         by_task.setdefault(task, []).append((text, outcome))
     found = {}
     for task, pairs in by_task.items():
-        labels = predictor.bundle.tasks.tasks[task].labels
+        spec = predictor.bundle.tasks.tasks[task]
+        labels = spec.labels
         rows = [{s.label: s.score for s in p.answers[0].scores} for _, p in pairs]
         scores = np.array([[row[label] for label in labels] for row in rows], np.float32)
-        found[task] = Answered(tuple(t for t, _ in pairs), tuple(p for _, p in pairs), scores)
+        none = np.array([row.get(spec.none_label, 0.0) for row in rows], np.float32)
+        found[task] = Answered(
+            tuple(t for t, _ in pairs),
+            tuple(p for _, p in pairs),
+            scores,
+            _decider(spec).margins(scores, none),
+            spec.deciding().is_plain,
+        )
     return found
+
+
+def _decider(spec: TaskSpec) -> Decider:
+    return Decider(spec.deciding(), spec.labels, temperature=spec.temperature)
+
+
+def _same_labels(answer: Answered, decider: Decider, truth: Floats, none: Floats) -> Bools:
+    """[B]: whether the bundle chose the checkpoint's labels, be they one, several or none."""
+    chosen = [{decider.labels[c] for c in columns} for columns in decider.choose(truth, none)]
+    given = [set(prediction.labels) for prediction in answer.predictions]
+    return np.array([one == other for one, other in zip(chosen, given, strict=True)])
 
 
 def _agreement(scores: Floats, truth: Floats, *, tie: float) -> Floats:

@@ -45,8 +45,8 @@ class Reference:
         return found
 
     @torch.no_grad()
-    def probabilities(self, name: str, spec: TaskSpec, texts: Sequence[str]) -> Floats:
-        """[B, C] float32 in the order of the task's labels; softmax after the temperature."""
+    def logits(self, name: str, spec: TaskSpec, texts: Sequence[str]) -> Floats:
+        """[B, C] float32 in the order of the task's labels."""
         model = self._model
         rows = [e.ids for e in self.tokenizer.encode_texts(list(texts))]
         vectors = None
@@ -60,7 +60,7 @@ class Reference:
                 logits = model.score(*self._encode(ids, mask), vectors)
             else:
                 logits = model(input_ids=ids, attention_mask=mask)[0]
-            found.append(torch.softmax(logits.float() / spec.temperature, dim=-1))
+            found.append(logits.float())
         result: Floats = torch.cat(found).numpy()
         return result
 

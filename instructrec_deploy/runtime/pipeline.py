@@ -232,6 +232,7 @@ class Pipeline:
                     top_ks=[jobs[row].request.top_k for row in rows],
                     task=prepared.instruction.task,
                     prepared_id=prepared.key,
+                    decision=prepared.instruction.decision,
                 )
             except InstructRecError as error:
                 errors.update((row, error) for row, _ in places)
@@ -281,7 +282,7 @@ class Pipeline:
         clean once are not looked at again.
         """
         labels = {score.label for score in answer.scores}
-        labels.add(answer.label)
+        labels.update((answer.label, *answer.labels))
         if labels <= self._clean_labels:
             return answer, None
         checked, verdict = guard.check_output(answer)

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import overload
 
 from instructrec_deploy.core.bundle import Bundle, open_bundle
+from instructrec_deploy.core.decision import PLAIN, Decision, as_decision
 from instructrec_deploy.core.errors import (
     InstructionMissing,
     InstructRecError,
@@ -41,19 +42,25 @@ def question_of(
     candidates: Iterable[str | Candidate] | None = None,
     task: str = "",
     prepared_id: str = "",
+    decision: str | Decision = "",
+    threshold: float | None = None,
+    none_label: str = "",
 ) -> Question:
     """What loose arguments ask.
 
     An instruction's words with a task (and no candidates) put the task's labels into these words;
-    candidates with a task (and no instruction) use the task's words and temperature.
+    candidates with a task (and no instruction) use the task's words and temperature. `decision`,
+    `threshold` and `none_label` change how the question's scores are decided.
 
     Raises:
         InstructionMissing, LabelMissing: one of the two came without the other and without a task.
         RequestError: two ways of asking at once.
+        DecisionInvalid: a decision that is none, or does not fit the candidates.
         TaskUnknown: no such task.
     """
+    change = as_decision(decision, threshold, none_label)
     if prepared_id:
-        if instruction is not None or candidates is not None or task:
+        if instruction is not None or candidates is not None or task or change is not PLAIN:
             raise RequestError(
                 "prepared_id came together with another way of asking",
                 hint="it stands for instruction and candidates: send it alone",
@@ -65,8 +72,10 @@ def question_of(
                 "an Instruction came together with candidates or a task",
                 hint="an Instruction has its candidates: give it alone",
             )
-        return Question(instruction=instruction)
+        return Question(instruction=instruction.with_decision(change))
     if instruction is None and candidates is None:
+        if change is not PLAIN:
+            return Question(instruction=bundle.instruction(task).with_decision(change))
         return Question(task=task)
     if candidates is None:
         if not task:
@@ -74,15 +83,18 @@ def question_of(
                 "an instruction came without candidates",
                 hint="pass candidates=[...], or task=... to use that task's labels",
             )
-        return Question(instruction=bundle.instruction(task, instruction or ""))
+        found = bundle.instruction(task, instruction or "")
+        return Question(instruction=found.with_decision(change))
     if task:
-        return Question(instruction=_reworded(bundle, task, instruction or "", candidates))
+        found = _reworded(bundle, task, instruction or "", candidates)
+        return Question(instruction=found.with_decision(change))
     if instruction is None:
         raise InstructionMissing(
             "candidates came without an instruction",
             hint="pass instruction=..., or task=... to use that task's words",
         )
-    return Question(instruction=Instruction.of(instruction, candidates))
+    found = Instruction.of(instruction, candidates, decision=PLAIN.changed(change))
+    return Question(instruction=found)
 
 
 def _reworded(
@@ -92,12 +104,7 @@ def _reworded(
     spec = bundle.tasks.tasks.get(task)
     if spec is None:
         return bundle.instruction(task, text)  # says which there are
-    found = as_candidates(candidates)
-    changes = {
-        "labels": tuple(c.label for c in found),
-        "descriptions": {c.label: c.description for c in found},
-    }
-    return spec.model_copy(update=changes).instruction(task, text)
+    return spec.relabelled(as_candidates(candidates)).instruction(task, text)
 
 
 class Predictor:
@@ -158,6 +165,9 @@ class Predictor:
         task: str = "",
         prepared_id: str = "",
         top_k: int = 5,
+        decision: str | Decision = "",
+        threshold: float | None = None,
+        none_label: str = "",
     ) -> Prediction: ...
 
     @overload
@@ -170,6 +180,9 @@ class Predictor:
         task: str = "",
         prepared_id: str = "",
         top_k: int = 5,
+        decision: str | Decision = "",
+        threshold: float | None = None,
+        none_label: str = "",
     ) -> list[Prediction]: ...
 
     def predict(
@@ -181,6 +194,9 @@ class Predictor:
         task: str = "",
         prepared_id: str = "",
         top_k: int = 5,
+        decision: str | Decision = "",
+        threshold: float | None = None,
+        none_label: str = "",
     ) -> Prediction | list[Prediction]:
         """Answer one question about one text or about many.
 
@@ -191,6 +207,9 @@ class Predictor:
             task: a task of the bundle; "" for its default task.
             prepared_id: the key of an instruction prepared before.
             top_k: how many scores come back; 0 for all.
+            decision: "one" of the candidates, "any" of them, or a whole `Decision` with rules.
+            threshold: any: least probability of a chosen label; one: least fit of the answer.
+            none_label: what the answer is called where nothing fits.
 
         Raises:
             InstructRecError: the first text that cannot be answered; `predict_requests` keeps the
@@ -202,6 +221,9 @@ class Predictor:
             candidates=candidates,
             task=task,
             prepared_id=prepared_id,
+            decision=decision,
+            threshold=threshold,
+            none_label=none_label,
         )
         texts = [text] if isinstance(text, str) else text
         requests = [Request.of(one, (question,), top_k=top_k) for one in texts]

@@ -75,7 +75,9 @@ class Guard:
         label; a finding about another label has none (-1).
         """
         texts, findings = {}, []
-        for label in dict.fromkeys((answer.label, *(score.label for score in answer.scores))):
+        for label in dict.fromkeys(
+            (answer.label, *answer.labels, *(score.label for score in answer.scores))
+        ):
             guarded, found = self._output.check(label)
             if found:
                 texts[label] = guarded
@@ -83,11 +85,12 @@ class Guard:
                 findings += [f if is_best else replace(f, start=-1, end=-1) for f in found]
         verdict = self._output.verdict(tuple(dict.fromkeys(findings)))
         if verdict.action == "block":
-            return replace(answer, label="", score=0.0, scores=()), verdict
+            return replace(answer, label="", score=0.0, scores=(), labels=()), verdict
         if verdict.action != "mask":
             return answer, verdict
         scores = tuple(replace(s, label=texts.get(s.label, s.label)) for s in answer.scores)
-        return replace(answer, label=texts.get(answer.label, answer.label), scores=scores), verdict
+        label, *labels = (texts.get(word, word) for word in (answer.label, *answer.labels))
+        return replace(answer, label=label, labels=tuple(labels), scores=scores), verdict
 
 
 class _Checker:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from instructrec_deploy.core.errors import RequestError
+from instructrec_deploy.core.errors import InternalError, RequestError
 from instructrec_deploy.core.task import SHAPES, Shape, TaskKind
 
 Floats = NDArray[np.floating[Any]]  # float32 from the graphs, float64 for probabilities
@@ -29,3 +29,23 @@ def check_kind(kind: TaskKind) -> None:
             f"tasks of kind {kind.value!r} cannot be answered yet",
             hint=f"kinds that can: {served}",
         )
+
+
+def softmax(logits: Floats) -> Floats:
+    """[B, C] -> [B, C] float64; each row sums to 1. -inf takes a candidate out.
+
+    Raises:
+        InternalError: a logit is not a number; the model or its graph is broken.
+    """
+    top = logits.max(axis=1, keepdims=True)
+    if not np.isfinite(top).all():
+        raise broken_model()
+    grown = np.exp(logits.astype(np.float64) - top)
+    return np.asarray(grown / grown.sum(axis=1, keepdims=True))
+
+
+def broken_model() -> InternalError:
+    """What to raise where a score is not a number."""
+    return InternalError(
+        "the model gave no finite score", hint="check the bundle: `instructrec bundle verify`"
+    )

@@ -1,4 +1,4 @@
-"""Logits of candidates to answers: a softmax over the candidates, the best first."""
+"""Logits of candidates to answers: the best first; more than that is decided in `decide`."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from instructrec_deploy.core.errors import InternalError
+from instructrec_deploy.core.decision import PLAIN, Decision
 from instructrec_deploy.core.result import Answer, LabelScore
-from instructrec_deploy.tasks.base import Floats
+from instructrec_deploy.tasks.base import Floats, softmax
+from instructrec_deploy.tasks.decide import MarkTypes, decide_answers
 
 
 def probabilities(logits: Floats, temperature: float) -> Floats:
@@ -24,14 +25,7 @@ def probabilities(logits: Floats, temperature: float) -> Floats:
     Raises:
         InternalError: a logit is not a number; the model or its graph is broken.
     """
-    scaled = logits.astype(np.float64) / temperature
-    top = scaled.max(axis=1, keepdims=True)
-    if not np.isfinite(top).all():
-        raise InternalError(
-            "the model gave no finite score", hint="check the bundle: `instructrec bundle verify`"
-        )
-    grown = np.exp(scaled - top)
-    return np.asarray(grown / grown.sum(axis=1, keepdims=True))
+    return softmax(logits.astype(np.float64) / temperature)
 
 
 def decode_answers(
@@ -42,6 +36,8 @@ def decode_answers(
     top_ks: Sequence[int],
     task: str = "",
     prepared_id: str = "",
+    decision: Decision = PLAIN,
+    types: Sequence[MarkTypes] = (),
 ) -> list[Answer]:
     """Answers to one question about several texts.
 
@@ -49,13 +45,28 @@ def decode_answers(
         logits: [B, C], the columns in the order of `labels`.
         labels: C labels.
         top_ks: for each text how many scores come back; 0 means all.
+        decision: how the scores become an answer; plain: the best candidate, whatever it is.
+        types: for each text the types of its marked head and tail, where the decision has rules
+            about them; empty where no text states any.
 
     Returns:
         B answers. Of equal scores the earlier candidate comes first.
 
     Raises:
         InternalError: a logit is not a number.
+        DecisionInvalid: any of a single candidate, where no offset was learned.
     """
+    if not decision.is_plain:
+        return decide_answers(
+            logits,
+            labels,
+            decision,
+            temperature=temperature,
+            top_ks=top_ks,
+            task=task,
+            prepared_id=prepared_id,
+            types=types,
+        )
     scores = probabilities(logits, temperature)
     order = np.argsort(-scores, axis=1, kind="stable")
     n_most = max((k or len(labels) for k in top_ks), default=0)
@@ -65,5 +76,6 @@ def decode_answers(
     for row, chosen, top_k in zip(best, columns.tolist(), top_ks, strict=True):
         pairs = zip(chosen[: top_k or None], row[: top_k or None], strict=True)
         ranked = tuple(LabelScore(labels[column], score) for column, score in pairs)
-        answers.append(Answer(task, labels[chosen[0]], row[0], ranked, prepared_id))
+        label = labels[chosen[0]]
+        answers.append(Answer(task, label, row[0], ranked, prepared_id, (label,)))
     return answers

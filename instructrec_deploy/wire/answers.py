@@ -117,6 +117,8 @@ def _fill_answer(message: pb.Answer, answer: Answer) -> None:
         one = add()
         one.label = score.label
         one.score = score.score
+    message.labels.extend(answer.labels)
+    message.abstained = answer.abstained
 
 
 def _fill_verdict(message: pb.Verdict, verdict: Verdict) -> None:
@@ -199,7 +201,15 @@ def read_status(message: pb.GetModelStatusResponse) -> ModelStatus:
 
 def _read_answer(message: pb.Answer) -> Answer:
     scores = tuple(LabelScore(s.label, s.score) for s in message.scores)
-    return Answer(message.task, message.label, message.score, scores, message.prepared_id)
+    return Answer(
+        message.task,
+        message.label,
+        message.score,
+        scores,
+        message.prepared_id,
+        tuple(message.labels),
+        message.abstained,
+    )
 
 
 def _read_verdict(message: pb.Verdict) -> Verdict:

@@ -10,7 +10,13 @@ from typing import Protocol, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
-from instructrec_deploy.core.errors import InstructRecError, RequestError, TextUndecodable
+from instructrec_deploy.core.decision import PLAIN, Decision, as_decision
+from instructrec_deploy.core.errors import (
+    DecisionInvalid,
+    InstructRecError,
+    RequestError,
+    TextUndecodable,
+)
 from instructrec_deploy.core.instruction import MAX_CANDIDATES, Candidate, Instruction
 from instructrec_deploy.core.request import MAX_TEXT_CHARS, Question, Request
 from instructrec_deploy.core.status import Limits
@@ -64,18 +70,21 @@ def read_instruction(
     """An inline instruction, checked; `lend` fills in what it leaves to a task.
 
     Raises:
-        RequestError: what `Instruction.of` raises, or an unknown or unserved kind.
+        RequestError: what `Instruction.of` and `Decision.of` raise, or an unknown or unserved kind.
         TaskUnknown: it leaves something to a task that is not there.
     """
     candidates = [Candidate(c.label, c.description) for c in message.candidates]
-    if lend is not None and message.task and not (message.text and candidates):
-        return lend(message.task, message.text, candidates)
+    decision = _read_decision(message)
+    is_lent = message.task or (decision is not PLAIN and not message.text and not candidates)
+    if lend is not None and is_lent and not (message.text and candidates):
+        return lend(message.task, message.text, candidates).with_decision(decision)
     return Instruction.of(
         message.text,
         candidates,
         kind=_read_kind(message.kind),
         task=message.task,
         max_candidates=limits.max_candidates,
+        decision=PLAIN.changed(decision),
     )
 
 
@@ -155,6 +164,11 @@ def _read_question(message: pb.Question, limits: Limits, read: ReadInstruction) 
     return Question(task=message.task, prepared_id=message.prepared_id)
 
 
+def _read_decision(message: pb.Instruction) -> Decision:
+    threshold = message.threshold if message.HasField("threshold") else None
+    return as_decision(message.decision, threshold, message.none_label)
+
+
 def _read_kind(word: str) -> TaskKind:
     try:
         kind = TaskKind(word or TaskKind.CLASSIFICATION)
@@ -170,7 +184,17 @@ def _read_kind(word: str) -> TaskKind:
 
 
 def write_instruction(instruction: Instruction) -> pb.Instruction:
-    """An instruction with its candidates. Its temperature stays behind: it is the bundle's."""
+    """An instruction with its candidates. Its temperature stays behind: it is the bundle's.
+
+    Raises:
+        DecisionInvalid: its decision has parts that no request carries.
+    """
+    decision = instruction.decision
+    if not (decision.is_plain or decision.is_sendable):
+        raise DecisionInvalid(
+            "this decision has rules or learned parts, which a request cannot carry to a server",
+            hint="name the task whose tasks.toml has them, or predict in process",
+        )
     return pb.Instruction(
         text=instruction.text,
         candidates=[
@@ -178,6 +202,9 @@ def write_instruction(instruction: Instruction) -> pb.Instruction:
         ],
         kind="" if instruction.kind is TaskKind.CLASSIFICATION else instruction.kind.value,
         task=instruction.task,
+        decision=decision.kind if decision is not PLAIN else "",
+        threshold=decision.threshold,
+        none_label=decision.none_label,
     )
 
 

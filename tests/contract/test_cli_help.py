@@ -18,7 +18,8 @@ OPTIONS = {
     "serve": {"--host", "--port", "--metrics-port", "--allow-insecure", "--config", "--set"}
     | {"--print-config"},
     "predict": {"--address", "--task", "--instruction", "--candidates", "--candidate"}
-    | {"--prepared-id", "--top-k", "--timeout", "--json"},
+    | {"--prepared-id", "--top-k", "--timeout", "--json"}
+    | {"--decision", "--threshold", "--none-label"},
     "evaluate": {"--data", "--split", "--address", "--unary", "--task", "--instruction"}
     | {"--labels-from", "--none-label", "--limit", "--seed", "--json"},
     "bench": {"--data", "--rounds", "--seconds", "--cold-starts", "--out", "--json", "--set"},

@@ -52,9 +52,31 @@ def test_service_has_the_calls_that_clients_know() -> None:
     [
         ("PredictRequest", {"text": 1, "questions": 2, "id": 3, "top_k": 4}),
         ("Question", {"task": 1, "prepared_id": 2, "instruction": 3}),
-        ("Instruction", {"text": 1, "candidates": 2, "kind": 3, "task": 4}),
+        (
+            "Instruction",
+            {
+                "text": 1,
+                "candidates": 2,
+                "kind": 3,
+                "task": 4,
+                "decision": 5,
+                "threshold": 6,
+                "none_label": 7,
+            },
+        ),
         ("Candidate", {"label": 1, "description": 2}),
-        ("Answer", {"task": 1, "label": 2, "score": 3, "scores": 4, "prepared_id": 5}),
+        (
+            "Answer",
+            {
+                "task": 1,
+                "label": 2,
+                "score": 3,
+                "scores": 4,
+                "prepared_id": 5,
+                "labels": 7,
+                "abstained": 8,
+            },
+        ),
         ("PredictBatchRequest", {"requests": 1, "questions": 2}),
         ("PredictBatchItem", {"response": 1, "error": 2}),
         (

@@ -43,6 +43,28 @@ def test_predict_answers_over_grpc_as_it_does_in_process(
         assert one["score"] == pytest.approx(other["score"], abs=1e-5)  # float32 on the wire
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--decision", "any", "--threshold", "0.01"),
+        ("--threshold", "0.999", "--none-label", "其他"),
+        ("--task", "sentiment", "--decision", "any"),
+        ("-i", "什么？", "--candidates", "refund,change pin,卡", "--decision", "any"),
+        ("-i", "what?", "--candidates", "refund,卡", "--threshold", "0.9999"),
+    ],
+)
+def test_a_decision_is_the_same_over_grpc_and_in_process(
+    server: ServerProcess, tiny_bundle: Path, words: tuple[str, ...]
+) -> None:
+    texts = ("refund, or change pin?", "我的卡丢了", "😀")
+    remote = verb("predict", "-a", server.address, *texts, *words, "--json")
+    local = verb("predict", str(tiny_bundle), *texts, *words, "--json")
+    for one, other in zip(remote, local, strict=True):
+        for name in ("label", "labels", "abstained"):
+            assert one[name] == other[name]
+        assert one["scores"] == pytest.approx(other["scores"], abs=1e-5)  # float32 on the wire
+
+
 def test_lines_of_standard_input_are_answered_in_order(server: ServerProcess) -> None:
     lines = [json.dumps({"text": f"refund {n}", "id": str(n)}) for n in range(300)]
     rows = verb("predict", "-a", server.address, stdin="\n".join(lines))

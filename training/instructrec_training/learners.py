@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from instructrec_deploy.core.task import SHAPES, Shape
 from instructrec_deploy.models.checkpoint import Checkpoint
@@ -19,6 +18,8 @@ from instructrec_training.objectives.base import CandidateReader, Objective, Wor
 from instructrec_training.objectives.classify import (
     ClassifyObjective,
     calibrate_classes,
+    class_loss,
+    headline_of,
     measure_classes,
 )
 from instructrec_training.objectives.extract import ExtractObjective
@@ -182,14 +183,10 @@ class HeadObjective:
 
     @property
     def headline(self) -> str:
-        return self._settings.metric
+        return headline_of(self.spec, self._settings)
 
     def loss(self, rows: Sequence[Row]) -> Tensor:
-        logits = self._logits(rows).float()
-        targets = torch.tensor([row.label for row in rows], device=logits.device)
-        return functional.cross_entropy(
-            logits, targets, label_smoothing=self._settings.label_smoothing
-        )
+        return class_loss(self.spec, self._logits(rows), rows, self._settings)
 
     def outputs(self, rows: Sequence[Row]) -> list[Tensor]:
         return list(self._logits(rows).float().cpu())
@@ -200,7 +197,7 @@ class HeadObjective:
         return measure_classes(self.spec, rows, outputs, n_resamples=n_resamples)
 
     def calibrate(self, rows: Sequence[Row], outputs: Sequence[Tensor]) -> dict[str, Any]:
-        found = calibrate_classes(rows, outputs)
+        found = calibrate_classes(self.spec, rows, outputs)
         self.spec = self.spec.model_copy(update=found)
         return found
 

@@ -58,17 +58,3 @@ def fit_probe(
 
     optimizer.step(closure)  # type: ignore[no-untyped-call]
     return weight.detach() / spread, bias.detach()
-
-
-def fit_temperature(logits: Tensor, targets: Tensor) -> float:
-    """The temperature in [0.05, 20] with the least negative log likelihood.
-
-    Args:
-        logits: [N, L] float32 on validation rows.
-        targets: [N] int64.
-
-    Source: arXiv:1706.04599 (temperature scaling).
-    """
-    candidates = torch.logspace(-1.3, 1.3, 105)
-    losses = [functional.cross_entropy(logits / t, targets).item() for t in candidates]
-    return round(float(candidates[losses.index(min(losses))]), 4)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from instructrec_deploy.core.errors import ConfigError, FileMissing
-from instructrec_deploy.core.manifest import ModelKind, Strict, TaskSpec
+from instructrec_deploy.core.manifest import ModelKind, Strict, TaskSpec, split_fault
 
 SHIPPED_RECIPES = Path(__file__).parent / "recipes"
 
@@ -150,6 +150,8 @@ def explain_faults(error: ValidationError) -> tuple[str, str]:
             near = difflib.get_close_matches(str(fault["loc"][-1]), _known_keys(fault["loc"]), 1)
             if near:
                 hints.append(f"{path}: did you mean {near[0]!r}?")
+        elif fault["loc"]:
+            lines += [f"{key}: {what}" for key, what in split_fault(fault)]
         else:
             lines.append(f"{path}: {fault['msg']}")
     return "; ".join(lines), " ".join(hints) or "mend the keys named"

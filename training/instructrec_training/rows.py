@@ -19,12 +19,14 @@ class Row:
     """
 
     ids: list[int]
-    label: int  # position of the right candidate; -1 where the answer is spans
+    label: int  # position of the right candidate; -1: none of them, several, or spans
     text: str
+    labels: tuple[int, ...] = ()  # positions of all right candidates, of "any" tasks only
     offsets: tuple[tuple[int, int], ...] = ()  # code points of each id; of span tasks only
     spans: tuple[tuple[int, int, int], ...] = ()  # (candidate, first token, last token)
     words: tuple[str, ...] = ()  # the row's own candidates; empty: the task's labels
     priors: tuple[float, ...] = ()  # log prior of each of them; empty: none
+    is_outside: bool = False  # the task's "none of these" is right
     example: Example | None = None  # where it comes from; windows of one text share it
 
 

@@ -10,8 +10,14 @@ from instructrec_deploy.core.example import Example
 from instructrec_deploy.core.manifest import TaskSpec
 from instructrec_deploy.core.task import SHAPES, Shape, TaskKind
 from instructrec_deploy.evaluation.evaluate import text_of
-from instructrec_deploy.evaluation.targets import entities_of, label_of, references_of
+from instructrec_deploy.evaluation.targets import (
+    entities_of,
+    label_of,
+    label_set_of,
+    references_of,
+)
 from instructrec_deploy.text.tokenizer import Encoded, TextTokenizer
+from instructrec_training.calibrate import read_labels
 from instructrec_training.rows import Row
 
 EMPTY_WINDOWS = 1  # windows without an answer that are learned from, of each long passage
@@ -25,7 +31,9 @@ def labels_of(spec: TaskSpec, examples: Sequence[Example]) -> tuple[str, ...]:
         found = {kind for example in examples for kind in example.extra.get("types", ())}
         found |= {kind for example in examples for _, _, kind in entities_of(example)}
         return tuple(sorted(found))
-    return tuple(sorted({label_of(example) for example in examples}))
+    if spec.decision == "any":
+        return tuple(sorted({label for e in examples for label in label_set_of(e)}))
+    return tuple(sorted({label_of(example) for example in examples} - {spec.none_label}))
 
 
 def rows_of(
@@ -34,7 +42,8 @@ def rows_of(
     """Tokenize examples.
 
     Args:
-        examples: rows whose label is not among the task's are left out.
+        examples: rows whose label is not among the task's are left out; those that fit none of
+            them are kept where nothing is trained on them.
         spec: the task, its labels filled in.
         tokenizer: of the model.
         is_training: leave out most windows of a long passage that hold no answer.
@@ -46,12 +55,25 @@ def rows_of(
         for example in examples:
             yield from _span_rows(example, spec, tokenizer, is_training=is_training)
         return
-    position = {label: i for i, label in enumerate(spec.labels)}
     encoded = tokenizer.encode_texts([text_of(example) for example in examples], use_offsets=False)
     for found, example in zip(encoded, examples, strict=True):
-        label = position.get(label_of(example))
-        if label is not None:
-            yield Row(found.ids, label, text_of(example), example=example)
+        row = _labelled_row(found.ids, example, spec)
+        if row.label >= 0 or spec.decision == "any" or (row.is_outside and not is_training):
+            yield row
+
+
+def _labelled_row(ids: list[int], example: Example, spec: TaskSpec) -> Row:
+    """A row with its right label, or with all of them where any may be right."""
+    text = text_of(example)
+    if spec.decision == "any":
+        wanted = sorted(label_set_of(example) - {spec.none_label})
+        where = f"row {example.id!r}"
+        labels = read_labels(wanted, spec, where=where)
+        return Row(ids, -1, text, labels, example=example)
+    label = label_of(example)
+    is_outside = bool(spec.none_label) and label == spec.none_label
+    place = spec.labels.index(label) if label in spec.labels else -1
+    return Row(ids, place, text, example=example, is_outside=is_outside)
 
 
 def question_of(example: Example) -> str:
@@ -79,7 +101,15 @@ def _span_rows(
     empty: list[tuple[int, Row]] = []
     for window in tokenizer.encode_windows(example.text):
         spans = tuple(s for span in wanted if (s := _token_span(window, *span)) is not None)
-        row = Row(window.ids, -1, example.text, tuple(window.offsets), spans, words, (), example)
+        row = Row(
+            window.ids,
+            -1,
+            example.text,
+            offsets=tuple(window.offsets),
+            spans=spans,
+            words=words,
+            example=example,
+        )
         place = next((a for a, b in window.offsets if b > a), 0)
         (full if spans or not is_question else empty).append((place, row))
     if is_training and full and len(empty) > EMPTY_WINDOWS:

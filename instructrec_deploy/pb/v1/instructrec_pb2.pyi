@@ -15,16 +15,22 @@ class Candidate(_message.Message):
     def __init__(self, label: _Optional[str] = ..., description: _Optional[str] = ...) -> None: ...
 
 class Instruction(_message.Message):
-    __slots__ = ("text", "candidates", "kind", "task")
+    __slots__ = ("text", "candidates", "kind", "task", "decision", "threshold", "none_label")
     TEXT_FIELD_NUMBER: _ClassVar[int]
     CANDIDATES_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
+    DECISION_FIELD_NUMBER: _ClassVar[int]
+    THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    NONE_LABEL_FIELD_NUMBER: _ClassVar[int]
     text: str
     candidates: _containers.RepeatedCompositeFieldContainer[Candidate]
     kind: str
     task: str
-    def __init__(self, text: _Optional[str] = ..., candidates: _Optional[_Iterable[_Union[Candidate, _Mapping]]] = ..., kind: _Optional[str] = ..., task: _Optional[str] = ...) -> None: ...
+    decision: str
+    threshold: float
+    none_label: str
+    def __init__(self, text: _Optional[str] = ..., candidates: _Optional[_Iterable[_Union[Candidate, _Mapping]]] = ..., kind: _Optional[str] = ..., task: _Optional[str] = ..., decision: _Optional[str] = ..., threshold: _Optional[float] = ..., none_label: _Optional[str] = ...) -> None: ...
 
 class Question(_message.Message):
     __slots__ = ("task", "prepared_id", "instruction")
@@ -57,18 +63,22 @@ class LabelScore(_message.Message):
     def __init__(self, label: _Optional[str] = ..., score: _Optional[float] = ...) -> None: ...
 
 class Answer(_message.Message):
-    __slots__ = ("task", "label", "score", "scores", "prepared_id")
+    __slots__ = ("task", "label", "score", "scores", "prepared_id", "labels", "abstained")
     TASK_FIELD_NUMBER: _ClassVar[int]
     LABEL_FIELD_NUMBER: _ClassVar[int]
     SCORE_FIELD_NUMBER: _ClassVar[int]
     SCORES_FIELD_NUMBER: _ClassVar[int]
     PREPARED_ID_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    ABSTAINED_FIELD_NUMBER: _ClassVar[int]
     task: str
     label: str
     score: float
     scores: _containers.RepeatedCompositeFieldContainer[LabelScore]
     prepared_id: str
-    def __init__(self, task: _Optional[str] = ..., label: _Optional[str] = ..., score: _Optional[float] = ..., scores: _Optional[_Iterable[_Union[LabelScore, _Mapping]]] = ..., prepared_id: _Optional[str] = ...) -> None: ...
+    labels: _containers.RepeatedScalarFieldContainer[str]
+    abstained: bool
+    def __init__(self, task: _Optional[str] = ..., label: _Optional[str] = ..., score: _Optional[float] = ..., scores: _Optional[_Iterable[_Union[LabelScore, _Mapping]]] = ..., prepared_id: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., abstained: _Optional[bool] = ...) -> None: ...
 
 class Finding(_message.Message):
     __slots__ = ("category", "rule", "action", "start", "end", "score")

@@ -90,6 +90,11 @@ def test_faults_of_the_command_line_have_hints(run: Run, tiny_bundle: Path, tmp_
         (("predict", tiny_bundle, "text", "--task", "nope"), 3, "IR-1201"),
         (("predict", tiny_bundle, "text", "--candidates", "a,a"), 2, "IR-1105"),
         (("predict", tiny_bundle, "text", "--top-k", "-1"), 2, "IR-1100"),
+        (("predict", tiny_bundle, "text", "--decision", "some"), 2, "IR-1130"),
+        (("predict", tiny_bundle, "text", "--threshold", "7"), 2, "IR-1130"),
+        (("predict", tiny_bundle, "text", "-i", "x", "--candidates", "a,A"), 2, "IR-1131"),
+        (("predict", tiny_bundle, "text", "-i", "?!", "--candidates", "a,b"), 2, "IR-1132"),
+        (("predict", tiny_bundle, "text", "--none-label", "REFUND"), 2, "IR-1133"),
         (("predict", tiny_bundle, "x" * 60_000), 2, "IR-1102"),
         (("predict", "-a", "127.0.0.1:1", "text", "--timeout", "1"), 4, "IR-1302"),
     ]
@@ -112,6 +117,46 @@ def test_a_masked_line_shows_what_the_model_read() -> None:
     line = table_line("打13800138000", prediction)
     assert "13800138000" not in line
     assert "[mask: PHONE]" in line
+
+
+def test_any_of_the_candidates_may_be_answered_and_none_of_them(
+    run: Run, tiny_bundle: Path
+) -> None:
+    words = ("--decision", "any", "--threshold", "0.01", "--none-label", "其他")
+    done = run("predict", tiny_bundle, "refund, or change pin?", *words, "--json")
+    assert set(done.rows[0]["labels"]) == {"refund", "change pin"}
+    assert done.rows[0]["answers"][0]["labels"] == done.rows[0]["labels"]
+    line = run("predict", tiny_bundle, "refund, or change pin?", *words).out
+    assert line.startswith("refund, change pin ")
+    own = (
+        "-i",
+        "什么？",
+        "--candidates",
+        "refund，pin",
+        "--threshold",
+        "1",
+        "--none-label",
+        "其他",
+    )
+    assert run("predict", tiny_bundle, "app", *own).out.startswith("其他 ")
+    assert run("predict", tiny_bundle, "app", *own[:-2]).out.startswith("(none of these) ")
+
+
+def test_a_line_may_decide_for_itself(run: Run, tiny_bundle: Path) -> None:
+    lines = [
+        {"text": "refund 😀", "threshold": 1, "none_label": "其他"},
+        {"text": "refund", "decision": "any", "threshold": 0.9},
+        {"text": "refund"},
+        {"text": "refund", "threshold": "high"},
+        {"text": "refund", "decision": "some"},
+        {"text": "refund", "threshold": 0.5, "prepared_id": "ab"},
+    ]
+    done = run("predict", tiny_bundle, stdin="\n".join(map(json.dumps, lines)).encode())
+    rows = done.rows
+    assert [row.get("labels") for row in rows[:3]] == [[], ["refund"], ["refund"]]
+    assert (rows[0]["label"], rows[0]["abstained"]) == ("其他", True)
+    codes = [row["error"]["code"] for row in rows[3:]]
+    assert codes == ["IR-1109", "IR-1130", "IR-1130"]
 
 
 def test_only_the_first_line_decides_the_form() -> None:

@@ -19,7 +19,13 @@ from instructrec_deploy.client.calls import (
     channel_options,
 )
 from instructrec_deploy.client.sync import Client
-from instructrec_deploy.core.errors import RequestError, TextUndecodable, Unavailable
+from instructrec_deploy.core.decision import Decision
+from instructrec_deploy.core.errors import (
+    DecisionInvalid,
+    RequestError,
+    TextUndecodable,
+    Unavailable,
+)
 from instructrec_deploy.core.instruction import Candidate, Instruction
 from instructrec_deploy.core.request import Question, Request
 
@@ -45,6 +51,16 @@ WHOLE = Instruction.of("想要什么？", ["退款", Candidate("b", "a descripti
             {"instruction": "own words", "task": "t"},
             Question(instruction=Instruction("own words", (), task="t")),
         ),
+        (
+            {"task": "t", "threshold": 0.3},
+            Question(
+                instruction=Instruction("", (), task="t", decision=Decision.of(threshold=0.3))
+            ),
+        ),
+        (
+            {"decision": "any", "none_label": "其他"},
+            Question(instruction=Instruction("", (), decision=Decision("any", none_label="其他"))),
+        ),
     ],
 )
 def test_loose_arguments_make_a_question(given: dict[str, object], question: Question) -> None:
@@ -58,11 +74,26 @@ def test_loose_arguments_make_a_question(given: dict[str, object], question: Que
         {"prepared_id": "ab", "candidates": ["a"]},
         {"instruction": WHOLE, "candidates": ["a"]},
         {"instruction": WHOLE, "task": "t"},
+        {"prepared_id": "ab", "decision": "any"},
     ],
 )
 def test_question_named_twice_is_refused(given: dict[str, object]) -> None:
     with pytest.raises(RequestError, match="together with"):
         build_question(**given)  # type: ignore[arg-type]
+
+
+def test_a_decision_changes_a_whole_instruction() -> None:
+    question = build_question(instruction=WHOLE, decision="any", threshold=0.4)
+    assert question == Question(
+        instruction=Instruction.of(
+            WHOLE.text, WHOLE.candidates, decision=Decision.of("any", threshold=0.4)
+        )
+    )
+
+
+def test_a_decision_that_cannot_be_is_refused_before_it_is_sent() -> None:
+    with pytest.raises(DecisionInvalid):
+        build_question(task="t", threshold=7.0)
 
 
 def test_texts_of_a_batch_share_one_question() -> None:

@@ -87,6 +87,20 @@ def test_a_bar_in_a_label_does_not_break_the_table(bundle: Bundle) -> None:
     assert "a\\|b, c d |" in write_card(bundle.manifest, book, {})
 
 
+def test_the_card_tells_which_tasks_may_find_several_labels_or_none(bundle: Bundle) -> None:
+    assert "It always picks one" in card(bundle)
+    several = {"decision": "any"}
+    tasks = {
+        name: spec.model_copy(update=several if name == "sentiment" else {"none_label": "其他"})
+        for name, spec in bundle.tasks.tasks.items()
+    }
+    book = bundle.tasks.model_copy(update={"tasks": tasks})
+    text = write_card(bundle.manifest, book, {})
+    assert "a probability of its own: sentiment." in text
+    assert "nothing fits: intent, sentiment." in text
+    assert "always picks" not in text
+
+
 def test_headings_and_tables_are_parted_by_empty_lines(bundle: Bundle) -> None:
     lines = card(bundle, export={"parity": PARITY}).split("\n")
     for above, line in itertools.pairwise(lines):

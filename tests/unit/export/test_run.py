@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -12,14 +14,17 @@ import torch
 
 from instructrec_deploy.core.bundle import open_bundle
 from instructrec_deploy.core.errors import ConfigError, FileMissing, ParityFailed
+from instructrec_deploy.core.manifest import Precision, TaskBook, TaskSpec
 from instructrec_deploy.export.graphs import float_graphs
-from instructrec_deploy.export.parity import ParityLimits
+from instructrec_deploy.export.parity import ParityLimits, ask_bundle, check_parity
+from instructrec_deploy.export.reference import Reference
 from instructrec_deploy.export.run import ExportReport, export_run
 from instructrec_deploy.models.checkpoint import load_checkpoint
 from instructrec_deploy.models.instruction_encoder import InstructionEncoder
 from instructrec_deploy.runtime.golden import check_golden
 from instructrec_deploy.runtime.pipeline import Pipeline
 from instructrec_deploy.runtime.predictor import Predictor
+from instructrec_deploy.tasks.base import Floats
 from tests.tiny import LABELS
 
 GRAPH_FILES = {"graphs/encoder.onnx", "graphs/fusion.onnx", "graphs/prepare.onnx"}
@@ -166,3 +171,76 @@ def test_labels_in_another_order_than_the_classifier_s_are_refused(
     (run / "tasks.toml").write_text(text.replace('"card lost"', '"lost card"'), "utf-8")
     with pytest.raises(ConfigError, match="order"):
         export_run(run, tmp_path / "bundle")
+
+
+DECIDING_TASKS = f"""default_task = "topics"
+
+[tasks.topics]
+labels = {json.dumps(LABELS, ensure_ascii=False)}
+decision = "any"
+threshold = 0.6
+offset = 2.0
+temperature = 3.0
+exclusive = [["余额", "refund"]]
+[tasks.topics.thresholds]
+"card lost" = 0.8
+[tasks.topics.parents]
+"card arrival" = "card lost"
+[tasks.topics.instructions]
+zh = ["客户提到了什么？"]
+
+[tasks.intent]
+labels = {json.dumps(LABELS, ensure_ascii=False)}
+none_label = "其他"
+none_logit = 3.0
+temperature = 2.0
+[tasks.intent.parents]
+"card arrival" = "card lost"
+[tasks.intent.instructions]
+en = ["What does the customer want?"]
+"""
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_tasks_that_decide_more_than_the_best_label_pass_the_gate_and_their_golden_pairs(
+    run_maker: Callable[..., Path], tmp_path: Path, precision: Precision
+) -> None:
+    report = export_run(run_maker(tasks=DECIDING_TASKS), tmp_path / "bundle", precision=precision)
+    assert report.parity.agreement >= 0.95
+    assert report.parity.max_difference < (1e-5 if precision == "fp32" else 0.05)
+    rows = [
+        json.loads(line) for line in (report.out / "golden.jsonl").read_text("utf-8").splitlines()
+    ]
+    assert {row["task"] for row in rows} == {"topics", "intent"}
+    assert all("labels" in row for row in rows)
+    assert {row["label"] for row in rows} - {"其他"}
+    bundle = open_bundle(report.out)
+    pipeline = Pipeline.open(bundle)
+    assert check_golden(bundle, pipeline).n_pairs == len(rows)
+    pipeline.close()
+
+
+def test_the_gate_sees_a_label_that_crossed_its_threshold(
+    run_maker: Callable[..., Path], tmp_path: Path
+) -> None:
+    class Shifted(Reference):
+        """A checkpoint whose logits are a little higher than the bundle's."""
+
+        def logits(self, name: str, spec: TaskSpec, texts: Sequence[str]) -> Floats:
+            return super().logits(name, spec, texts) + 0.4
+
+    run = run_maker(tasks=DECIDING_TASKS)
+    bundle = open_bundle(export_run(run, tmp_path / "bundle", precision="fp32").out)
+    samples = {"topics": ["I lost my card"]}
+    (answered,) = ask_bundle(bundle, samples).values()
+    highest = float(answered.scores.max())
+    spec = bundle.tasks.tasks["topics"]
+    logit = 2.0 + 3.0 * math.log(highest / (1.0 - highest))
+    changes = {"offset": logit, "threshold": 0.51, "thresholds": {}, "parents": {}}
+    moved = replace(bundle, tasks=TaskBook(tasks={"topics": spec.model_copy(update=changes)}))
+    checkpoint = load_checkpoint(run / "checkpoint")
+    limits = ParityLimits(0.2, 0.001, 1.0, 1e-3)
+    with pytest.raises(ParityFailed, match=r"label agreement 0 \(at least 1, FAILED\)"):
+        check_parity(moved, Shifted(checkpoint), samples, limits=limits)
+    _, same = check_parity(moved, Reference(checkpoint), samples, limits=limits)
+    assert same["topics"].predictions[0].abstained

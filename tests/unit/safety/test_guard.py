@@ -106,6 +106,15 @@ def test_a_blocked_label_empties_the_answer() -> None:
     assert verdict.action == "block"
 
 
+def test_all_labels_of_an_answer_are_checked_whether_or_not_they_have_a_score() -> None:
+    given = Answer("t", "fine", 0.9, (), labels=("fine", "I will kill you"))
+    blocked, verdict = GUARD.check_output(given)
+    assert (blocked.label, blocked.labels, verdict.action) == ("", (), "block")
+    given = Answer("t", "fine", 0.9, (), labels=("fine", "jo@example.com", "其他"))
+    masked, verdict = GUARD.check_output(given)
+    assert (masked.labels, verdict.action) == (("fine", "[EMAIL]", "其他"), "mask")
+
+
 def test_an_answer_without_findings_is_the_same_object() -> None:
     answer = Answer("t", "lost card", 0.9, (LabelScore("lost card", 0.9), LabelScore("丢卡", 0.1)))
     assert GUARD.check_output(answer)[0] is answer

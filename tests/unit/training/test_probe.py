@@ -1,4 +1,4 @@
-"""Logistic regression and temperature: they agree with scikit-learn and with the truth."""
+"""Logistic regression: it agrees with scikit-learn."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from instructrec_training.probe import fit_probe, fit_temperature
+from instructrec_training.probe import fit_probe
 
 
 def data(n: int = 120, n_labels: int = 4, hidden: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
@@ -51,11 +51,3 @@ def test_offsets_that_already_fit_leave_little_to_learn() -> None:
     offsets = 50.0 * torch.nn.functional.one_hot(targets, 4).float()
     weight, _ = fit_probe(features, targets, n_labels=4, inverse_l2=1.0, offsets=offsets)
     assert weight.abs().max() < 1e-3
-
-
-def test_temperature_finds_how_far_logits_were_blown_up() -> None:
-    generator = torch.Generator().manual_seed(0)
-    honest = torch.randn(4000, 5, generator=generator)
-    targets = torch.multinomial(torch.softmax(honest, -1), 1, generator=generator).squeeze(1)
-    # the grid has steps of 6 %, 4,000 rows an error of about 3 %
-    assert fit_temperature(3.0 * honest, targets) == pytest.approx(3.0, rel=0.12)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from instructrec_deploy.core.decision import PLAIN, Decision
 from instructrec_deploy.core.errors import (
+    DecisionInvalid,
     InstructRecError,
     LabelRepeated,
     Overloaded,
@@ -29,6 +34,7 @@ from instructrec_deploy.core.result import (
 )
 from instructrec_deploy.core.status import Limits, ModelStatus, PreparedInfo, TaskStatus
 from instructrec_deploy.core.task import TaskKind
+from instructrec_deploy.core.words import fold_words
 from instructrec_deploy.pb.v1 import instructrec_pb2 as pb
 from instructrec_deploy.wire.answers import (
     read_batch_results,
@@ -43,6 +49,7 @@ from instructrec_deploy.wire.answers import (
 from instructrec_deploy.wire.requests import (
     parse,
     read_batch,
+    read_instruction,
     read_prepare,
     read_request,
     write_batch_request,
@@ -59,12 +66,22 @@ TEXTS = [
 WORDS = st.text(
     st.characters(codec="utf-8", exclude_characters="\x00"), min_size=1, max_size=12
 ).filter(lambda word: word.strip() != "")
+LEVELS = st.none() | st.floats(0.0, 1.0)
+DECISIONS = st.one_of(
+    st.just(PLAIN),
+    st.builds(Decision, st.just("any"), LEVELS),
+    st.builds(Decision, st.just("one"), LEVELS, none_label=WORDS.map("none {}".format)),
+)
 INSTRUCTIONS = st.builds(
     Instruction.of,
-    WORDS,
+    WORDS.map("what {}".format),
     st.lists(
-        st.builds(Candidate, WORDS, WORDS), min_size=1, max_size=4, unique_by=lambda c: c.label
+        st.builds(Candidate, WORDS.map("label {}".format), WORDS.map("words {}".format)),
+        min_size=1,
+        max_size=4,
+        unique_by=(lambda c: fold_words(c.label), lambda c: fold_words(c.description)),
     ),
+    decision=DECISIONS,
     kind=st.sampled_from([TaskKind.CLASSIFICATION, TaskKind.RANKING, TaskKind.SAFETY]),
 )
 QUESTIONS = st.one_of(
@@ -170,6 +187,50 @@ def test_unusable_candidates_are_refused(labels: list[str], error: type[Exceptio
         read_request(pb.PredictRequest(text="a", questions=[question]))
 
 
+def ask(**fields: Any) -> pb.Instruction:
+    return pb.Instruction(
+        text="什么？", candidates=[pb.Candidate(label=label) for label in ("a", "b")], **fields
+    )
+
+
+def test_an_unset_threshold_is_another_than_zero() -> None:
+    assert read_instruction(ask(decision="any")).decision.threshold is None
+    assert read_instruction(ask(decision="any", threshold=0.0)).decision.threshold == 0.0
+
+
+@pytest.mark.parametrize(
+    "fields", [{"decision": "all"}, {"threshold": 1.5}, {"threshold": -0.1}, {"none_label": "Ａ"}]
+)
+def test_a_decision_that_cannot_be_is_refused_without_repeating_it(fields: dict[str, Any]) -> None:
+    with pytest.raises(DecisionInvalid) as caught:
+        read_instruction(ask(**fields))
+    assert "all'" not in caught.value.message
+    assert caught.value.hint
+
+
+def test_rules_and_learned_parts_are_not_lost_on_the_way_but_refused() -> None:
+    for decision in (Decision.of(parents={"a": "b"}), Decision("any", offset=1.0)):
+        instruction = Instruction.of("what?", ["a", "b"], decision=decision)
+        with pytest.raises(DecisionInvalid, match="cannot carry"):
+            write_request(Request("text", (Question(instruction=instruction),)))
+
+
+def test_a_decision_over_a_task_is_lent_the_task_and_changes_it() -> None:
+    own = Instruction.of(
+        "topics?", ["体育", "b"], task="topic", decision=Decision("any", offset=2.0)
+    )
+
+    def lend(task: str, words: str, candidates: object) -> Instruction:
+        assert (words, candidates) == ("", [])
+        return replace(own, task=task or "the default one")
+
+    for task, found in (("topic", "topic"), ("", "the default one")):
+        message = pb.Instruction(task=task, threshold=0.3, none_label="其他")
+        lent = read_instruction(message, lend=lend)
+        assert lent.task == found
+        assert lent.decision == Decision("any", 0.3, offset=2.0, none_label="其他")
+
+
 @pytest.mark.parametrize("kind", ["no-such-kind", "ner", "translation"])
 def test_kind_that_is_not_served_is_refused_without_repeating_it(kind: str) -> None:
     instruction = pb.Instruction(text="what?", candidates=[pb.Candidate(label="a")], kind=kind)
@@ -191,6 +252,8 @@ PREDICTION = Prediction(
     answers=(
         Answer("intent", "余额", 0.5, (LabelScore("余额", 0.5), LabelScore("refund", 0.25)), "ab"),
         Answer("", "", 0.0, ()),
+        Answer("主题", "体育", 0.75, (LabelScore("体育", 0.75),), "", ("体育", "sport")),
+        Answer("", "其他", 0.5, (LabelScore("a", 0.5),), abstained=True),
     ),
     id="caller's own 🙂",
     text="my number is [PHONE]",
