@@ -79,9 +79,9 @@ class Answer:
     score: float
     scores: tuple[LabelScore, ...]  # best first, at most the request's top_k
     prepared_id: str = ""
-    spans: tuple[Span, ...] = ()  # of an extracting task
     labels: tuple[str, ...] = ()
     abstained: bool = False  # nothing fits well enough: no guess
+    spans: tuple[Span, ...] = ()  # of an extracting task
 
 
 @dataclass(frozen=True, slots=True)

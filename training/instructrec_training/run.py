@@ -256,7 +256,7 @@ def _after(
 
 def _figures(report: dict[str, Any]) -> str:
     """The headline figures in words."""
-    parts = []
+    parts: list[str] = []
     for key, words in HEADLINES.items():
         if key in report:
             low, high = report[f"{key}_interval"]
