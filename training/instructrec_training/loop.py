@@ -34,7 +34,8 @@ class Progress:
 
     step: int = 0
     epoch: int = 0
-    best: float = -1.0
+    best: float = -1.0  # of the weights kept so far
+    best_epoch: float = -1.0  # of epochs alone: the start is no epoch, and may be hard to beat
     stale_epochs: int = 0
     seconds: float = 0.0
 
@@ -98,8 +99,8 @@ class Loop:
                     torch.tensor([row.label for row in task.train]),
                     self.settings.probe_inverse_l2,
                 )
-        metric = self._keep_if_best()
-        self.tracker.record("probe", metric=metric)
+        metric = self._keep_if_best(is_start=True)
+        self.tracker.record("probe", **{self._metric_name: metric})
         self.tracker.say(f"probe: validation {self._metric_name} {metric:.4f}")
 
     @property
@@ -200,7 +201,7 @@ class Loop:
         names = {objective.headline for objective in self.learner.objectives}
         return names.pop() if len(names) == 1 else "score"
 
-    def _keep_if_best(self) -> float:
+    def _keep_if_best(self, *, is_start: bool = False) -> float:
         """Measure on validation rows; the best weights so far are what the run will leave.
 
         Of several tasks the mean counts, each task as much as another.
@@ -212,8 +213,12 @@ class Loop:
             found.append(figures[self.learner.objectives[number].headline])
         metric = float(sum(found) / len(found))
         if metric > state.best:
-            state.best, state.stale_epochs = metric, 0
+            state.best = metric
             self._write(BEST_FILE, self._plain_state())
+        if is_start:
+            return metric
+        if metric > state.best_epoch:
+            state.best_epoch, state.stale_epochs = metric, 0
         else:
             state.stale_epochs += 1
         return metric

@@ -131,6 +131,15 @@ def test_early_stopping_keeps_the_best_epoch(
     assert len([e for e in log_of(tmp_path / "run") if e["event"] == "epoch"]) == 3
 
 
+def test_a_start_from_a_regression_is_no_epoch_for_early_stopping(
+    make_recipe: MakeRecipe, data_root: Path, tmp_path: Path
+) -> None:
+    still = {"learning_rate": 1e-9, "head_learning_rate": 1e-9}
+    recipe = make_recipe(epochs=30, patience=2, probe=True, **still)
+    train(recipe, tmp_path / "run", data_root=data_root, is_quiet=True)
+    assert len([e for e in log_of(tmp_path / "run") if e["event"] == "epoch"]) == 3
+
+
 def test_a_folder_with_a_run_is_not_overwritten(
     make_recipe: MakeRecipe, data_root: Path, tmp_path: Path
 ) -> None:
