@@ -28,6 +28,7 @@ from instructrec_deploy.models.instruction_encoder import InstructionEncoder
 from instructrec_deploy.models.pooled_classifier import PooledClassifier
 from instructrec_deploy.models.presets import preset_of, resolve_model
 from instructrec_deploy.models.span_reader import build_span_reader
+from instructrec_deploy.text.tokenizer import TextTokenizer
 
 SECTION_FILE = "instructrec.json"
 TOKENIZER_FILE = "tokenizer.json"
@@ -129,21 +130,15 @@ def build_checkpoint(
     preset = preset_of(base)
     source = str(resolve_model(base, say=_say))
     has_head = _has_native_head(kind, pooling)
-    encoder, tokenizer = _load_transformers(source, labels, has_head=has_head, dropout=dropout)
-    work.mkdir(parents=True, exist_ok=True)
-    tokenizer_path = work / TOKENIZER_FILE
-    tokenizer.backend_tokenizer.save(str(tokenizer_path))
+    encoder = _load_transformers(source, labels, has_head=has_head, dropout=dropout)
+    tokenizer, tokenizer_path = _load_tokenizer(source, work)
     config = encoder.config
-    window = int(getattr(config, "max_position_embeddings", DEFAULT_MAX_TOKENS))
-    if config.model_type in {"roberta", "xlm-roberta", "camembert"}:
-        window -= 2  # their positions start behind the padding index
-    facts = preset.max_tokens if preset else DEFAULT_MAX_TOKENS
     section = CheckpointSection(
         kind=kind,
         base=base,
         hidden_size=config.hidden_size,
         n_heads=config.num_attention_heads,
-        max_tokens=min(max_tokens or facts, window),
+        max_tokens=_window(base, config, max_tokens),
         pad_id=int(tokenizer.pad_token_id or 0),
         text_prefix=_first(text_prefix, preset.text_prefix if preset else None, ""),
         instruction_weight=_first(
@@ -155,6 +150,25 @@ def build_checkpoint(
         pooling=pooling,
     )
     return Checkpoint(_wrap(encoder, section), section, tokenizer_path)
+
+
+def read_base_tokenizer(
+    base: str, *, work: Path, max_tokens: int = 0, text_prefix: str | None = None
+) -> TextTokenizer:
+    """The tokenizer of `build_checkpoint(base, ...)`, for what must be read before its weights.
+
+    Raises:
+        ConfigError: the base cannot be loaded.
+    """
+    from transformers import AutoConfig
+
+    preset = preset_of(base)
+    source = str(resolve_model(base, say=_say))
+    with _loading(source):
+        config = AutoConfig.from_pretrained(source)
+    _, path = _load_tokenizer(source, work)
+    prefix = _first(text_prefix, preset.text_prefix if preset else None, "")
+    return TextTokenizer(path, max_tokens=_window(base, config, max_tokens), prefix=prefix)
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:
@@ -177,9 +191,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     except ValueError as error:
         raise BundleError(f"{path}: not valid JSON", hint="train it again") from error
     has_head = _has_native_head(section.kind, section.pooling)
-    encoder, _ = _load_transformers(
-        str(folder / ENCODER_FOLDER), section.labels, has_head=has_head, with_tokenizer=False
-    )
+    encoder = _load_transformers(str(folder / ENCODER_FOLDER), section.labels, has_head=has_head)
     model = _wrap(encoder, section)
     vectors: Mapping[str, Tensor] = {}
     if isinstance(model, OURS):
@@ -251,19 +263,9 @@ def _load_own(model: nn.Module, path: Path) -> None:
 
 
 def _load_transformers(
-    source: str,
-    labels: Sequence[str],
-    *,
-    has_head: bool,
-    dropout: float | None = None,
-    with_tokenizer: bool = True,
-) -> tuple[Any, Any]:
-    from transformers import (
-        AutoConfig,
-        AutoModel,
-        AutoModelForSequenceClassification,
-        AutoTokenizer,
-    )
+    source: str, labels: Sequence[str], *, has_head: bool, dropout: float | None = None
+) -> Any:
+    from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
     extra: dict[str, Any] = {}
     loader: Any = AutoModel
@@ -276,21 +278,48 @@ def _load_transformers(
                 "label2id": {label: i for i, label in enumerate(labels)},
                 "ignore_mismatched_sizes": True,
             }
+    with _loading(source):
+        config = AutoConfig.from_pretrained(source)
+        for name in DROPOUT_NAMES if dropout is not None else ():
+            if hasattr(config, name):
+                extra[name] = dropout
+        model = loader.from_pretrained(source, **extra)
+    return model.to(torch.float32)
+
+
+def _load_tokenizer(source: str, work: Path) -> tuple[Any, Path]:
+    """transformers' tokenizer, and `tokenizer.json` written into `work`."""
+    from transformers import AutoTokenizer
+
+    with _loading(source):
+        tokenizer: Any = AutoTokenizer.from_pretrained(source)
+    work.mkdir(parents=True, exist_ok=True)
+    path = work / TOKENIZER_FILE
+    tokenizer.backend_tokenizer.save(str(path))
+    return tokenizer, path
+
+
+def _window(base: str, config: Any, max_tokens: int) -> int:
+    """Tokens that are read of a text: as many as asked for, the preset's, or all there are."""
+    window = int(getattr(config, "max_position_embeddings", DEFAULT_MAX_TOKENS))
+    if config.model_type in {"roberta", "xlm-roberta", "camembert"}:
+        window -= 2  # their positions start behind the padding index
+    preset = preset_of(base)
+    return min(max_tokens or (preset.max_tokens if preset else DEFAULT_MAX_TOKENS), window)
+
+
+@contextlib.contextmanager
+def _loading(source: str) -> Iterator[None]:
+    """Around what transformers loads, quietly; what it raises becomes a ConfigError."""
     try:
         with quiet_transformers():
-            config = AutoConfig.from_pretrained(source)
-            for name in DROPOUT_NAMES if dropout is not None else ():
-                if hasattr(config, name):
-                    extra[name] = dropout
-            model = loader.from_pretrained(source, **extra)
-            tokenizer = AutoTokenizer.from_pretrained(source) if with_tokenizer else None
+            yield
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"model {source!r} cannot be loaded: {type(error).__name__}",
             hint="name a preset (`instructrec models list`), a transformers folder, or a hub id "
             "that this machine can reach",
         ) from error
-    return model.to(torch.float32), tokenizer
 
 
 def _say(words: str) -> None:

@@ -29,6 +29,7 @@ from instructrec_deploy.evaluation.figures import HEADLINES
 from instructrec_deploy.models.checkpoint import (
     Checkpoint,
     build_checkpoint,
+    read_base_tokenizer,
     save_checkpoint,
 )
 from instructrec_deploy.text.tokenizer import TextTokenizer
@@ -173,16 +174,16 @@ def _prepare(recipe: Recipe, out: Path, root: Path) -> tuple[Checkpoint, list[Ta
         "text_prefix": part.text_prefix,
         "instruction_weight": part.instruction_weight,
     }
-    checkpoint = build_checkpoint(part.base, kind="instruction-encoder", **shared)
-    tasks = load_task_data(recipe, root, _tokenizer(checkpoint))
-    if part.kind == "sequence-classification":
-        checkpoint = build_checkpoint(
-            part.base,
-            kind=part.kind,
-            labels=tasks[0].spec.labels,
-            pooling=part.pooling,
-            **shared,
-        )
+    if part.kind == "instruction-encoder":
+        checkpoint = build_checkpoint(part.base, kind=part.kind, **shared)
+        return checkpoint, load_task_data(recipe, root, _tokenizer(checkpoint))
+    names = ("work", "max_tokens", "text_prefix")
+    tokenizer = read_base_tokenizer(part.base, **{name: shared[name] for name in names})
+    tasks = load_task_data(recipe, root, tokenizer)
+    labels, pooling = tasks[0].spec.labels, part.pooling
+    checkpoint = build_checkpoint(
+        part.base, kind=part.kind, labels=labels, pooling=pooling, **shared
+    )
     return checkpoint, tasks
 
 

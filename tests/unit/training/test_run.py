@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers.models.bert.modeling_bert import BertPreTrainedModel
 
 from instructrec_deploy.core.errors import ConfigError
 from instructrec_deploy.core.manifest import TaskBook, TaskSpec, parse_toml
@@ -110,6 +111,30 @@ def test_a_killed_run_resumes_to_the_same_weights(
     assert whole.keys() == resumed.keys()
     for name, value in whole.items():
         assert torch.equal(value, resumed[name]), name
+
+
+@pytest.mark.parametrize(
+    ("kind", "pooling"), [(KINDS[0], "native"), (KINDS[1], "native"), (KINDS[1], "mean")]
+)
+def test_the_weights_of_the_base_are_loaded_once(
+    kind: str,
+    pooling: str,
+    make_recipe: MakeRecipe,
+    data_root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loaded = []
+    real = BertPreTrainedModel.from_pretrained.__func__
+
+    def from_pretrained(cls: type, *args: object, **kwargs: object) -> object:
+        loaded.append(cls.__name__)
+        return real(cls, *args, **kwargs)
+
+    monkeypatch.setattr(BertPreTrainedModel, "from_pretrained", classmethod(from_pretrained))
+    recipe = make_recipe(kind, pooling, epochs=0)
+    train(recipe, tmp_path / "run", data_root=data_root, is_quiet=True)
+    assert len(loaded) == 1
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(
