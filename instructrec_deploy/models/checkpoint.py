@@ -295,7 +295,7 @@ def _load_tokenizer(source: str, work: Path) -> tuple[Any, Path]:
         tokenizer: Any = AutoTokenizer.from_pretrained(source)
     work.mkdir(parents=True, exist_ok=True)
     path = work / TOKENIZER_FILE
-    tokenizer.backend_tokenizer.save(str(path))
+    tokenizer.backend_tokenizer.save(str(path), pretty=False)  # half as long, read faster
     return tokenizer, path
 
 

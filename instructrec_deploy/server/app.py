@@ -29,6 +29,7 @@ from prometheus_client import disable_created_metrics
 
 from instructrec_deploy import __version__
 from instructrec_deploy.core.errors import PortInUse
+from instructrec_deploy.runtime.opening import Opening
 from instructrec_deploy.server.logs import LOGGER, set_up_logs
 from instructrec_deploy.server.metrics import (
     Metrics,
@@ -75,12 +76,17 @@ class StopSignals:
 
 
 def run_server(
-    bundle_path: Path,
+    bundle: Path | Opening,
     settings: ServerSettings,
     *,
     on_ready: Callable[[Ready], None] | None = None,
 ) -> None:
     """Serve a bundle until SIGTERM or SIGINT.
+
+    Args:
+        bundle: its folder, or what `begin_opening` made of it.
+        settings: of the server.
+        on_ready: called when it answers; None says so on standard error.
 
     Raises:
         ConfigError: an address open to the network, a port in use.
@@ -91,11 +97,11 @@ def run_server(
     disable_created_metrics()  # type: ignore[no-untyped-call]
     sys.setswitchinterval(settings.server.switch_interval_ms / 1000)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(serve(bundle_path, settings, on_ready=on_ready or _tell_people))
+        runner.run(serve(bundle, settings, on_ready=on_ready or _tell_people))
 
 
 async def serve(
-    bundle_path: Path,
+    bundle: Path | Opening,
     settings: ServerSettings,
     *,
     on_ready: Callable[[Ready], None] | None = None,
@@ -117,7 +123,7 @@ async def serve(
         try:
             metrics_address = _start_metrics(stack, metrics, door)
             await server.start()
-            served = await _load(bundle_path, settings, metrics, signals)
+            served = await _load(bundle, settings, metrics, signals)
             if served is None:
                 return
             stack.callback(served.close)
@@ -140,10 +146,10 @@ async def serve(
 
 
 async def _load(
-    bundle_path: Path, settings: ServerSettings, metrics: Metrics, signals: StopSignals
+    bundle: Path | Opening, settings: ServerSettings, metrics: Metrics, signals: StopSignals
 ) -> Served | None:
     """Load and check the model in a thread; None where a signal came meanwhile."""
-    loading = asyncio.create_task(asyncio.to_thread(load_served, bundle_path, settings, metrics))
+    loading = asyncio.create_task(asyncio.to_thread(load_served, bundle, settings, metrics))
     stopping = asyncio.create_task(signals.first.wait())
     await asyncio.wait((loading, stopping), return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()

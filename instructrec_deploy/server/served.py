@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Protocol
 
 from instructrec_deploy import __version__
-from instructrec_deploy.core.bundle import open_bundle
 from instructrec_deploy.core.instruction import Candidate, Instruction
 from instructrec_deploy.core.manifest import TaskSpec
 from instructrec_deploy.core.request import Question, Request
 from instructrec_deploy.core.result import Prediction
 from instructrec_deploy.core.status import Limits, ModelStatus, TaskStatus
-from instructrec_deploy.runtime.golden import check_golden
 from instructrec_deploy.runtime.observer import BatchStats, DropReason, Observer
+from instructrec_deploy.runtime.opening import Opening, begin_opening
 from instructrec_deploy.runtime.pipeline import Pipeline
 from instructrec_deploy.runtime.predictor import question_of
 from instructrec_deploy.runtime.prepared import PreparedInstruction
@@ -179,26 +178,31 @@ class Served:
         self._pipeline.close()
 
 
-def load_served(folder: Path, settings: ServerSettings, metrics: Metrics) -> Served:
+def load_served(source: Path | Opening, settings: ServerSettings, metrics: Metrics) -> Served:
     """Open, check and warm a bundle, and start its scheduler. Blocks.
+
+    Args:
+        source: the bundle's folder, or what `begin_opening` made of it.
 
     Raises:
         FileMissing, BundleError: it cannot be served.
         GoldenFailed: on this machine it does not answer as stated.
         MissingExtra: onnxruntime is not installed.
     """
-    start = time.monotonic()
-    bundle = open_bundle(folder)
-    pipeline = Pipeline.open(bundle, engine=settings.engine, prepared=settings.prepared)
-    pipeline.warm()
-    golden = check_golden(bundle, pipeline)
+    opening = (
+        source
+        if isinstance(source, Opening)
+        else begin_opening(source, engine=settings.engine, prepared=settings.prepared)
+    )
+    pipeline, golden = opening.found.result()
+    bundle = pipeline.bundle
     for warning in golden.warnings:
         log.warning(warning)
     if golden.n_pairs:
         found = {"n_pairs": golden.n_pairs, "max_difference": golden.max_difference}
         log.info("golden pairs agree", extra=found)
     scheduler = Scheduler(pipeline, settings.batching, observer=MetricsObserver(metrics))
-    served = Served(pipeline, scheduler, load_s=time.monotonic() - start)
+    served = Served(pipeline, scheduler, load_s=time.monotonic() - opening.begun_s)
     cache, model = pipeline.cache, bundle.manifest.model
     metrics.tasks = frozenset(bundle.tasks.tasks)
     metrics.watch("instructrec_queue_depth", lambda: scheduler.n_waiting)

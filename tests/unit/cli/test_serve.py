@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import pytest
 
 from instructrec_deploy.cli.serve import parse_settings
 from instructrec_deploy.core.errors import ConfigError
+from instructrec_deploy.server import app
+from instructrec_deploy.server.metrics import calm_collector
 from tests.unit.cli.conftest import Run
 
 
@@ -41,6 +44,22 @@ def test_an_open_address_needs_a_word(run: Run, tiny_bundle: Path) -> None:
 def test_a_missing_bundle_is_said_before_anything_starts(run: Run, tmp_path: Path) -> None:
     assert run("serve").code == 2
     assert run("serve", tmp_path / "nowhere", "--port", 0).code == 3
+
+
+def test_no_garbage_is_looked_for_until_the_server_is_ready(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tiny_bundle: Path
+) -> None:
+    seen = []
+
+    def run_server(*_: object) -> None:
+        seen.append(gc.isenabled())
+        calm_collector()
+        seen.append(gc.isenabled())
+
+    monkeypatch.setattr(app, "run_server", run_server)
+    assert run("serve", tiny_bundle, "--port", 0).code == 0
+    gc.unfreeze()
+    assert (seen, gc.isenabled()) == ([False, True], True)
 
 
 @pytest.mark.parametrize("word", ["port=1", "server.port", ".port=1", "server.=1", "="])

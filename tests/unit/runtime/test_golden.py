@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ import pytest
 
 from instructrec_deploy.core.bundle import open_bundle
 from instructrec_deploy.core.errors import BundleError, GoldenFailed
+from instructrec_deploy.core.request import Request
 from instructrec_deploy.runtime.engine import EngineSettings
 from instructrec_deploy.runtime.golden import GoldenReport, check_golden
-from instructrec_deploy.runtime.pipeline import Pipeline
+from instructrec_deploy.runtime.pipeline import Outcome, Pipeline
 from instructrec_deploy.runtime.predictor import Predictor
 from tests.tiny import seal, write_tiny_bundle
 
@@ -56,6 +58,26 @@ def test_a_bundle_that_answers_as_it_did_passes(tmp_path: Path, rows: list[dict[
 def test_an_empty_file_passes_with_a_warning(tmp_path: Path) -> None:
     report = check(tmp_path / "b", [])
     assert (report.n_pairs, len(report.warnings)) == (0, 1)
+
+
+def test_all_lanes_share_the_pairs_and_faults_stay_in_their_order(
+    tmp_path: Path, rows: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for row in rows:
+        row["label"] = "nonsense"
+    bundle = open_bundle(write_tiny_bundle(tmp_path / "b", golden=rows))
+    two = EngineSettings(n_lanes=2, threads_per_lane=1, provider="cpu")
+    pipeline = Pipeline.open(bundle, engine=two)
+    lanes, real = set(), pipeline.answer
+
+    def answer(requests: Sequence[Request], *, lane: int, use_guard: bool) -> list[Outcome]:
+        lanes.add(lane)
+        return real(requests, lane=lane, use_guard=use_guard)
+
+    monkeypatch.setattr(pipeline, "answer", answer)
+    with pytest.raises(GoldenFailed, match=r"line 1.*line 2.*line 3.*line 4.*line 5"):
+        check_golden(bundle, pipeline)
+    assert lanes == {0, 1}
 
 
 def test_another_label_fails(tmp_path: Path, rows: list[dict[str, Any]]) -> None:

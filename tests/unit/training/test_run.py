@@ -55,7 +55,7 @@ def test_a_run_folder_holds_what_export_needs(
     train(make_recipe(kind, epochs=1), run, data_root=data_root, is_quiet=True)
     checkpoint = load_checkpoint(run / "checkpoint")
     assert checkpoint.section.kind == kind
-    assert checkpoint.tokenizer_path.is_file()
+    assert "\n" not in checkpoint.tokenizer_path.read_text(encoding="utf-8")  # compact
     book = parse_toml(TaskBook, (run / "tasks.toml").read_text(encoding="utf-8"), where="tasks")
     assert book.tasks["intent"].labels == ("card lost", "refund", "余额")
     samples = (run / "samples.jsonl").read_text(encoding="utf-8").splitlines()

@@ -1,0 +1,50 @@
+"""Open, warm and check a bundle in a thread of its own, while the caller does something else.
+
+Most of it leaves the interpreter to others (hashing, reading graphs, inference), so a server
+imports its other half meanwhile.
+"""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from instructrec_deploy.core.bundle import open_bundle
+from instructrec_deploy.runtime.engine import EngineSettings
+from instructrec_deploy.runtime.golden import GoldenReport, check_golden
+from instructrec_deploy.runtime.pipeline import Pipeline
+from instructrec_deploy.runtime.prepared import PreparedSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """A bundle on its way."""
+
+    begun_s: float  # monotonic
+    found: Future[tuple[Pipeline, GoldenReport]]  # warm, and what the golden pairs said
+
+
+def begin_opening(
+    folder: Path,
+    *,
+    engine: EngineSettings = EngineSettings(),
+    prepared: PreparedSettings = PreparedSettings(),
+) -> Opening:
+    """Begin; what goes wrong is told by `found`.
+
+    FileMissing, BundleError: it cannot be served. GoldenFailed: on this machine it does not answer
+    as stated. MissingExtra: onnxruntime is not installed.
+    """
+
+    def work() -> tuple[Pipeline, GoldenReport]:
+        bundle = open_bundle(folder)
+        pipeline = Pipeline.open(bundle, engine=engine, prepared=prepared)
+        pipeline.warm()
+        return pipeline, check_golden(bundle, pipeline)
+
+    thread = ThreadPoolExecutor(1, thread_name_prefix="open")
+    opening = Opening(time.monotonic(), thread.submit(work))
+    thread.shutdown(wait=False)
+    return opening
