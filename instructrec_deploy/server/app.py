@@ -28,7 +28,6 @@ from grpc_reflection.v1alpha import reflection
 from prometheus_client import disable_created_metrics
 
 from instructrec_deploy import __version__
-from instructrec_deploy.core.errors import PortInUse
 from instructrec_deploy.runtime.opening import Opening
 from instructrec_deploy.server.logs import LOGGER, set_up_logs
 from instructrec_deploy.server.metrics import (
@@ -37,6 +36,7 @@ from instructrec_deploy.server.metrics import (
     calm_collector,
     open_metrics_door,
 )
+from instructrec_deploy.server.port import check_port, port_error
 from instructrec_deploy.server.served import Served, load_served
 from instructrec_deploy.server.service import InstructRecService
 from instructrec_deploy.server.settings import DoorSettings, ServerSettings
@@ -197,6 +197,7 @@ def _bind(
     Raises:
         PortInUse: the address cannot be bound.
     """
+    check_port(door.host.strip("[]"), door.port)
     server = grpc.aio.server(
         options=[
             ("grpc.so_reuseport", 0),  # a second server on the port fails, and says so
@@ -209,15 +210,10 @@ def _bind(
     if door.use_reflection:
         names = (SERVICE, HEALTH_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, server)
-    address = door.address(door.port)
     try:
-        port = server.add_insecure_port(address)
-    except RuntimeError as error:
-        raise PortInUse(
-            f"cannot listen on {address}",
-            hint="another program listens there, or the address is not this machine's; "
-            "choose another --port, or --port 0 for a free one",
-        ) from error
+        port = server.add_insecure_port(door.address(door.port))
+    except RuntimeError as error:  # somebody was faster
+        raise port_error(door.address(door.port), error) from error
     return server, port
 
 
