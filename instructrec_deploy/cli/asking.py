@@ -183,7 +183,10 @@ class RemoteAsker:
         if not requests:
             return []
         if len(requests) <= BATCH_ITEMS and not self._is_unary:
-            return list(self._client.predict_batch(list(requests)))
+            try:
+                return list(self._client.predict_batch(list(requests)))
+            except InstructRecError as error:
+                return [error] * len(requests)
         return asyncio.run(self._ask_many(requests))
 
     async def _ask_many(self, requests: Sequence[Request]) -> list[Outcome]:
@@ -196,12 +199,12 @@ class RemoteAsker:
 
         async def ask_part(part: Sequence[Request]) -> list[Outcome]:
             async with gate:
-                if not self._is_unary:
-                    return list(await client.predict_batch(list(part)))
                 try:
+                    if not self._is_unary:
+                        return list(await client.predict_batch(list(part)))
                     return [await client.predict_request(part[0])]
-                except InstructRecError as error:
-                    return [error]
+                except InstructRecError as error:  # of the whole call, so of each of its texts
+                    return [error] * len(part)
 
         async with AsyncClient(self._address, timeout_s=self._timeout_s) as client:
             starts = range(0, len(requests), step)

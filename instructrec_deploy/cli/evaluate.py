@@ -71,7 +71,7 @@ def evaluate(
         open_asker,
     )
     from instructrec_deploy.cli.shipped import find_data
-    from instructrec_deploy.core.errors import ConfigError, InstructRecError
+    from instructrec_deploy.core.errors import ConfigError, InstructRecError, Unavailable
     from instructrec_deploy.evaluation.evaluate import evaluate_rows, text_of
     from instructrec_deploy.evaluation.judging import is_single_label
     from instructrec_deploy.evaluation.reader import read_examples
@@ -94,8 +94,9 @@ def evaluate(
             requests = [make_request(text_of(row), question, top_k=top_k) for row in rows]
             outcomes = ask_all(asker, requests)
             errors = [outcome for outcome in outcomes if isinstance(outcome, InstructRecError)]
-            if errors and len(errors) == len(outcomes) > 1:  # not one row's fault
-                raise errors[0]
+            gone = [error for error in errors if isinstance(error, Unavailable)]
+            if gone or (errors and len(errors) == len(outcomes) > 1):  # not one row's fault
+                raise (gone or errors)[0]
             return outcomes
 
         predict(examples[:1])  # the first answer prepares the instruction

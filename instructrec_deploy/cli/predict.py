@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
 
-from instructrec_deploy.core.errors import InstructRecError
+from instructrec_deploy.core.errors import InstructRecError, RequestError
 from instructrec_deploy.core.task import ROW_KINDS
 
 if TYPE_CHECKING:
@@ -84,8 +84,8 @@ def predict(
             for line, outcome in answer_lines(chunk, asked, top_k, asker):
                 writer.write(line, outcome)
             sys.stdout.flush()
-    if writer.first_error is not None:
-        raise typer.Exit(writer.first_error.exit_code)
+    if writer.error is not None:
+        raise typer.Exit(writer.error.exit_code)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,19 +157,23 @@ def answer_lines(
     from instructrec_deploy.cli.asking import ask_all, make_question, make_request
     from instructrec_deploy.core.request import Question, Request
 
-    questions: dict[Asked, Question] = {}
+    questions: dict[Asked, Question | InstructRecError] = {}
     items: list[Request | InstructRecError] = []
     for line in lines:
-        wanted = line_asked(line, asked)
-        try:
-            if line.error is None and wanted not in questions:
-                questions[wanted] = make_question(wanted, asker)
-        except InstructRecError as error:
-            items.append(error)
+        if line.error is not None:
+            items.append(line.error)
             continue
-        wanted_k = line.fields.get("top_k", top_k)
+        wanted = line_asked(line, asked)
+        if wanted not in questions:
+            try:
+                questions[wanted] = make_question(wanted, asker)
+            except InstructRecError as error:
+                questions[wanted] = error
+        question, wanted_k = questions[wanted], line.fields.get("top_k", top_k)
         items.append(
-            line.error or make_request(line.text, questions[wanted], id=line.id, top_k=wanted_k)
+            question
+            if isinstance(question, InstructRecError)
+            else make_request(line.text, question, id=line.id, top_k=wanted_k)
         )
     yield from zip(lines, ask_all(asker, items), strict=True)
 
@@ -193,16 +197,27 @@ def line_asked(line: Line, asked: Asked) -> Asked:
     )
 
 
-class JsonWriter:
-    """One JSON object a line on standard output, for answers and errors alike."""
+class Writer:
+    """What both forms of output share: the error that decides the exit code."""
 
     def __init__(self) -> None:
-        self.first_error: InstructRecError | None = None
+        self.error: InstructRecError | None = None
+
+    def note(self, error: InstructRecError) -> None:
+        """The first error counts; one that is not a text's own before those that are."""
+        if self.error is None or (
+            isinstance(self.error, RequestError) and not isinstance(error, RequestError)
+        ):
+            self.error = error
+
+
+class JsonWriter(Writer):
+    """One JSON object a line on standard output, for answers and errors alike."""
 
     def write(self, line: Line, outcome: Prediction | InstructRecError) -> None:
         """Write one outcome."""
         if isinstance(outcome, InstructRecError):
-            self.first_error = self.first_error or outcome
+            self.note(outcome)
             error = {"code": outcome.code, "message": outcome.message, "hint": outcome.hint}
             row: dict[str, Any] = {"id": line.id, "error": error}
         else:
@@ -210,21 +225,23 @@ class JsonWriter:
         sys.stdout.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
-class TableWriter:
+class TableWriter(Writer):
     """A line for people: label, probability, time, the text as the model read it."""
 
     def __init__(self) -> None:
-        self.first_error: InstructRecError | None = None
+        super().__init__()
+        self._told: InstructRecError | None = None
 
     def write(self, line: Line, outcome: Prediction | InstructRecError) -> None:
-        """Write one outcome; errors go to standard error."""
+        """Write one outcome; errors go to standard error, one that many texts share only once."""
         from instructrec_deploy.cli.report import report_error
 
-        if isinstance(outcome, InstructRecError):
-            self.first_error = self.first_error or outcome
+        if not isinstance(outcome, InstructRecError):
+            typer.echo(table_line(line.text, outcome))
+        elif outcome is not self._told:
+            self.note(outcome)
+            self._told = outcome
             report_error(outcome)
-            return
-        typer.echo(table_line(line.text, outcome))
 
 
 def table_line(text: str, prediction: Prediction) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from instructrec_deploy.cli.benchmark.load import Plan, run_load
+from instructrec_deploy.cli.predict import CHUNK
 from instructrec_deploy.cli.server_process import ServerProcess, running_server, verb_command
 from instructrec_deploy.core.errors import InternalError, Unavailable
 
@@ -69,6 +70,35 @@ def test_lines_of_standard_input_are_answered_in_order(server: ServerProcess) ->
     lines = [json.dumps({"text": f"refund {n}", "id": str(n)}) for n in range(300)]
     rows = verb("predict", "-a", server.address, stdin="\n".join(lines))
     assert [row["id"] for row in rows] == [str(n) for n in range(300)]
+
+
+def test_lines_after_the_server_went_away_get_an_error_each(
+    tiny_bundle: Path, tmp_path: Path
+) -> None:
+    n_before, n_after = CHUNK, CHUNK + 44  # the second chunk goes in batches, the third in one
+    lines = [json.dumps({"text": f"refund {n}", "id": str(n)}) for n in range(n_before + n_after)]
+    with running_server(tiny_bundle, tmp_path / "server.log") as running:
+        running.wait_ready()
+        asking = subprocess.Popen(
+            verb_command("predict", "-a", running.address),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert asking.stdin is not None
+        assert asking.stdout is not None
+        asking.stdin.write("\n".join(lines[:n_before]) + "\n")
+        asking.stdin.flush()
+        answered = [json.loads(asking.stdout.readline()) for _ in range(n_before)]
+        running.process.kill()
+        running.process.wait()
+    out, err = asking.communicate("\n".join(lines[n_before:]))
+    refused = [json.loads(line) for line in out.splitlines()]
+    assert [row["id"] for row in answered + refused] == [str(n) for n in range(len(lines))]
+    assert all("label" in row for row in answered)
+    assert {row["error"]["code"] for row in refused} == {Unavailable.code}
+    assert (asking.returncode, err) == (Unavailable.exit_code, "")
 
 
 @pytest.mark.parametrize("way", [[], ["--unary"]])

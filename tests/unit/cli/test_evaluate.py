@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from instructrec_deploy.cli.asking import LocalAsker, Outcome
+from instructrec_deploy.core.errors import Unavailable
+from instructrec_deploy.core.request import Request
 from tests.unit.cli.conftest import Run
 
 ROWS = [
@@ -79,6 +83,20 @@ def test_rows_of_generated_text_are_refused(run: Run, tiny_bundle: Path, tmp_pat
     path.write_text('{"text": "hello", "target": ["你好"], "task": "translation"}')
     done = run("evaluate", tiny_bundle, "--data", path)
     assert (done.code, "IR-1109" in done.err, "hint:" in done.err) == (2, True, True)
+
+
+def test_a_server_that_goes_away_midway_leaves_no_figure(
+    run: Run, tiny_bundle: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = LocalAsker.ask
+
+    def ask(self: LocalAsker, requests: Sequence[Request]) -> list[Outcome]:
+        answers = real(self, requests)
+        return answers if len(answers) == 1 else [*answers[:2], *[Unavailable("gone")] * 2]
+
+    monkeypatch.setattr(LocalAsker, "ask", ask)
+    done = run("evaluate", tiny_bundle, "--data", data)
+    assert (done.code, done.out) == (4, "")
 
 
 def test_the_table_warns_of_labels_outside(run: Run, tiny_bundle: Path, data: Path) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from instructrec_deploy.cli.predict import read_lines, table_line
+from instructrec_deploy.cli.predict import JsonWriter, read_lines, table_line
+from instructrec_deploy.core.errors import TextEmpty, Unavailable
 from instructrec_deploy.core.result import Answer, Finding, Prediction, Verdict
 from tests.unit.cli.conftest import Run
 
@@ -48,6 +49,18 @@ def test_json_lines_keep_their_order_ids_and_faults(run: Run, tiny_bundle: Path)
 def test_the_kind_that_a_data_row_names_is_no_task(run: Run, tiny_bundle: Path, word: str) -> None:
     line = json.dumps({"text": "refund please", "task": word})
     assert run("predict", tiny_bundle, stdin=line.encode()).rows[0]["label"] == "refund"
+
+
+def test_an_error_of_the_machine_decides_the_exit_code_before_one_of_a_text() -> None:
+    writer = JsonWriter()
+    for error in (TextEmpty("empty"), Unavailable("gone"), TextEmpty("empty")):
+        writer.note(error)
+    assert isinstance(writer.error, Unavailable)
+
+
+def test_texts_that_fail_together_are_told_once(run: Run) -> None:
+    done = run("predict", "-a", "127.0.0.1:1", "a", "b", "c", "--timeout", "5")
+    assert (done.code, done.err.count("IR-1302")) == (4, 1)
 
 
 def test_plain_lines_are_texts(run: Run, tiny_bundle: Path) -> None:
