@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from instructrec_deploy.core.result import Prediction
 
 WORD_FIELDS = ("instruction", "task", "prepared_id", "decision", "none_label")
+STDIN = "-"  # as a text: standard input
 CHUNK = 256  # lines of standard input that are answered together
 
 
@@ -28,7 +29,7 @@ def predict(
         list[str] | None,
         typer.Argument(
             metavar="[BUNDLE] [TEXT]...",
-            help="The bundle folder (not with --address), then texts; none: standard input.",
+            help="The bundle folder (not with --address), then texts; none or -: standard input.",
             show_default=False,
         ),
     ] = None,
@@ -52,7 +53,7 @@ def predict(
     timeout_s: Annotated[float, typer.Option("--timeout", help="Seconds, of one call.")] = 60.0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
-    """Predict texts: from the arguments, or from standard input (JSON lines or plain lines).
+    """Predict texts of the arguments; without any, or with -, those of standard input.
 
     Standard input gives JSON lines on standard output, one for each line, in order; a JSON line
     has "text" and may have "id", "instruction", "candidates", "task", "top_k", "decision",
@@ -74,9 +75,11 @@ def predict(
         threshold,
         none_label,
     )
-    from_stdin = not given
-    if from_stdin and sys.stdin.isatty():
+    from_stdin = given in ([], [STDIN])
+    if not given and sys.stdin.isatty():
         raise ConfigError("no text", hint="give texts as arguments, or lines on standard input")
+    if STDIN in given and not from_stdin:
+        raise ConfigError("- stands beside other texts", hint="give texts, or - alone")
     lines = read_lines(sys.stdin.buffer) if from_stdin else argument_lines(given)
     writer = JsonWriter() if as_json or from_stdin else TableWriter()
     with open_asker(bundle, address, timeout_s=timeout_s) as asker:

@@ -68,6 +68,17 @@ def test_plain_lines_are_texts(run: Run, tiny_bundle: Path) -> None:
     assert [row["label"] for row in done.rows] == ["card lost", "余额"]
 
 
+def test_a_dash_is_standard_input(run: Run, tiny_bundle: Path) -> None:
+    done = run("predict", tiny_bundle, "-", stdin="I lost my card\n余额查询\n".encode())
+    assert [row["label"] for row in done.rows] == ["card lost", "余额"]
+    assert "-: standard input" in run("predict", "--help").out
+
+
+def test_a_dash_beside_texts_is_refused(run: Run, tiny_bundle: Path) -> None:
+    done = run("predict", tiny_bundle, "refund", "-", stdin=b"refund\n")
+    assert (done.code, "IR-1600" in done.err, done.out) == (2, True, "")
+
+
 def test_undecodable_input_is_refused_and_the_rest_answered(run: Run, tiny_bundle: Path) -> None:
     done = run("predict", tiny_bundle, stdin=b"\xff\xfe\nrefund\n")
     assert done.rows[0]["error"]["code"] == "IR-1103"
