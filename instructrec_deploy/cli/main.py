@@ -20,7 +20,8 @@ from typer.core import TyperGroup
 
 from instructrec_deploy import __version__
 from instructrec_deploy.cli.report import report_error, report_unexpected
-from instructrec_deploy.core.errors import InstructRecError, MissingExtra
+from instructrec_deploy.cli.usage import UsageFault, explain_usage, is_bare_call
+from instructrec_deploy.core.errors import InstructRecError, MissingExtra, UsageInvalid
 
 PLUGIN_GROUP = "instructrec.commands"
 # verb -> where its function (or typer.Typer) stands, in the order of a first hour with the program
@@ -86,7 +87,14 @@ def root(
 def main() -> None:
     """Entry point of the command line; always ends in SystemExit."""
     try:
-        typer.main.get_command(app)(prog_name="instructrec")
+        code = typer.main.get_command(app)(prog_name="instructrec", standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except UsageFault as fault:
+        if is_bare_call(fault):
+            print(fault.format_message(), file=sys.stderr)
+        else:
+            report_error(explain_usage(fault))
+        sys.exit(UsageInvalid.exit_code)
     except InstructRecError as error:
         report_error(error)
         sys.exit(error.exit_code)

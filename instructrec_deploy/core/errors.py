@@ -227,6 +227,12 @@ class PortInUse(ConfigError):
     code = "IR-1601"
 
 
+class UsageInvalid(ConfigError):
+    """The command line is wrong: an unknown verb or option, an argument missing or too many."""
+
+    code = "IR-1602"
+
+
 class MissingExtra(InstructRecError):
     """An optional package is needed and not installed."""
 
