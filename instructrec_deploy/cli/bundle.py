@@ -37,6 +37,8 @@ def show(bundle: BundleArgument, as_json: JsonOption = False) -> None:
     for name, task in facts["tasks"].items():
         mark = " (default)" if name == facts["default_task"] else ""
         typer.echo(f"task    {name}{mark}: {task['kind']}, {len(task['labels'])} labels")
+    for line in figure_lines(facts):
+        typer.echo(line)
 
 
 @app.command("verify")
@@ -65,9 +67,55 @@ def verify(bundle: BundleArgument, as_json: JsonOption = False) -> None:
     )
 
 
+def figure_lines(facts: dict[str, Any]) -> list[str]:
+    """How good the bundle is, for people: each task before and after tuning, and the export."""
+    lines = []
+    for name, found in facts["evaluation"].items():
+        before, after = found["before"], found["after"]
+        lines.append(f"quality {name}: {found['split']} split, {after.get('n', '?')} rows")
+        for figure in [key.removesuffix("_interval") for key in after if key.endswith("_interval")]:
+            words = f"{figure.replace('_', ' ').replace('f1', 'F1')} {_figure(after, figure)}"
+            untuned = (
+                f", untuned {_figure(before, figure)}" if f"{figure}_interval" in before else ""
+            )
+            lines.append(f"        {words}{untuned}")
+    if not lines:
+        lines.append("quality not measured: no evaluation came with the run")
+    if parity := facts["parity"]:
+        lines.append(
+            f"export  the checkpoint's label for {parity['agreement']:.1%} of {parity['n_texts']} "
+            f"texts; probabilities moved by {parity['mean_difference']:.4f} on average, "
+            f"{parity['max_difference']:.4f} at most, by the company of a batch "
+            f"{parity['batch_difference']:.6f}"
+        )
+    elif facts["evaluation"]:
+        lines.append("export  not compared with a checkpoint")
+    return lines
+
+
+def read_evaluation(bundle: Bundle) -> dict[str, Any]:
+    """What training and export measured (evaluation.json); {} where a bundle has none.
+
+    Raises:
+        BundleError: it is no JSON object.
+    """
+    from instructrec_deploy.core.bundle import EVALUATION_FILE, read_text
+    from instructrec_deploy.core.errors import BundleError
+
+    if not bundle.has(EVALUATION_FILE):
+        return {}
+    try:
+        raw = json.loads(read_text(bundle.path(EVALUATION_FILE)))
+    except ValueError:
+        raw = None
+    if not isinstance(raw, dict):
+        raise BundleError(f"{EVALUATION_FILE}: no JSON object", hint="export the bundle again")
+    return raw
+
+
 def describe_bundle(bundle: Bundle) -> dict[str, Any]:
     """Plain data about an opened bundle."""
-    manifest = bundle.manifest
+    manifest, measured = bundle.manifest, read_evaluation(bundle)
     return {
         "name": manifest.name,
         "version": manifest.version,
@@ -87,4 +135,26 @@ def describe_bundle(bundle: Bundle) -> dict[str, Any]:
             }
             for name, task in bundle.tasks.tasks.items()
         },
+        "evaluation": {
+            name: {
+                "split": _part(measured, "split").get(name, "unknown"),
+                "before": _part(measured, "before", name),
+                "after": _part(measured, "after", name),
+            }
+            for name in _part(measured, "after")
+        },
+        "parity": _part(measured, "export", "parity"),
     }
+
+
+def _part(raw: dict[str, Any], *keys: str) -> dict[str, Any]:
+    """The object under the keys; {} where there is none."""
+    found: Any = raw
+    for key in keys:
+        found = found.get(key) if isinstance(found, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
+def _figure(figures: dict[str, Any], name: str) -> str:
+    low, high = figures[f"{name}_interval"]
+    return f"{figures[name]:.3f} [{low:.3f}, {high:.3f}]"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 from instructrec_deploy.models.presets import PRESETS
+from tests.tiny import seal
 from tests.unit.cli.conftest import Run
 
 
@@ -14,6 +16,59 @@ def test_show_says_what_a_bundle_is(run: Run, tiny_bundle: Path) -> None:
     assert facts["default_task"] == "intent"
     assert "余额" in facts["tasks"]["intent"]["labels"]
     assert "intent (default)" in run("bundle", "show", tiny_bundle).out
+
+
+def test_show_says_how_good_a_bundle_is(run: Run, tiny_bundle: Path, tmp_path: Path) -> None:
+    bundle = tmp_path / "measured"
+    shutil.copytree(tiny_bundle, bundle)
+    measured = {
+        "split": {"意图": "test"},
+        "before": {"意图": {"n": 84, "accuracy": 0.5, "accuracy_interval": [0.4, 0.6]}},
+        "after": {
+            "意图": {
+                "n": 84,
+                "accuracy": 0.75,
+                "accuracy_interval": [0.65, 0.8125],
+                "macro_f1": 0.7,
+                "macro_f1_interval": [0.6, 0.8],
+            }
+        },
+        "export": {
+            "parity": {
+                "n_texts": 64,
+                "agreement": 0.984375,
+                "max_difference": 0.09,
+                "mean_difference": 0.0125,
+                "batch_difference": 0.0,
+            }
+        },
+    }
+    (bundle / "evaluation.json").write_text(json.dumps(measured), encoding="utf-8")
+    seal(bundle)
+    (facts,) = run("bundle", "show", bundle, "--json").rows
+    assert facts["evaluation"]["意图"]["after"] == measured["after"]["意图"]
+    assert facts["evaluation"]["意图"]["split"] == "test"
+    assert facts["parity"] == measured["export"]["parity"]
+    out = run("bundle", "show", bundle).out
+    assert "意图: test split, 84 rows" in out
+    assert "accuracy 0.750 [0.650, 0.812], untuned 0.500 [0.400, 0.600]" in out
+    assert "macro F1 0.700 [0.600, 0.800]\n" in out
+    assert "label for 98.4% of 64 texts; probabilities moved by 0.0125 on average" in out
+
+
+def test_show_says_when_nothing_was_measured(run: Run, tiny_bundle: Path) -> None:
+    (facts,) = run("bundle", "show", tiny_bundle, "--json").rows
+    assert (facts["evaluation"], facts["parity"]) == ({}, {})
+    assert "not measured" in run("bundle", "show", tiny_bundle).out
+
+
+def test_figures_that_are_no_json_are_told(run: Run, tiny_bundle: Path, tmp_path: Path) -> None:
+    bundle = tmp_path / "broken"
+    shutil.copytree(tiny_bundle, bundle)
+    (bundle / "evaluation.json").write_text("[1]")
+    seal(bundle)
+    done = run("bundle", "show", bundle)
+    assert (done.code, "IR-1500" in done.err) == (6, True)
 
 
 def test_verify_accepts_an_intact_bundle_and_names_a_damaged_file(
