@@ -68,9 +68,10 @@ def test_a_row_reads_back_to_the_same_correction(feedback: Feedback) -> None:
 def test_a_row_with_anything_in_a_field_is_read_or_refused(value: Any, name: str) -> None:
     row = {"text": "where is my money", "target": "refund", "task": "intent", name: value}
     try:
-        Feedback.from_row(row, where="row 7")
+        told = Feedback.from_row(row, where="row 7").text
     except InstructRecError as error:
-        assert error.hint
+        told = error.hint
+    assert told
 
 
 @pytest.mark.parametrize(
