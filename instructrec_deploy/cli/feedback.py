@@ -154,7 +154,8 @@ def stats(
         listed = ", ".join(f"{label} {n}" for label, n in labels[:MAX_NAMED])
         typer.echo(
             f"{name or '(no task)'}: {found['n']} ({found['n_corrected']} corrected, "
-            f"{found['n_confirmed']} confirmed); {listed}{more}"
+            f"{found['n_confirmed']} confirmed, {found['n_unsaid']} without what the model said); "
+            f"{listed}{more}"
         )
 
 

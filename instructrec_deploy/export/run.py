@@ -54,6 +54,7 @@ from instructrec_deploy.export.pack import (
     write_manifest,
 )
 from instructrec_deploy.export.parity import LIMITS, ParityLimits, ParityReport, check_parity
+from instructrec_deploy.export.promotion import check_promoted
 from instructrec_deploy.export.quantize import quantize_graph
 from instructrec_deploy.export.reference import Reference
 from instructrec_deploy.export.samples import read_samples, task_samples
@@ -108,6 +109,7 @@ def export_run(
     name: str = "",
     calibration: Sequence[str] = (),
     limits: ParityLimits | None = None,
+    force: bool = False,
     progress: Callable[[str], None] = lambda _: None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> ExportReport:
@@ -121,15 +123,19 @@ def export_run(
         name: of the bundle; "" takes the recipe's, or the run folder's.
         calibration: texts like those it will read (int8); () takes the run's samples.
         limits: what the parity gate lets pass; None takes those of the precision.
+        force: also a run that was refused promotion.
         progress: told what is being done, a line for each stage.
         clock: seconds, monotonic.
 
     Raises:
         FileMissing: no run or no checkpoint there.
         ConfigError: `out` holds something that is no bundle, or the tasks do not fit the model.
+        PromotionRefused: the run was retuned, and refused.
         ParityFailed: the bundle would not answer as the checkpoint; nothing was written.
     """
     check_target(out)
+    if not force:
+        check_promoted(run)
     stages = _Stages(progress, clock)
     stages.begin("loading the checkpoint")
     source = _read_run(run)
