@@ -79,10 +79,12 @@ class EncoderLearner(Learner):
         if not isinstance(checkpoint.model, InstructionEncoder):
             raise TypeError("the checkpoint holds no instruction encoder")
         self.model = checkpoint.model
+        shapes = [(len(task.spec.labels), checkpoint.section.hidden_size) for task in tasks]
+        learned = checkpoint.label_vectors  # of a tuned checkpoint; an untuned one has none
         self.label_vectors = nn.ParameterList(
             [
-                nn.Parameter(torch.zeros(len(task.spec.labels), checkpoint.section.hidden_size))
-                for task in tasks
+                nn.Parameter(learned[t.name].clone() if t.name in learned else torch.zeros(shape))
+                for t, shape in zip(tasks, shapes, strict=True)
             ]
         )
         self._pad_id = checkpoint.section.pad_id
