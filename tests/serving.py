@@ -71,10 +71,14 @@ class ServerProcess:
         return self.process.wait(20)
 
 
-def start_server(bundle: Path, folder: Path, **door: Any) -> ServerProcess:
-    """Start without waiting; `door` are settings of [server]."""
+def start_server(
+    bundle: Path, folder: Path, *, feedback: Path | None = None, **door: Any
+) -> ServerProcess:
+    """Start without waiting; `feedback`: the file of corrections; `door`: settings of [server]."""
     folder.mkdir(parents=True, exist_ok=True)
     overrides = {"server": {"port": 0, **door}, "engine": {"n_lanes": 2, "threads_per_lane": 1}}
+    if feedback is not None:
+        overrides["feedback"] = {"file": str(feedback)}
     with (folder / "stdout").open("wb") as out, (folder / "stderr").open("wb") as err:
         process = subprocess.Popen(
             [sys.executable, "-c", PROGRAM, str(bundle), json.dumps(overrides)],

@@ -29,6 +29,9 @@ def export(
     calibration: Annotated[
         str, typer.Option(metavar="FILE", help="Data file for int8; empty: the run's samples.")
     ] = "",
+    force: Annotated[
+        bool, typer.Option("--force", help="Also a run that was refused promotion.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Export a run to ONNX, compare its answers with the checkpoint's, pack a bundle."""
@@ -47,6 +50,7 @@ def export(
         precision=precision.value,
         name=name,
         calibration=texts,
+        force=force,
         progress=lambda stage: say(f"export: {stage}"),
     )
     if as_json:

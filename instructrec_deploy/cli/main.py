@@ -33,6 +33,7 @@ VERBS = {
     "predict": "predict:predict",
     "evaluate": "evaluate:evaluate",
     "bench": "bench:bench",
+    "feedback": "feedback:app",
     "bundle": "bundle:app",
     "health": "health:health",
 }

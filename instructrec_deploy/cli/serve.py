@@ -40,6 +40,10 @@ def serve(
     allow_insecure: Annotated[
         bool, typer.Option("--allow-insecure", help="Listen beyond this machine without TLS.")
     ] = False,
+    feedback: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Keep corrected answers in this file. [off]"),
+    ] = None,
     config: Annotated[
         Path | None, typer.Option(help="Settings file. [instructrec.toml, if there is one]")
     ] = None,
@@ -60,6 +64,8 @@ def serve(
     door["allow_insecure"] = True if allow_insecure else None
     given = {name: value for name, value in door.items() if value is not None}
     overrides["server"] = {**overrides.get("server", {}), **given}
+    if feedback is not None:
+        overrides["feedback"] = {**overrides.get("feedback", {}), "file": str(feedback)}
     loaded = load_settings(config, overrides=overrides)
     if print_config:
         for key, value, origin in loaded.rows():

@@ -25,7 +25,9 @@ from instructrec_deploy.client.calls import (
     channel_options,
     read_failure,
 )
+from instructrec_deploy.client.feedback import build_feedback
 from instructrec_deploy.core.decision import Decision
+from instructrec_deploy.core.feedback import Feedback, Receipt
 from instructrec_deploy.core.instruction import Candidate, Instruction
 from instructrec_deploy.core.request import Request
 from instructrec_deploy.core.result import Prediction
@@ -37,6 +39,7 @@ from instructrec_deploy.wire.answers import (
     read_prepared,
     read_status,
 )
+from instructrec_deploy.wire.feedback import read_receipt, write_feedback
 from instructrec_deploy.wire.requests import (
     method_path,
     write_batch_request,
@@ -163,6 +166,36 @@ class AsyncClient:
         data = pb.GetModelStatusRequest(with_labels=with_labels).SerializeToString()
         answer = await self._call("GetModelStatus", data, timeout_s)
         return read_status(pb.GetModelStatusResponse.FromString(answer))
+
+    async def feedback(
+        self,
+        text: str | Feedback,
+        label: str | Iterable[str] = (),
+        *,
+        timeout_s: float | None = None,
+        **more: Any,
+    ) -> Receipt:
+        """Send a corrected (or confirmed) answer; when this returns, the server has it on disk.
+
+        client.feedback(text, "refund", prediction=client.predict(text))
+
+        Args:
+            text: as it was sent; or a ready `Feedback`.
+            label: the right label.
+            timeout_s: of this call, retries included; sending it again changes nothing.
+            more: spans, task, prediction, text2, head, tail, lang, source, as for
+                `client.feedback.build_feedback`.
+
+        Raises:
+            FeedbackOff: the server has no store.
+            TaskUnknown, LabelUnknown, FeedbackInvalid: the answer does not fit the task.
+            FeedbackRefused, FeedbackFull: the policy does not let it be kept; there is no room.
+        """
+        made = text if isinstance(text, Feedback) else build_feedback(text, label, **more)
+        data = write_feedback(made).SerializeToString()
+        return read_receipt(
+            pb.FeedbackResponse.FromString(await self._call("Feedback", data, timeout_s))
+        )
 
     async def close(self) -> None:
         """Close the connection."""

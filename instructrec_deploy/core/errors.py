@@ -125,6 +125,18 @@ class NoneLabelTaken(DecisionInvalid):
     code = "IR-1133"
 
 
+class FeedbackInvalid(RequestError):
+    """A correction is unusable: no answer in it, a span outside the text, a field too long."""
+
+    code = "IR-1140"
+
+
+class FeedbackRefused(RequestError):
+    """The safety policy blocks a correction's text, or masking would cut into what it marks."""
+
+    code = "IR-1141"
+
+
 class NotFound(InstructRecError):
     """Something named by the caller is not here."""
 
@@ -161,6 +173,12 @@ class Overloaded(InstructRecError):
     def __init__(self, message: str, *, hint: str = "", retry_after_ms: int = 100) -> None:
         super().__init__(message, hint=hint)
         self.retry_after_ms = retry_after_ms
+
+
+class FeedbackFull(Overloaded):
+    """The feedback store has reached its limit; nothing more is kept until there is room."""
+
+    code = "IR-1142"
 
 
 class DeadlinePassed(InstructRecError):
@@ -231,6 +249,25 @@ class UsageInvalid(ConfigError):
     """The command line is wrong: an unknown verb or option, an argument missing or too many."""
 
     code = "IR-1602"
+
+
+class PromotionRefused(ConfigError):
+    """A retuned model lost on an old test, or nothing shows that it did not."""
+
+    code = "IR-1610"
+    exit_code = 8  # of its own: the run is there, and a nightly job must tell it from a mistake
+
+
+class FeedbackOff(ConfigError):
+    """The server keeps no feedback."""
+
+    code = "IR-1611"
+
+
+class FeedbackUnusable(ConfigError):
+    """A file is no feedback store, is damaged, or cannot be written."""
+
+    code = "IR-1612"
 
 
 class MissingExtra(InstructRecError):

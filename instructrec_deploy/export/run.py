@@ -40,6 +40,7 @@ from instructrec_deploy.core.manifest import (
     TaskBook,
     parse_toml,
 )
+from instructrec_deploy.core.task import SHAPES, Shape
 from instructrec_deploy.evaluation.card import write_card
 from instructrec_deploy.export.equalize import equalize_graph
 from instructrec_deploy.export.graphs import float_graphs, score_scale
@@ -54,6 +55,7 @@ from instructrec_deploy.export.pack import (
     write_manifest,
 )
 from instructrec_deploy.export.parity import LIMITS, ParityLimits, ParityReport, check_parity
+from instructrec_deploy.export.promotion import check_promoted
 from instructrec_deploy.export.quantize import quantize_graph
 from instructrec_deploy.export.reference import Reference
 from instructrec_deploy.export.samples import read_samples, task_samples
@@ -108,6 +110,7 @@ def export_run(
     name: str = "",
     calibration: Sequence[str] = (),
     limits: ParityLimits | None = None,
+    force: bool = False,
     progress: Callable[[str], None] = lambda _: None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> ExportReport:
@@ -121,15 +124,19 @@ def export_run(
         name: of the bundle; "" takes the recipe's, or the run folder's.
         calibration: texts like those it will read (int8); () takes the run's samples.
         limits: what the parity gate lets pass; None takes those of the precision.
+        force: also a run that was refused promotion.
         progress: told what is being done, a line for each stage.
         clock: seconds, monotonic.
 
     Raises:
         FileMissing: no run or no checkpoint there.
         ConfigError: `out` holds something that is no bundle, or the tasks do not fit the model.
+        PromotionRefused: the run was retuned, and refused.
         ParityFailed: the bundle would not answer as the checkpoint; nothing was written.
     """
     check_target(out)
+    if not force:
+        check_promoted(run)
     stages = _Stages(progress, clock)
     stages.begin("loading the checkpoint")
     source = _read_run(run)
@@ -243,6 +250,14 @@ class _Stages:
 
 
 def _check_tasks(checkpoint: Checkpoint, book: TaskBook) -> None:
+    spans = [name for name, spec in book.tasks.items() if SHAPES[spec.kind] is not Shape.CLASSIFY]
+    if spans:
+        raise ConfigError(
+            f"tasks of {TASKS_FILE} are answered with spans: {', '.join(spans)}; a bundle cannot "
+            "answer them yet",
+            hint="train a run without them to export; `evaluation.json` of this run has their "
+            "figures",
+        )
     if not any(spec.labels for spec in book.tasks.values()):
         raise ConfigError(
             f"{TASKS_FILE} has no task with labels: nothing proves that the export is right",

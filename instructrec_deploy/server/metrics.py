@@ -89,6 +89,7 @@ TABLE = (
         "What the safety filter saw.",
         ("category", "action"),
     ),
+    Spec("instructrec_feedback_total", Counter, "Corrections sent.", ("outcome",)),
     Spec(
         "instructrec_model_info",
         Gauge,
@@ -157,6 +158,10 @@ class Metrics:
                 self.metric(
                     "instructrec_safety_findings_total", finding.category, finding.action
                 ).inc()
+
+    def count_feedback(self, outcome: str) -> None:
+        """A correction was accepted, was a duplicate, or was refused."""
+        self.metric("instructrec_feedback_total", outcome).inc()
 
     def watch(self, name: str, source: Callable[[], float]) -> None:
         """Read a gauge or a family from a function whenever it is asked for."""

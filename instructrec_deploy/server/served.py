@@ -6,10 +6,12 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 from instructrec_deploy import __version__
+from instructrec_deploy.core.feedback import Feedback, Receipt
 from instructrec_deploy.core.instruction import Candidate, Instruction
 from instructrec_deploy.core.manifest import TaskSpec
 from instructrec_deploy.core.request import Question, Request
@@ -21,6 +23,7 @@ from instructrec_deploy.runtime.pipeline import Pipeline
 from instructrec_deploy.runtime.predictor import question_of
 from instructrec_deploy.runtime.prepared import PreparedInstruction
 from instructrec_deploy.runtime.scheduler import Scheduler
+from instructrec_deploy.server.feedback import FeedbackDesk, open_desk
 from instructrec_deploy.server.logs import LOGGER
 from instructrec_deploy.server.metrics import Metrics
 from instructrec_deploy.server.settings import ServerSettings
@@ -66,6 +69,14 @@ class Model(Protocol):
             TaskUnknown: no such task.
         """
 
+    def keep(self, feedback: Feedback) -> Future[Receipt]:
+        """Keep a correction; done when it is on the disk.
+
+        Raises:
+            FeedbackOff: there is no store.
+            Overloaded: it is refused at once.
+        """
+
     def status(self, limits: Limits, *, is_ready: bool, with_labels: bool) -> ModelStatus:
         """What is served."""
 
@@ -106,6 +117,7 @@ class Served:
         pipeline: Pipeline,
         scheduler: Scheduler,
         *,
+        feedback: FeedbackDesk | None = None,
         load_s: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -115,6 +127,7 @@ class Served:
         self.load_s = load_s
         self._pipeline = pipeline
         self._scheduler = scheduler
+        self._feedback = feedback or FeedbackDesk(None)
         self._clock = clock
         self._started_s = clock()
 
@@ -143,6 +156,12 @@ class Served:
             task=task,
         )
         return self.find(question)
+
+    def keep(self, feedback: Feedback) -> Future[Receipt]:
+        """See `Model`. A correction that names no model is about this one."""
+        if not (feedback.model or feedback.model_version):
+            feedback = replace(feedback, model=self.name, model_version=self.version)
+        return self._feedback.submit(feedback)
 
     def status(self, limits: Limits, *, is_ready: bool, with_labels: bool) -> ModelStatus:
         """See `Model`."""
@@ -176,6 +195,7 @@ class Served:
         """End the threads and give the memory back; what still waits is refused."""
         self._scheduler.close()
         self._pipeline.close()
+        self._feedback.close()
 
 
 def load_served(source: Path | Opening, settings: ServerSettings, metrics: Metrics) -> Served:
@@ -186,6 +206,7 @@ def load_served(source: Path | Opening, settings: ServerSettings, metrics: Metri
 
     Raises:
         FileMissing, BundleError: it cannot be served.
+        FeedbackUnusable: the file for corrections cannot be used.
         GoldenFailed: on this machine it does not answer as stated.
         MissingExtra: onnxruntime is not installed.
     """
@@ -201,8 +222,10 @@ def load_served(source: Path | Opening, settings: ServerSettings, metrics: Metri
     if golden.n_pairs:
         found = {"n_pairs": golden.n_pairs, "max_difference": golden.max_difference}
         log.info("golden pairs agree", extra=found)
+    desk = open_desk(settings.feedback, book=bundle.tasks, guard=pipeline.guard)
     scheduler = Scheduler(pipeline, settings.batching, observer=MetricsObserver(metrics))
-    served = Served(pipeline, scheduler, load_s=time.monotonic() - opening.begun_s)
+    load_s = time.monotonic() - opening.begun_s
+    served = Served(pipeline, scheduler, feedback=desk, load_s=load_s)
     cache, model = pipeline.cache, bundle.manifest.model
     metrics.tasks = frozenset(bundle.tasks.tasks)
     metrics.watch("instructrec_queue_depth", lambda: scheduler.n_waiting)

@@ -1,4 +1,4 @@
-"""The four calls of `instructrec.v1.InstructRec`: bytes in, bytes out, every error mapped.
+"""The calls of `instructrec.v1.InstructRec`: bytes in, bytes out, every error mapped.
 
 Handlers are registered for raw bytes and parse them here: left to itself, gRPC answers INTERNAL
 for bytes that are no message or no UTF-8.
@@ -35,6 +35,7 @@ from instructrec_deploy.wire.answers import (
     write_prepared,
     write_status,
 )
+from instructrec_deploy.wire.feedback import read_feedback, write_receipt
 from instructrec_deploy.wire.requests import (
     SERVICE,
     parse,
@@ -106,6 +107,7 @@ class InstructRecService:
             "Predict": self._predict,
             "PredictBatch": self._predict_batch,
             "PrepareInstruction": self._prepare,
+            "Feedback": self._feedback,
         }
         wrapped: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
             name: grpc.unary_unary_rpc_method_handler(self._guard(name, handle))
@@ -220,6 +222,17 @@ class InstructRecService:
         prepared = await self._bridge.wait(model.prepare(instruction))
         info = PreparedInfo(prepared.key, len(prepared.labels), is_cached, prepared.size_bytes)
         return write_prepared(info).SerializeToString()
+
+    async def _feedback(self, data: bytes, deadline: float | None) -> bytes:
+        try:
+            feedback = read_feedback(parse(pb.FeedbackRequest, data), self._limits)
+            receipt = await self._bridge.wait(self._model().keep(feedback))
+        except InstructRecError:
+            self._metrics.count_feedback("refused")
+            raise
+        is_new = receipt.outcome != "duplicate"
+        self._metrics.count_feedback("accepted" if is_new else "duplicate")
+        return write_receipt(receipt).SerializeToString()
 
     async def _status(self, data: bytes, deadline: float | None) -> bytes:
         request = parse(pb.GetModelStatusRequest, data)

@@ -24,6 +24,7 @@ from instructrec_deploy.core.settings import Section
 from instructrec_deploy.core.status import Limits
 from instructrec_deploy.runtime.batching import BatchingSettings
 from instructrec_deploy.runtime.engine import EngineSettings
+from instructrec_deploy.runtime.feedback_store import FeedbackSettings
 from instructrec_deploy.runtime.prepared import PreparedSettings
 
 CONFIG_FILE = "instructrec.toml"
@@ -101,6 +102,7 @@ class ServerSettings(Section):
     engine: EngineSettings = EngineSettings()
     batching: BatchingSettings = BatchingSettings()
     prepared: PreparedSettings = PreparedSettings()
+    feedback: FeedbackSettings = FeedbackSettings()
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,19 +14,25 @@ OPTIONS = {
     "demo": {"--lang", "--keep", "--fresh"},
     "models list": {"--to", "--json"},
     "models get": {"--to"},
-    "export": {"--out", "--precision"},
+    "export": {"--out", "--precision", "--force"},
     "serve": {"--host", "--port", "--metrics-port", "--allow-insecure", "--config", "--set"}
-    | {"--print-config"},
+    | {"--print-config", "--feedback"},
     "predict": {"--address", "--task", "--instruction", "--candidates", "--candidate"}
     | {"--prepared-id", "--top-k", "--timeout", "--json"}
     | {"--decision", "--threshold", "--none-label"},
     "evaluate": {"--data", "--split", "--address", "--unary", "--task", "--instruction"}
     | {"--labels-from", "--none-label", "--limit", "--seed", "--json"},
     "bench": {"--data", "--rounds", "--seconds", "--cold-starts", "--out", "--json", "--set"},
+    "feedback add": {"--label", "--task", "--predicted", "--lang", "--source", "--address"}
+    | {"--bundle", "--timeout", "--json"},
+    "feedback list": {"--task", "--with-text", "--history", "--limit", "--json"},
+    "feedback export": {"--task", "--out"},
+    "feedback stats": {"--json"},
     "bundle show": {"--json"},
     "bundle verify": {"--json"},
     "health": {"--address", "--timeout"},
-    "train": {"--out", "--data-root", "--seed", "--resume"},
+    "train": {"--out", "--data-root", "--seed", "--resume", "--from-feedback", "--from-run"}
+    | {"--replay-share", "--max-loss", "--json", "--quiet"},
 }
 
 

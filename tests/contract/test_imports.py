@@ -32,6 +32,7 @@ def loaded_after(code: str, *, folder: Path | None = None) -> set[str]:
         "instructrec_deploy.cli.predict",
         "instructrec_deploy.runtime.predictor",
         "instructrec_deploy.runtime.scheduler",
+        "instructrec_deploy.runtime.feedback_intake",
         "instructrec_deploy.server.app",
         "instructrec_deploy.client.sync",
         "instructrec_deploy.client.aio",

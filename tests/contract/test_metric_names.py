@@ -29,6 +29,7 @@ def test_names_and_labels_of_metrics_are_these() -> None:
         "instructrec_predictions_total Counter": ("task",),
         "instructrec_safety_verdicts_total Counter": ("direction", "action"),
         "instructrec_safety_findings_total Counter": ("category", "action"),
+        "instructrec_feedback_total Counter": ("outcome",),
         "instructrec_model_info Gauge": ("model", "version", "kind", "precision"),
         "instructrec_ready Gauge": (),
         "instructrec_load_seconds Gauge": (),

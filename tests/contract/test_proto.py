@@ -40,6 +40,7 @@ def test_service_has_the_calls_that_clients_know() -> None:
     service = pb.DESCRIPTOR.services_by_name["InstructRec"]
     assert service.full_name == SERVICE
     assert sorted(service.methods_by_name) == [
+        "Feedback",
         "GetModelStatus",
         "Predict",
         "PredictBatch",
@@ -75,6 +76,27 @@ def test_service_has_the_calls_that_clients_know() -> None:
                 "prepared_id": 5,
                 "labels": 7,
                 "abstained": 8,
+            },
+        ),
+        ("FeedbackSpan", {"start": 1, "end": 2, "type": 3}),
+        ("FeedbackSpans", {"spans": 1}),
+        ("FeedbackResponse", {"id": 1, "outcome": 2, "text": 3}),
+        (
+            "FeedbackRequest",
+            {
+                "text": 1,
+                "task": 2,
+                "labels": 3,
+                "spans": 4,
+                "text2": 5,
+                "head": 6,
+                "tail": 7,
+                "predicted_labels": 8,
+                "predicted_spans": 9,
+                "model": 10,
+                "model_version": 11,
+                "lang": 12,
+                "source": 13,
             },
         ),
         ("PredictBatchRequest", {"requests": 1, "questions": 2}),

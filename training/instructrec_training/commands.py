@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from instructrec_training.continual import Retuned
+    from instructrec_training.recipe import Recipe
 
 
 def train(
@@ -20,12 +24,30 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with an interrupted run in --out.")
     ] = False,
+    from_feedback: Annotated[
+        Path | None,
+        typer.Option("--from-feedback", metavar="STORE", help="Retune on corrected answers."),
+    ] = None,
+    from_run: Annotated[
+        Path | None,
+        typer.Option("--from-run", metavar="RUN", help="The run to go on from (--from-feedback)."),
+    ] = None,
+    replay_share: Annotated[
+        float, typer.Option("--replay-share", help="Least share of old rows in an epoch.")
+    ] = 0.5,
+    max_loss: Annotated[
+        float, typer.Option("--max-loss", help="Points an old test may lose.")
+    ] = 0.5,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object with the figures.")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress on standard error.")] = False,
 ) -> None:
-    """Tune a model by a recipe: before and after figures, checkpoint, evaluation."""
+    """Tune a model by a recipe: before and after figures, checkpoint, evaluation.
+
+    With --from-feedback and --from-run: go on from a run's weights with corrected answers and
+    replayed rows; a model that lost on the old tests is kept, but not promoted.
+    """
     from instructrec_training.data import data_root as find_root
     from instructrec_training.recipe import read_recipe
     from instructrec_training.run import train as run_training
@@ -33,7 +55,21 @@ def train(
     plan = read_recipe(recipe)
     if seed is not None:
         plan = plan.model_copy(update={"training": plan.training.model_copy(update={"seed": seed})})
-    report = run_training(plan, out, data_root=find_root(data_root), resume=resume, is_quiet=quiet)
+    root = find_root(data_root)
+    retuned = None
+    if from_feedback is not None or from_run is not None:
+        retuned = _retune(
+            plan,
+            out,
+            (from_run, from_feedback),
+            (replay_share, max_loss),
+            data_root=root,
+            resume=resume,
+            is_quiet=quiet,
+        )
+        report = retuned.report
+    else:
+        report = run_training(plan, out, data_root=root, resume=resume, is_quiet=quiet)
     if as_json:
         figures = {
             "run": str(report.folder),
@@ -41,9 +77,42 @@ def train(
             "after": report.after,
             "seconds": round(report.seconds, 1),
             "device": report.device,
-        }
+        } | ({"promotion": retuned.facts} if retuned else {})
         typer.echo(json.dumps(figures))
-    elif not quiet:
+    if retuned is not None:
+        from instructrec_training.continual import refuse_lost
+
+        refuse_lost(retuned)
+    if not (as_json or quiet):
         typer.echo(
             f"trained in {report.seconds:.0f} s; next: instructrec export {out} --out BUNDLE"
         )
+
+
+def _retune(
+    plan: Recipe,
+    out: Path,
+    sources: tuple[Path | None, Path | None],
+    numbers: tuple[float, float],
+    **how: Any,
+) -> Retuned:
+    """Retune and say what became of the tests.
+
+    Raises:
+        ConfigError: only one of run and store is named.
+    """
+    from instructrec_deploy.cli.report import say
+    from instructrec_deploy.core.errors import ConfigError
+    from instructrec_training.continual import Retuning, retune
+
+    run, store = sources
+    if run is None or store is None:
+        raise ConfigError(
+            "--from-feedback and --from-run go together",
+            hint="instructrec train RECIPE --from-feedback STORE --from-run RUN --out NEWRUN",
+        )
+    retuned = retune(plan, Retuning(run, store, *numbers), out, **how)
+    if not how["is_quiet"]:
+        for line in retuned.promotion.lines():
+            say(line)
+    return retuned

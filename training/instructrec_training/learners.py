@@ -78,9 +78,14 @@ class EncoderLearner(Learner):
             raise TypeError("the checkpoint holds no instruction encoder")
         self.model = checkpoint.model
         hidden_size = checkpoint.section.hidden_size
+        learned = checkpoint.label_vectors  # of a tuned checkpoint; an untuned one has none
         self.label_vectors = nn.ParameterDict(
             {
-                str(number): nn.Parameter(torch.zeros(len(task.spec.labels), hidden_size))
+                str(number): nn.Parameter(
+                    learned[task.name].clone()
+                    if task.name in learned
+                    else torch.zeros(len(task.spec.labels), hidden_size)
+                )
                 for number, task in enumerate(tasks)
                 if SHAPES[task.spec.kind] is Shape.CLASSIFY and task.spec.labels
             }

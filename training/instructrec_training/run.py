@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,7 @@ CHECKPOINT_FOLDER = "checkpoint"
 STATE_FOLDER = "state"
 RECIPE_FILE = "recipe.json"
 EVALUATION_FILE = "evaluation.json"
+Prepare = Callable[[Recipe, Path, Path], tuple[Checkpoint, list[TaskData]]]  # run folder, data root
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,7 @@ def train(
     data_root: Path,
     resume: bool = False,
     is_quiet: bool = False,
+    prepare: Prepare | None = None,
 ) -> RunReport:
     """Run a recipe.
 
@@ -74,6 +76,7 @@ def train(
         data_root: where relative data paths start.
         resume: go on from the folder's resume point, with the same recipe.
         is_quiet: no words on standard error.
+        prepare: another way to the model it starts from and to its rows (`continual`).
 
     Raises:
         ConfigError: the folder holds another run, or the recipe does not fit its data.
@@ -86,7 +89,7 @@ def train(
     tracker = Tracker(out / "log.jsonl", is_main=accelerator.is_main_process, is_quiet=is_quiet)
     with tracker:
         with accelerator.main_process_first():  # it writes tokenizer.json and may fetch a preset
-            checkpoint, tasks = _prepare(recipe, out, data_root)
+            checkpoint, tasks = (prepare or _prepare)(recipe, out, data_root)
         _announce(tracker, recipe, checkpoint, tasks, accelerator)
         freeze(checkpoint.model, recipe.training)
         learner = _learner(recipe, checkpoint, tasks)

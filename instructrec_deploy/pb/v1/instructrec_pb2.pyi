@@ -259,3 +259,59 @@ class GetModelStatusResponse(_message.Message):
     limits: Limits
     server_version: str
     def __init__(self, model: _Optional[str] = ..., model_version: _Optional[str] = ..., kind: _Optional[str] = ..., precision: _Optional[str] = ..., ready: _Optional[bool] = ..., tasks: _Optional[_Iterable[_Union[TaskStatus, _Mapping]]] = ..., n_prepared: _Optional[int] = ..., prepared_bytes: _Optional[int] = ..., uptime_s: _Optional[float] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., server_version: _Optional[str] = ...) -> None: ...
+
+class FeedbackSpan(_message.Message):
+    __slots__ = ("start", "end", "type")
+    START_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    start: int
+    end: int
+    type: str
+    def __init__(self, start: _Optional[int] = ..., end: _Optional[int] = ..., type: _Optional[str] = ...) -> None: ...
+
+class FeedbackSpans(_message.Message):
+    __slots__ = ("spans",)
+    SPANS_FIELD_NUMBER: _ClassVar[int]
+    spans: _containers.RepeatedCompositeFieldContainer[FeedbackSpan]
+    def __init__(self, spans: _Optional[_Iterable[_Union[FeedbackSpan, _Mapping]]] = ...) -> None: ...
+
+class FeedbackRequest(_message.Message):
+    __slots__ = ("text", "task", "labels", "spans", "text2", "head", "tail", "predicted_labels", "predicted_spans", "model", "model_version", "lang", "source")
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    SPANS_FIELD_NUMBER: _ClassVar[int]
+    TEXT2_FIELD_NUMBER: _ClassVar[int]
+    HEAD_FIELD_NUMBER: _ClassVar[int]
+    TAIL_FIELD_NUMBER: _ClassVar[int]
+    PREDICTED_LABELS_FIELD_NUMBER: _ClassVar[int]
+    PREDICTED_SPANS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    LANG_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    text: str
+    task: str
+    labels: _containers.RepeatedScalarFieldContainer[str]
+    spans: FeedbackSpans
+    text2: str
+    head: FeedbackSpan
+    tail: FeedbackSpan
+    predicted_labels: _containers.RepeatedScalarFieldContainer[str]
+    predicted_spans: FeedbackSpans
+    model: str
+    model_version: str
+    lang: str
+    source: str
+    def __init__(self, text: _Optional[str] = ..., task: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., spans: _Optional[_Union[FeedbackSpans, _Mapping]] = ..., text2: _Optional[str] = ..., head: _Optional[_Union[FeedbackSpan, _Mapping]] = ..., tail: _Optional[_Union[FeedbackSpan, _Mapping]] = ..., predicted_labels: _Optional[_Iterable[str]] = ..., predicted_spans: _Optional[_Union[FeedbackSpans, _Mapping]] = ..., model: _Optional[str] = ..., model_version: _Optional[str] = ..., lang: _Optional[str] = ..., source: _Optional[str] = ...) -> None: ...
+
+class FeedbackResponse(_message.Message):
+    __slots__ = ("id", "outcome", "text")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    outcome: str
+    text: str
+    def __init__(self, id: _Optional[str] = ..., outcome: _Optional[str] = ..., text: _Optional[str] = ...) -> None: ...

@@ -1,4 +1,4 @@
-"""The four calls, on a real gRPC server in this process, with a model that is a stand-in."""
+"""The calls, on a real gRPC server in this process, with a model that is a stand-in."""
 
 from __future__ import annotations
 
@@ -26,11 +26,13 @@ from instructrec_deploy.core.errors import (
     TooManyLabels,
     Unavailable,
 )
+from instructrec_deploy.core.feedback import Feedback, Receipt
 from instructrec_deploy.core.instruction import Candidate, Instruction
 from instructrec_deploy.core.request import Question, Request
 from instructrec_deploy.core.result import Answer, LabelScore, Prediction
 from instructrec_deploy.core.status import Limits, ModelStatus
 from instructrec_deploy.runtime.prepared import PreparedInstruction
+from instructrec_deploy.server.feedback import FeedbackDesk
 from instructrec_deploy.server.metrics import Metrics
 from instructrec_deploy.server.service import InstructRecService
 from instructrec_deploy.server.settings import DoorSettings
@@ -48,6 +50,7 @@ class FakeModel:
         self.waiting: list[Future[Prediction]] = []
         self.deadlines: list[float | None] = []
         self.lent: list[str] = []
+        self.desk = FeedbackDesk(None)
 
     def submit(self, request: Request, deadline: float | None) -> Future[Prediction]:
         self.deadlines.append(deadline)
@@ -81,6 +84,9 @@ class FakeModel:
     def lend(self, task: str, words: str, candidates: object) -> Instruction:
         self.lent.append(task)
         return Instruction.of(words or "lent", [Candidate("a")], task=task)
+
+    def keep(self, feedback: Feedback) -> Future[Receipt]:
+        return self.desk.submit(feedback)
 
     def status(self, limits: Limits, *, is_ready: bool, with_labels: bool) -> ModelStatus:
         return ModelStatus(model="fake", is_ready=is_ready, limits=limits)

@@ -24,7 +24,7 @@ def data_root(tmp_path: Path) -> Path:
     return write_tiny_data(tmp_path / "data")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_recipe(tiny_base: Path) -> Callable[..., Recipe]:
     """A recipe over the tiny base and data; keyword arguments change `[training]`."""
 
