@@ -33,14 +33,17 @@ from instructrec_deploy.models.checkpoint import (
     save_checkpoint,
 )
 from instructrec_deploy.text.tokenizer import TextTokenizer
+from instructrec_training.calibrate import initial_offset
 from instructrec_training.data import TaskData, load_task_data
 from instructrec_training.freezing import freeze
-from instructrec_training.learners import EncoderLearner, HeadLearner, Learner
+from instructrec_training.learners import EncoderLearner, HeadLearner, HeadObjective, Learner
 from instructrec_training.loop import Loop, forget_state, set_seed
+from instructrec_training.objectives.classify import ClassifyObjective
 from instructrec_training.recipe import Recipe
 from instructrec_training.tracking import Tracker
 
 CHECKPOINT_FOLDER = "checkpoint"
+N_CENTRING = 256  # training rows whose untuned scores say where an "any" task starts
 STATE_FOLDER = "state"
 RECIPE_FILE = "recipe.json"
 EVALUATION_FILE = "evaluation.json"
@@ -102,6 +105,7 @@ def train(
             state_folder=out / STATE_FOLDER,
         )
         before = _before(loop, tasks, out, tracker, resume=resume)
+        _centre_any(loop, tasks)
         if recipe.training.probe and not loop.has_resume_point:
             tracker.say("logistic regression on frozen vectors ...")
             loop.probe()
@@ -242,6 +246,16 @@ def _before(
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(before), encoding="utf-8")
     return before
+
+
+def _centre_any(loop: Loop, tasks: Sequence[TaskData]) -> None:
+    """Tasks of any label start from where the untuned model's scores stand; resumed runs, too."""
+    for number, task in enumerate(tasks):
+        objective = loop.learner.objectives[number]
+        if task.spec.decision == "any" and isinstance(objective, ClassifyObjective | HeadObjective):
+            logits = torch.stack(loop.outputs(number, task.train[:N_CENTRING]))
+            offset = initial_offset(logits)
+            objective.spec = objective.spec.model_copy(update={"offset": offset})
 
 
 def _after(

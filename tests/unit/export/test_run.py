@@ -163,6 +163,16 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
         export_run(tmp_path / "nothing", tmp_path / "out")
 
 
+def test_tasks_that_a_bundle_cannot_answer_are_named(
+    run_maker: Callable[..., Path], tmp_path: Path
+) -> None:
+    run = run_maker(labels=LABELS)
+    with (run / "tasks.toml").open("a", encoding="utf-8") as stream:
+        stream.write('\n[tasks.names]\nkind = "ner"\nlabels = ["person"]\n')
+    with pytest.raises(ConfigError, match="names"):
+        export_run(run, tmp_path / "bundle")
+
+
 def test_labels_in_another_order_than_the_classifier_s_are_refused(
     run_maker: Callable[..., Path], tmp_path: Path
 ) -> None:

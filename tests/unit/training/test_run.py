@@ -16,9 +16,10 @@ from instructrec_deploy.core.manifest import TaskBook, TaskSpec, parse_toml
 from instructrec_deploy.models.checkpoint import load_checkpoint
 from instructrec_deploy.models.instruction_encoder import InstructionEncoder
 from instructrec_deploy.tasks.classify import probabilities
-from instructrec_training.data import TaskData
-from instructrec_training.loop import Loop, measure
+from instructrec_training.loop import Loop
+from instructrec_training.objectives.classify import measure_classes
 from instructrec_training.recipe import Recipe
+from instructrec_training.rows import Row
 from instructrec_training.run import train
 
 KINDS = ("instruction-encoder", "sequence-classification")
@@ -66,19 +67,54 @@ def test_a_run_folder_holds_what_export_needs(
 
 
 def test_probabilities_are_measured_as_they_will_be_served() -> None:
-    task = TaskData("t", TaskSpec(labels=("退款", "card")), (), (), (), 1.0)
-    logits, targets = torch.tensor([[2.0, 0.0], [0.0, 2.0]]), torch.tensor([0, 0])
+    rows, logits = [Row([1], 0, "a")] * 2, torch.tensor([[2.0, 0.0], [0.0, 2.0]])
     for temperature in (1.0, 4.0):
+        spec = TaskSpec(labels=("退款", "card"), temperature=temperature)
         sure = probabilities(logits[:1].numpy(), temperature)[0, 0]
-        brier = measure(task, logits, targets, temperature=temperature, n_resamples=0).brier
-        assert brier is not None
-        assert brier.value == pytest.approx(((1 - sure) ** 2 + sure**2) / 2)
+        found = measure_classes(spec, rows, list(logits), n_resamples=0)
+        assert found["brier"] == pytest.approx(((1 - sure) ** 2 + sure**2) / 2, abs=1e-6)
 
 
 def test_a_diverged_model_is_measured_without_probabilities() -> None:
-    task = TaskData("t", TaskSpec(labels=("a", "b")), (), (), (), 1.0)
-    found = measure(task, torch.full((2, 2), torch.nan), torch.tensor([0, 1]), n_resamples=0)
-    assert (found.n, found.ece) == (2, None)
+    rows = [Row([1], 0, "a"), Row([1], 1, "b")]
+    spec = TaskSpec(labels=("a", "b"))
+    found = measure_classes(spec, rows, list(torch.full((2, 2), torch.nan)), n_resamples=0)
+    assert found["n"] == 2
+    assert "ece" not in found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_any_of_the_labels_is_learned_and_its_thresholds_are_kept(
+    kind: str, make_recipe: MakeRecipe, data_root: Path, tmp_path: Path
+) -> None:
+    both = {"card lost": ["card lost"], "refund": ["card lost", "refund"], "余额": []}
+    file = data_root / "intents.jsonl"
+    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    lines = [json.dumps(row | {"target": both[row["target"]]}) for row in rows]
+    file.write_text("\n".join(lines), encoding="utf-8")
+    recipe = make_recipe(kind, epochs=60, patience=60, learning_rate=3e-3)
+    task = recipe.tasks["intent"].model_copy(update={"decision": "any"})
+    recipe = recipe.model_copy(update={"tasks": {"intent": task}})
+    report = train(recipe, tmp_path / "run", data_root=data_root, is_quiet=True)
+    assert report.after["intent"]["micro_f1"] >= 0.8
+    content = (tmp_path / "run/tasks.toml").read_text(encoding="utf-8")
+    spec = parse_toml(TaskBook, content, where="tasks").tasks["intent"]
+    assert spec.labels == ("card lost", "refund")
+    assert spec.offset is not None
+
+
+def test_rows_outside_the_labels_decide_what_fits_none(
+    make_recipe: MakeRecipe, data_root: Path, tmp_path: Path
+) -> None:
+    recipe = make_recipe(epochs=10, patience=10)
+    task = recipe.tasks["intent"].model_copy(update={"none_label": "余额"})
+    recipe = recipe.model_copy(update={"tasks": {"intent": task}})
+    report = train(recipe, tmp_path / "run", data_root=data_root, is_quiet=True)
+    assert report.after["intent"]["n_out_of_scope"] == 2
+    content = (tmp_path / "run/tasks.toml").read_text(encoding="utf-8")
+    spec = parse_toml(TaskBook, content, where="tasks").tasks["intent"]
+    assert spec.labels == ("card lost", "refund")
+    assert spec.none_logit is not None
 
 
 @pytest.mark.parametrize("kind", KINDS)
