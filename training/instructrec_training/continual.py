@@ -176,9 +176,10 @@ def continue_recipe(recipe: Recipe, run: Path, book: TaskBook) -> Recipe:
         )
     for name in sorted(used):
         spec = recipe.tasks[name]
-        if SHAPES[spec.kind] is not Shape.CLASSIFY or spec.decision != "one":
+        is_classified = SHAPES[spec.kind] is Shape.CLASSIFY and spec.decision == "one"
+        if not is_classified or spec.none_label:
             raise ConfigError(
-                f"task {name!r} has another answer than one label: it cannot be retuned yet",
+                f"task {name!r} has other answers than one of its labels: it cannot be retuned yet",
                 hint="retune a recipe whose tasks have one label each",
             )
     tasks = {

@@ -15,12 +15,20 @@ import torch
 from instructrec_deploy.cli.main import main
 from instructrec_deploy.core.errors import ConfigError, FileMissing, PromotionRefused
 from instructrec_deploy.core.feedback import Feedback, SpanMark, Target
+from instructrec_deploy.core.task import TaskKind
 from instructrec_deploy.export.promotion import check_promoted
 from instructrec_deploy.export.run import export_run
 from instructrec_deploy.models.checkpoint import load_checkpoint
 from instructrec_deploy.runtime.feedback_store import FeedbackStore
 from instructrec_training import continual
-from instructrec_training.continual import Retuned, Retuning, refuse_lost, retune
+from instructrec_training.continual import (
+    Retuned,
+    Retuning,
+    continue_recipe,
+    read_book,
+    refuse_lost,
+    retune,
+)
 from instructrec_training.recipe import Recipe
 from instructrec_training.replay import MAX_WEIGHT, REPLAY_ROWS, proportions
 from instructrec_training.run import train
@@ -272,6 +280,18 @@ def test_wrong_sources_and_numbers_are_refused_before_anything_is_written(
     with pytest.raises(ConfigError, match="intent, other"):
         again(Base(encoder_base.run, other, encoder_base.data_root), store, tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    "change", [{"decision": "any"}, {"none_label": "something else"}, {"kind": TaskKind.NER}]
+)
+def test_tasks_with_other_answers_than_one_label_are_refused(
+    change: dict[str, Any], encoder_base: Base
+) -> None:
+    task = encoder_base.recipe.tasks["intent"].model_copy(update=change)
+    recipe = encoder_base.recipe.model_copy(update={"tasks": {"intent": task}})
+    with pytest.raises(ConfigError, match="intent"):
+        continue_recipe(recipe, encoder_base.run, read_book(encoder_base.run))
 
 
 def test_a_recipe_of_another_kind_is_refused(
