@@ -22,8 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-START, END, INSIDE = 0, 1, 2  # the last axis of the scores
-N_MARKS = 3
+N_MARKS = 3  # first token, last token, inside: the last axis of the scores, see tasks/extract.py
 FIRST_BIAS = -3.0  # few tokens begin a span: start from about 5 %
 
 

@@ -15,14 +15,9 @@ from instructrec_deploy.models.instruction_encoder import InstructionEncoder
 from instructrec_deploy.text.tokenizer import TextTokenizer
 from instructrec_training.data import TaskData
 from instructrec_training.objectives.base import CandidateReader, Objective, Wordings
-from instructrec_training.objectives.classify import (
-    ClassifyObjective,
-    calibrate_classes,
-    class_loss,
-    headline_of,
-    measure_classes,
-)
+from instructrec_training.objectives.classify import ClassifyObjective
 from instructrec_training.objectives.extract import ExtractObjective
+from instructrec_training.objectives.labelled import LabelObjective
 from instructrec_training.probe import fit_probe
 from instructrec_training.recipe import TrainingPart
 from instructrec_training.rows import Row, pad
@@ -177,42 +172,18 @@ class HeadLearner(Learner):
         return layers[-1]
 
 
-class HeadObjective:
-    """Cross-entropy on the logits [B, L] of a classification head."""
+class HeadObjective(LabelObjective):
+    """The logits of a classification head."""
 
     def __init__(self, model: Any, task: TaskData, settings: TrainingPart, *, pad_id: int) -> None:
-        self.spec = task.spec
+        super().__init__(task.spec, settings)
         self._model = model
-        self._settings = settings
         self._pad_id = pad_id
 
-    @property
-    def headline(self) -> str:
-        return headline_of(self.spec, self._settings)
-
-    def loss(self, rows: Sequence[Row]) -> Tensor:
-        return class_loss(self.spec, self._logits(rows), rows, self._settings)
-
-    def outputs(self, rows: Sequence[Row]) -> list[Tensor]:
-        return list(self._logits(rows).float().cpu())
-
-    def measure(
-        self, rows: Sequence[Row], outputs: Sequence[Tensor], *, n_resamples: int = 1_000
-    ) -> dict[str, Any]:
-        return measure_classes(self.spec, rows, outputs, n_resamples=n_resamples)
-
-    def calibrate(self, rows: Sequence[Row], outputs: Sequence[Tensor]) -> dict[str, Any]:
-        found = calibrate_classes(self.spec, rows, outputs)
-        self.spec = self.spec.model_copy(update=found)
-        return found
-
-    def weights_change(self) -> None:
-        pass
-
-    def _logits(self, rows: Sequence[Row]) -> Tensor:
+    def logits(self, rows: Sequence[Row]) -> Tensor:
         ids, mask = pad([row.ids for row in rows], self._pad_id)
         device = next(self._model.parameters()).device
-        logits: Tensor = self._model(
+        scores: Tensor = self._model(
             input_ids=ids.to(device), attention_mask=mask.to(device)
         ).logits
-        return logits
+        return scores

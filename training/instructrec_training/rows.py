@@ -24,8 +24,7 @@ class Row:
     labels: tuple[int, ...] = ()  # positions of all right candidates, of "any" tasks only
     offsets: tuple[tuple[int, int], ...] = ()  # code points of each id; of span tasks only
     spans: tuple[tuple[int, int, int], ...] = ()  # (candidate, first token, last token)
-    words: tuple[str, ...] = ()  # the row's own candidates; empty: the task's labels
-    priors: tuple[float, ...] = ()  # log prior of each of them; empty: none
+    words: tuple[str, ...] = ()  # the row's own question; empty: the task's labels are asked
     is_outside: bool = False  # the task's "none of these" is right
     example: Example | None = None  # where it comes from; windows of one text share it
 

@@ -33,12 +33,11 @@ from instructrec_deploy.models.checkpoint import (
     save_checkpoint,
 )
 from instructrec_deploy.text.tokenizer import TextTokenizer
-from instructrec_training.calibrate import initial_offset
 from instructrec_training.data import TaskData, load_task_data
 from instructrec_training.freezing import freeze
-from instructrec_training.learners import EncoderLearner, HeadLearner, HeadObjective, Learner
+from instructrec_training.learners import EncoderLearner, HeadLearner, Learner
 from instructrec_training.loop import Loop, forget_state, set_seed
-from instructrec_training.objectives.classify import ClassifyObjective
+from instructrec_training.objectives.labelled import LabelObjective
 from instructrec_training.recipe import Recipe
 from instructrec_training.tracking import Tracker
 
@@ -252,10 +251,8 @@ def _centre_any(loop: Loop, tasks: Sequence[TaskData]) -> None:
     """Tasks of any label start from where the untuned model's scores stand; resumed runs, too."""
     for number, task in enumerate(tasks):
         objective = loop.learner.objectives[number]
-        if task.spec.decision == "any" and isinstance(objective, ClassifyObjective | HeadObjective):
-            logits = torch.stack(loop.outputs(number, task.train[:N_CENTRING]))
-            offset = initial_offset(logits)
-            objective.spec = objective.spec.model_copy(update={"offset": offset})
+        if task.spec.decision == "any" and isinstance(objective, LabelObjective):
+            objective.centre(loop.outputs(number, task.train[:N_CENTRING]))
 
 
 def _after(

@@ -17,7 +17,7 @@ from instructrec_deploy.models.checkpoint import load_checkpoint
 from instructrec_deploy.models.instruction_encoder import InstructionEncoder
 from instructrec_deploy.tasks.classify import probabilities
 from instructrec_training.loop import Loop
-from instructrec_training.objectives.classify import measure_classes
+from instructrec_training.objectives.labelled import measure_classes
 from instructrec_training.recipe import Recipe
 from instructrec_training.rows import Row
 from instructrec_training.run import train

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -44,19 +43,6 @@ class Objective(Protocol):
 
     def weights_change(self) -> None:
         """Forget what was kept of the model's weights as they were."""
-
-
-@dataclass(frozen=True, slots=True)
-class CandidateStates:
-    """Candidates as the query tower reads them."""
-
-    vectors: Tensor  # [C, H], L2-normalized
-    memory: Tensor | None = None  # [K, H], states of all own words; None where nobody asked
-
-    def detach(self) -> CandidateStates:
-        """The same without gradient."""
-        memory = None if self.memory is None else self.memory.detach()
-        return CandidateStates(self.vectors.detach(), memory)
 
 
 class CandidateReader:

@@ -19,9 +19,15 @@ from instructrec_deploy.core.task import TaskKind
 from instructrec_deploy.evaluation.questions import Replied, question_metrics, reads_as_chinese
 from instructrec_deploy.evaluation.spans import entity_metrics
 from instructrec_deploy.evaluation.targets import entities_of, references_of
-from instructrec_deploy.models.span_reader import END, INSIDE, START
-from instructrec_deploy.tasks.extract import Window, find_answers, find_entities
-from instructrec_training.objectives.base import CandidateReader, CandidateStates, Wordings
+from instructrec_deploy.tasks.extract import (
+    END,
+    INSIDE,
+    START,
+    Window,
+    find_answers,
+    find_entities,
+)
+from instructrec_training.objectives.base import CandidateReader, Wordings
 from instructrec_training.rows import Row, pad
 
 THRESHOLDS = [round(0.1 + 0.05 * n, 2) for n in range(16)]  # tried on validation rows
@@ -34,7 +40,7 @@ class ExtractObjective:
         self.spec = spec
         self._reader = reader
         self._wordings = wordings
-        self._kept: CandidateStates | None = None
+        self._kept: tuple[Tensor, Tensor] | None = None
         self._is_question = spec.kind is TaskKind.QA
 
     @property
@@ -97,23 +103,28 @@ class ExtractObjective:
         if self._is_question:
             vectors, memory, memory_mask = self._read_questions(rows)
         else:
-            kept = self._read_types()
-            assert kept.memory is not None
-            vectors, memory = kept.vectors[None], kept.memory[None]
+            vectors, memory = self._read_types()
             memory_mask = torch.ones(memory.shape[:2], dtype=torch.int64, device=mask.device)
         scores: Tensor = model.reader(lower, mask, memory, memory_mask, vectors)
         return scores, mask
 
-    def _read_types(self) -> CandidateStates:
-        """The task's types; few, so they are read with gradient whenever the weights changed."""
-        if self._kept is not None and not self._reader.model.training:
+    def _read_types(self) -> tuple[Tensor, Tensor]:
+        """The task's types: vectors [1, C, H] and one memory [1, K, H] of all their words.
+
+        They are few, so training reads them with gradient in every step; only an evaluation, whose
+        weights stand still, keeps them.
+        """
+        is_training = self._reader.model.training
+        if self._kept is not None and not is_training:
             return self._kept
-        wording = self._wordings.pick(is_training=self._reader.model.training)
+        wording = self._wordings.pick(is_training=is_training)
         words = [self.spec.descriptions.get(label, label) for label in self.spec.labels]
         vectors, states, own = self._reader.memories(wording, words)
         memory = torch.cat([states[i, places] for i, places in enumerate(own)])
-        self._kept = CandidateStates(vectors, memory)
-        return self._kept
+        found = vectors[None], memory[None]
+        if not is_training:
+            self._kept = found
+        return found
 
     def _read_questions(self, rows: Sequence[Row]) -> tuple[Tensor, Tensor, Tensor]:
         """Each row's own question: vectors [B, 1, H], memories [B, K, H], their mask [B, K]."""

@@ -1,0 +1,111 @@
+"""What every task of labels shares, whatever gives its logits: loss, metrics, calibration.
+
+Shapes: B rows, L labels of the task.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from instructrec_deploy.core.manifest import TaskSpec
+from instructrec_deploy.core.result import Prediction
+from instructrec_deploy.evaluation.judging import make_judge
+from instructrec_deploy.evaluation.metrics import class_metrics
+from instructrec_deploy.tasks.classify import decode_answers
+from instructrec_training.calibrate import any_loss, calibrate, initial_offset, label_matrix
+from instructrec_training.recipe import TrainingPart
+from instructrec_training.rows import Row
+
+
+class LabelObjective:
+    """One of the task's labels is right, or any of them; a subclass gives the logits."""
+
+    def __init__(self, spec: TaskSpec, settings: TrainingPart) -> None:
+        self.spec = spec
+        self._settings = settings
+
+    def logits(self, rows: Sequence[Row]) -> Tensor:
+        """Scores [B, L] of the task's labels."""
+        raise RuntimeError("an objective says how it scores")
+
+    @property
+    def headline(self) -> str:
+        """The recipe's metric, or micro F1 where any label may be right."""
+        return "micro_f1" if self.spec.decision == "any" else self._settings.metric
+
+    def loss(self, rows: Sequence[Row]) -> Tensor:
+        """Cross-entropy of the right label, or of every label by itself where any may be right."""
+        scores = self.logits(rows).float()
+        if self.spec.decision == "any":
+            targets = label_matrix([row.labels for row in rows], len(self.spec.labels))
+            return any_loss(scores, targets.to(scores.device), offset=self.spec.offset or 0.0)
+        wanted = torch.tensor([row.label for row in rows], device=scores.device)
+        smoothing = self._settings.label_smoothing
+        return functional.cross_entropy(scores, wanted, label_smoothing=smoothing)
+
+    def outputs(self, rows: Sequence[Row]) -> list[Tensor]:
+        return list(self.logits(rows).float().cpu())
+
+    def measure(
+        self, rows: Sequence[Row], outputs: Sequence[Tensor], *, n_resamples: int = 1_000
+    ) -> dict[str, Any]:
+        return measure_classes(self.spec, rows, outputs, n_resamples=n_resamples)
+
+    def calibrate(self, rows: Sequence[Row], outputs: Sequence[Tensor]) -> dict[str, Any]:
+        """Temperature, thresholds, what fits none; the objective decides by them from now on."""
+        logits = torch.stack(list(outputs))
+        if self.spec.decision == "any":
+            targets = label_matrix([row.labels for row in rows], len(self.spec.labels))
+            found = calibrate(self.spec, logits, targets)
+        else:
+            outside = torch.tensor([row.is_outside for row in rows])
+            found = calibrate(
+                self.spec,
+                logits[~outside],
+                torch.tensor([row.label for row in rows])[~outside],
+                none_logits=logits[outside] if bool(outside.any()) else None,
+            )
+        self.spec = self.spec.model_copy(update=found)
+        return found
+
+    def centre(self, outputs: Sequence[Tensor]) -> None:
+        """Start an "any" task from where the untuned model's scores stand."""
+        offset = initial_offset(torch.stack(list(outputs)))
+        self.spec = self.spec.model_copy(update={"offset": offset})
+
+    def weights_change(self) -> None:
+        """Nothing is kept."""
+
+
+def measure_classes(
+    spec: TaskSpec, rows: Sequence[Row], outputs: Sequence[Tensor], *, n_resamples: int
+) -> dict[str, Any]:
+    """Metrics of logits [L] of each row, decided as the server decides.
+
+    A model that has diverged (NaN) gives no probability, and no answer where rules decide.
+    """
+    logits = torch.stack(list(outputs))
+    if spec.deciding().is_plain:
+        scores = torch.softmax(logits.double() / spec.temperature, dim=1).amax(1)
+        return class_metrics(
+            [spec.labels[row.label] for row in rows],
+            [spec.labels[guess] for guess in logits.argmax(1).tolist()],
+            scores=[None if math.isnan(score) else score for score in scores.tolist()],
+            n_resamples=n_resamples,
+        ).to_dict()
+    answers = decode_answers(
+        logits.numpy(),
+        spec.labels,
+        temperature=spec.temperature,
+        top_ks=[1] * len(rows),
+        decision=spec.deciding(),
+    )
+    examples = [row.example for row in rows if row.example is not None]
+    judge = make_judge(examples, none_label=spec.none_label)
+    return judge.measure([Prediction((answer,)) for answer in answers]).to_dict()
