@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from instructrec_deploy.client.aio import AsyncClient
     from instructrec_deploy.client.sync import Client
     from instructrec_deploy.core.bundle import Bundle, open_bundle
+    from instructrec_deploy.core.decision import Decision
     from instructrec_deploy.core.errors import InstructRecError
     from instructrec_deploy.core.instruction import Candidate, Instruction
     from instructrec_deploy.core.result import Prediction
@@ -24,6 +25,7 @@ _HOMES = {
     "Bundle": "core.bundle",
     "Candidate": "core.instruction",
     "Client": "client.sync",
+    "Decision": "core.decision",
     "Instruction": "core.instruction",
     "InstructRecError": "core.errors",
     "Prediction": "core.result",
@@ -36,6 +38,7 @@ __all__ = [
     "Bundle",
     "Candidate",
     "Client",
+    "Decision",
     "InstructRecError",
     "Instruction",
     "Prediction",

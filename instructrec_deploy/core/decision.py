@@ -122,7 +122,9 @@ class Decision:
             threshold=self.threshold if is_own else by.threshold,
             # a request's threshold is meant for every label
             thresholds=by.thresholds or (self.thresholds if is_own else ()),
+            offset=self.offset if by.offset is None else by.offset,
             none_label=by.none_label or self.none_label,
+            none_logit=self.none_logit if by.none_logit is None else by.none_logit,
             min_confidence=by.min_confidence or self.min_confidence,
             parents=by.parents or self.parents,
             exclusive=by.exclusive or self.exclusive,

@@ -81,6 +81,7 @@ def test_a_request_changes_what_it_names_and_nothing_else() -> None:
     lower = own.changed(Decision.of(threshold=0.1))
     assert (lower.kind, lower.threshold, lower.thresholds) == ("any", 0.1, ())
     assert (lower.offset, lower.parents) == (own.offset, own.parents)
+    assert own.changed(Decision("any", offset=7.0)).offset == 7.0
     single = own.changed(Decision.of("one", none_label="其他"))
     assert (single.kind, single.threshold, single.none_label) == ("one", None, "其他")
 
