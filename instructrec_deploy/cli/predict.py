@@ -66,15 +66,8 @@ def predict(
     if not address and not given:
         raise ConfigError("no bundle and no --address", hint="instructrec predict BUNDLE TEXT...")
     bundle = None if address else Path(given.pop(0))
-    asked = Asked(
-        instruction,
-        split_candidates(candidate or [], candidates),
-        task,
-        prepared_id,
-        decision,
-        threshold,
-        none_label,
-    )
+    listed = split_candidates(candidate or [], candidates)
+    asked = Asked(instruction, listed, task, prepared_id, decision, threshold, none_label)
     from_stdin = given in ([], [STDIN])
     if not given and sys.stdin.isatty():
         raise ConfigError("no text", hint="give texts as arguments, or lines on standard input")
