@@ -3,7 +3,8 @@
 The port is bound before the model is loaded, so that a port in use is known at once; until the
 model is checked, health says NOT_SERVING and calls are refused with UNAVAILABLE. On SIGTERM or
 SIGINT health says NOT_SERVING, new calls are refused, accepted ones are answered; a second signal
-ends the waiting. `grpc.aio.Server.stop` alone would end some accepted calls as CANCELLED.
+ends the waiting. Then the connections are cut: `grpc.aio.Server.stop` alone would end calls that
+reach it late as CANCELLED.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from prometheus_client import disable_created_metrics
 
 from instructrec_deploy import __version__
 from instructrec_deploy.runtime.opening import Opening
+from instructrec_deploy.server.connections import cut_connections
 from instructrec_deploy.server.logs import LOGGER, set_up_logs
 from instructrec_deploy.server.metrics import (
     Metrics,
@@ -44,11 +46,11 @@ from instructrec_deploy.wire.requests import SERVICE
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
-# gRPC ends calls that reach it while it stops as CANCELLED, unseen by us. So it is stopped only
-# when the callers we refuse have gone elsewhere; those who never do are not waited for.
+# So long must no call come or end before the connections are cut: the last answers are on their
+# way, and the callers we refuse have gone elsewhere. Those who never do are not waited for.
 QUIET_S = 0.1
 MAX_QUIET_S = 2.0
-STOP_GRACE_S = 0.5  # for answers on their way out and open health watches
+STOP_GRACE_S = 0.5  # for handlers to notice that their callers are gone
 log = logging.getLogger(f"{LOGGER}.server")
 
 
@@ -141,6 +143,7 @@ async def serve(
             await signals.first.wait()
             await _drain(service, served, health, metrics, signals, door)
         finally:
+            cut_connections(port)
             await server.stop(STOP_GRACE_S)
     log.info("stopped")
 

@@ -96,7 +96,7 @@ class InstructRecService:
         return self._n_in_flight
 
     async def wait_quiet(self, quiet_s: float, timeout_s: float) -> None:
-        """Wait until no call has come for `quiet_s`, refused ones included."""
+        """Wait until no call has come or ended for `quiet_s`, refused ones included."""
         end_s = self._clock() + timeout_s
         while (now := self._clock()) < end_s and now - self._last_call_s < quiet_s:
             await asyncio.sleep(self._last_call_s + quiet_s - now)
@@ -124,10 +124,12 @@ class InstructRecService:
         async def answer(data: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
             start = self._last_call_s = self._clock()
             status = "OK"
-            self._n_in_flight += 1
-            self._idle.clear()
+            is_refused = needs_model and bool(self._refusal)
+            if not is_refused:
+                self._n_in_flight += 1
+                self._idle.clear()
             try:
-                if needs_model and self._refusal:
+                if is_refused:
                     raise Unavailable(self._refusal, hint="try again, or another server")
                 left_s = context.time_remaining()
                 return await handle(data, None if left_s is None else start + left_s)
@@ -144,10 +146,12 @@ class InstructRecService:
                 await context.abort(failure.status, failure.message, failure.metadata)
                 raise AssertionError("abort raises") from error
             finally:
-                self._n_in_flight -= 1
+                if not is_refused:
+                    self._n_in_flight -= 1
                 if not self._n_in_flight:
                     self._idle.set()
-                self._metrics.count_call(method, status, self._clock() - start)
+                self._last_call_s = self._clock()
+                self._metrics.count_call(method, status, self._last_call_s - start)
 
         return answer
 

@@ -145,6 +145,45 @@ def test_no_call_is_lost_when_a_server_stops_under_load(tiny_bundle: Path, tmp_p
     assert server.event("drained")["n_lost"] == 0
 
 
+def test_callers_who_never_let_go_are_refused_and_never_cancelled(
+    tiny_bundle: Path, tmp_path: Path
+) -> None:
+    """As the test above, but refused callers call again at once, until the server is gone."""
+    data = pb.PredictRequest(text="我的卡丢了 I lost my card").SerializeToString()
+    outcomes: Counter[str] = Counter()
+    lock = threading.Lock()
+    has_ended = threading.Event()
+
+    def hammer(address: str) -> None:
+        no_retry = [("grpc.enable_retries", 0), ("grpc.use_local_subchannel_pool", 1)]
+        with grpc.insecure_channel(address, no_retry) as channel:
+            predict = channel.unary_unary(method_path("Predict"))
+            while not has_ended.is_set():
+                try:
+                    predict(data, timeout=60)
+                    name = "answered"
+                except grpc.RpcError as error:
+                    name = error.code().name
+                with lock:
+                    outcomes[name] += 1
+
+    with running_server(tiny_bundle, tmp_path) as server:
+        threads = [threading.Thread(target=hammer, args=(server.address,)) for _ in range(24)]
+        for thread in threads:
+            thread.start()
+        while outcomes["answered"] < 100:
+            time.sleep(0.01)
+        server.process.send_signal(signal.SIGTERM)
+        code = server.process.wait(60)
+        has_ended.set()
+        for thread in threads:
+            thread.join()
+    assert code == 0
+    assert set(outcomes) == {"answered", "UNAVAILABLE"}
+    assert server.event("drained")["n_lost"] == 0
+    assert server.stderr.count("\n") == 1
+
+
 def test_second_signal_ends_the_waiting(tiny_bundle: Path, tmp_path: Path) -> None:
     with (
         running_server(tiny_bundle, tmp_path, drain_wait_s=60) as server,

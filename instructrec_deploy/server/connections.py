@@ -1,0 +1,65 @@
+"""Cut a server's connections, so that no caller is left to gRPC's own way of stopping.
+
+`grpc.aio.Server.stop` ends a call that reaches it while it stops as CANCELLED, which says that the
+caller wanted so itself, and which few retry. A connection that ends makes UNAVAILABLE of such a
+call. gRPC shows nobody its sockets, so they are found among the files of this process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+OPEN_FILES = (Path("/proc/self/fd"), Path("/dev/fd"))  # Linux; macOS and BSD
+
+
+def cut_connections(port: int) -> int:
+    """Stop listening on a TCP port and end its connections; what was sent before still arrives.
+
+    Returns:
+        How many sockets were cut; 0 where the system does not show a process its files.
+    """
+    listeners, connections = [], []
+    for number in _open_files():
+        with contextlib.suppress(OSError), _copy(number) as one:  # no socket, or gone already
+            is_tcp = one.family in (socket.AF_INET, socket.AF_INET6)
+            if is_tcp and one.getsockname()[1] == port:
+                is_listening = one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+                (listeners if is_listening else connections).append(number)
+    for number in listeners:  # first, or callers would be back before the last of them is cut
+        with contextlib.suppress(OSError):
+            _replace(number)
+    for number in connections:
+        with contextlib.suppress(OSError), _copy(number) as one:
+            one.shutdown(socket.SHUT_RDWR)
+    return len(listeners) + len(connections)
+
+
+def _open_files() -> list[int]:
+    folder = next((folder for folder in OPEN_FILES if folder.is_dir()), None)
+    return [int(path.name) for path in folder.iterdir()] if folder else []
+
+
+@contextlib.contextmanager
+def _copy(number: int) -> Iterator[socket.socket]:
+    """The socket behind a file number, as one that may be closed."""
+    duplicate = os.dup(number)
+    try:
+        one = socket.socket(fileno=duplicate)
+    except OSError:
+        os.close(duplicate)
+        raise
+    with one:
+        yield one
+
+
+def _replace(number: int) -> None:
+    """Put a socket that nobody reaches in a listener's place.
+
+    To shut a listener down instead makes gRPC log an error for it.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as nobody:
+        os.dup2(nobody.fileno(), number, inheritable=False)

@@ -1,0 +1,60 @@
+"""Cutting a port's connections reaches those, and only those."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from instructrec_deploy.server import connections
+from instructrec_deploy.server.connections import cut_connections
+
+
+@pytest.fixture(autouse=True)
+def _patience() -> Iterator[None]:
+    """A test that waits for a byte that never comes fails."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(10)
+    yield
+    socket.setdefaulttimeout(before)
+
+
+def test_callers_read_what_was_sent_and_then_the_end() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)) as caller:
+            server_side, _ = listener.accept()
+            with server_side:
+                server_side.sendall("余额 answer".encode())
+                assert cut_connections(port) == 2
+                assert caller.recv(100).decode() == "余额 answer"
+                assert caller.recv(100) == b""
+
+
+def test_nobody_can_connect_afterwards() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        cut_connections(port)
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port))
+
+
+def test_other_ports_go_on() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_server(("127.0.0.1", 0)) as other,
+        socket.create_connection(other.getsockname()) as caller,
+    ):
+        cut_connections(listener.getsockname()[1])
+        caller.sendall(b"hello")
+        server_side, _ = other.accept()
+        with server_side:
+            assert server_side.recv(5) == b"hello"
+
+
+def test_a_system_that_shows_no_files_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "OPEN_FILES", ())
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        assert cut_connections(listener.getsockname()[1]) == 0
+        socket.create_connection(listener.getsockname()).close()
