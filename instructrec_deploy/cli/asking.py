@@ -26,6 +26,7 @@ from instructrec_deploy.core.result import Prediction
 
 Outcome = Prediction | InstructRecError
 BATCH_ITEMS = 64  # of one message to a server
+BATCH_BYTES = 2 << 20  # of its texts and candidates, about; a server takes 4 MiB by default
 N_BATCHES_IN_FLIGHT = 3  # one in work, one waiting, one on its way
 N_CALLERS = 64  # concurrent unary calls
 TIMEOUT_S = 60.0
@@ -134,6 +135,27 @@ def open_asker(
         asker.close()
 
 
+def split_requests(requests: Sequence[Request], max_items: int) -> list[list[Request]]:
+    """Parts in order, each within `max_items` and BATCH_BYTES; a longer request stands alone."""
+    parts: list[list[Request]] = []
+    free = 0
+    for request in requests:
+        size = _size_bytes(request)
+        if not parts or len(parts[-1]) == max_items or size > free:
+            parts.append([])
+            free = BATCH_BYTES
+        parts[-1].append(request)
+        free -= size
+    return parts
+
+
+def _size_bytes(request: Request) -> int:
+    """At most so many bytes on the wire, but for a few of framing."""
+    inline = [q.instruction for q in request.questions if q.instruction is not None]
+    words = sum(len(c.label) + len(c.description) for i in inline for c in i.candidates)
+    return 4 * (len(request.text) + words)  # 4: of UTF-8, of one character
+
+
 class LocalAsker:
     """The bundle's engine in this process."""
 
@@ -180,36 +202,33 @@ class RemoteAsker:
         """See `Asker`."""
         import asyncio
 
-        if not requests:
-            return []
-        if len(requests) <= BATCH_ITEMS and not self._is_unary:
+        parts = split_requests(requests, 1 if self._is_unary else BATCH_ITEMS)
+        if len(parts) == 1 and not self._is_unary:
             try:
-                return list(self._client.predict_batch(list(requests)))
+                return list(self._client.predict_batch(parts[0]))
             except InstructRecError as error:
                 return [error] * len(requests)
-        return asyncio.run(self._ask_many(requests))
+        return asyncio.run(self._ask_many(parts)) if parts else []
 
-    async def _ask_many(self, requests: Sequence[Request]) -> list[Outcome]:
+    async def _ask_many(self, parts: Sequence[list[Request]]) -> list[Outcome]:
         import asyncio
 
         from instructrec_deploy.client.aio import AsyncClient
 
-        step = 1 if self._is_unary else BATCH_ITEMS
         gate = asyncio.Semaphore(N_CALLERS if self._is_unary else N_BATCHES_IN_FLIGHT)
 
-        async def ask_part(part: Sequence[Request]) -> list[Outcome]:
+        async def ask_part(part: list[Request]) -> list[Outcome]:
             async with gate:
                 try:
                     if not self._is_unary:
-                        return list(await client.predict_batch(list(part)))
+                        return list(await client.predict_batch(part))
                     return [await client.predict_request(part[0])]
                 except InstructRecError as error:  # of the whole call, so of each of its texts
                     return [error] * len(part)
 
         async with AsyncClient(self._address, timeout_s=self._timeout_s) as client:
-            starts = range(0, len(requests), step)
-            parts = await asyncio.gather(*(ask_part(requests[i : i + step]) for i in starts))
-        return [outcome for part in parts for outcome in part]
+            found = await asyncio.gather(*(ask_part(part) for part in parts))
+        return [outcome for outcomes in found for outcome in outcomes]
 
     def own_question(self, asked: Asked) -> Question:
         """See `Asker`: the task from the bundle where one is named too, else from the server."""

@@ -41,13 +41,15 @@ def bench(
     from instructrec_deploy.cli.benchmark.texts import load_texts
     from instructrec_deploy.cli.report import say
 
+    if out is not None:  # measuring takes minutes: whether it can be kept is tried before
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.open("a").close()
     options = [word for one in setting or [] for word in ("--set", one)]
     plan = BenchPlan(bundles, load_texts(data), n_rounds, seconds, n_starts, options)
     with tempfile.TemporaryDirectory(prefix="instructrec-bench-") as logs:
         result = run_bench(plan, Path(logs), say=say)
     result["settings"]["data"] = Path(data).name if data else "shipped texts"
     if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(result, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
         say(f"figures written to {out}")
     if as_json:

@@ -106,7 +106,7 @@ def read_evaluation(bundle: Bundle) -> dict[str, Any]:
         return {}
     try:
         raw = json.loads(read_text(bundle.path(EVALUATION_FILE)))
-    except ValueError:
+    except (ValueError, RecursionError):
         raw = None
     if not isinstance(raw, dict):
         raise BundleError(f"{EVALUATION_FILE}: no JSON object", hint="export the bundle again")

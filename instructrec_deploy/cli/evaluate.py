@@ -53,7 +53,7 @@ def evaluate(
             show_default=False,
         ),
     ] = "",
-    limit: Annotated[int, typer.Option(help="Only the first N rows; 0: all.")] = 0,
+    limit: Annotated[int, typer.Option(min=0, help="Only the first N rows; 0: all.")] = 0,
     seed: Annotated[int, typer.Option(help="Of the bootstrap intervals.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:

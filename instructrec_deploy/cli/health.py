@@ -9,7 +9,9 @@ import typer
 
 def health(
     address: Annotated[str, typer.Option("--address", "-a", help="HOST:PORT")] = "127.0.0.1:50051",
-    timeout_s: Annotated[float, typer.Option("--timeout", help="Seconds to wait.")] = 5.0,
+    timeout_s: Annotated[
+        float, typer.Option("--timeout", min=0.001, max=86_400.0, help="Seconds to wait.")
+    ] = 5.0,
 ) -> None:
     """Ask a server's health service; exit code 0 if it is serving, 4 if not."""
     import grpc

@@ -7,7 +7,6 @@ verbs by an entry point in the group `instructrec.commands`: a function with typ
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 from functools import cache
@@ -19,7 +18,7 @@ import typer
 from typer.core import TyperGroup
 
 from instructrec_deploy import __version__
-from instructrec_deploy.cli.report import report_error, report_unexpected
+from instructrec_deploy.cli.report import explain_os, report_error, report_unexpected
 from instructrec_deploy.cli.usage import UsageFault, explain_usage, is_bare_call
 from instructrec_deploy.core.errors import InstructRecError, MissingExtra, UsageInvalid
 
@@ -101,12 +100,13 @@ def main() -> None:
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:  # `instructrec predict ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
     except Exception as error:  # noqa: BLE001  the border: nobody else would report it
-        report_unexpected(error)
-        sys.exit(1)
+        known = explain_os(error)
+        if known is None:
+            report_unexpected(error)
+            sys.exit(1)
+        report_error(known)
+        sys.exit(known.exit_code)
 
 
 @cache

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 WORD_FIELDS = ("instruction", "task", "prepared_id", "decision", "none_label")
 STDIN = "-"  # as a text: standard input
+MAX_TIMEOUT_S = 86_400.0  # longer than gRPC can count is no time at all
 CHUNK = 256  # lines of standard input that are answered together
 
 
@@ -50,7 +51,9 @@ def predict(
         typer.Option(help="any: least probability of a label; one: least fit of the answer."),
     ] = None,
     none_label: Annotated[str, typer.Option(help="The answer where nothing fits.")] = "",
-    timeout_s: Annotated[float, typer.Option("--timeout", help="Seconds, of one call.")] = 60.0,
+    timeout_s: Annotated[
+        float, typer.Option("--timeout", min=0.001, max=MAX_TIMEOUT_S, help="Seconds, of one call.")
+    ] = 60.0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
     """Predict texts of the arguments; without any, or with -, those of standard input.
@@ -130,12 +133,13 @@ def parse_json_line(line: str, number: int) -> Line:
     hint = 'write {"text": "..."} on every line'
     try:
         row = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return Line("", {}, RowInvalid(f"line {number}: not valid JSON", hint=hint))
     if not isinstance(row, dict) or not isinstance(row.get("text"), str):
         return Line("", {}, RowInvalid(f"line {number}: no text in it", hint=hint))
-    if not _is_unicode(row["text"]):
-        return Line("", row, _undecodable(number))
+    if "\\u" in line and not _is_unicode(json.dumps(row, ensure_ascii=False)):
+        known = {"id": row["id"]} if _is_unicode(str(row.get("id", ""))) and "id" in row else {}
+        return Line("", known, _undecodable(number))
     candidates = row.get("candidates", [])
     is_listed = isinstance(candidates, list) and all(isinstance(c, str) for c in candidates)
     is_worded = all(isinstance(row.get(k, ""), str) for k in WORD_FIELDS)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import secrets
 import sys
 import tempfile
@@ -11,8 +13,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from instructrec_deploy.core.errors import InstructRecError, InternalError, MissingExtra
+from instructrec_deploy.core.errors import (
+    FileUnusable,
+    InstructRecError,
+    InternalError,
+    MissingExtra,
+)
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
 WHERE_TO_REPORT = "the project's issue tracker (see CONTRIBUTING.md)"
 
 
@@ -43,6 +52,22 @@ def report_unexpected(error: BaseException) -> None:
         print(trace, file=sys.stderr)
 
 
+def explain_os(fault: Exception) -> FileUnusable | None:
+    """What the system said about a file of the user's; None where it is about something else."""
+    error = fault if isinstance(fault, OSError) else _no_room(fault)
+    if error is None or not (error.filename or error.errno in NO_ROOM):
+        return None
+    where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
+    reason = (error.strerror or type(error).__name__).lower()
+    if error.errno in NO_ROOM:
+        hint = "make room, or name another place"
+    elif error.errno in NOT_ALLOWED:
+        hint = "check who may read and write there, or name another place"
+    else:
+        hint = "check the path"
+    return FileUnusable(f"{where}{reason}", hint=hint)
+
+
 @contextmanager
 def need_extra(verb: str, extra: str) -> Iterator[None]:
     """Around a verb's imports: a package that is not there is told with what installs it.
@@ -64,6 +89,17 @@ def need_extra(verb: str, extra: str) -> Iterator[None]:
 def say(text: str) -> None:
     """Progress words: standard error, so that standard output stays machine-readable."""
     print(text, file=sys.stderr, flush=True)
+
+
+def _no_room(fault: BaseException | None) -> OSError | None:
+    """The full disk behind an error of a library, by its chain or by its words (Rust's)."""
+    while fault is not None:
+        said = re.search(r"\(os error (\d+)\)", str(fault))
+        number = int(said[1]) if said else getattr(fault, "errno", None)
+        if number in NO_ROOM:
+            return OSError(number, os.strerror(number))
+        fault = fault.__cause__ or fault.__context__
+    return None
 
 
 def _save(trace: str, number: str) -> Path | None:

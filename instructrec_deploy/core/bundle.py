@@ -113,8 +113,14 @@ def read_text(path: Path) -> str:
     """A UTF-8 file of a bundle as text."""
     try:
         return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise _unreadable(str(path), error) from error
+    except UnicodeDecodeError as error:
         raise BundleError(f"{path}: cannot be read as UTF-8", hint="export it again") from error
+
+
+def _unreadable(what: str, error: OSError) -> BundleError:
+    return BundleError(f"{what} cannot be read ({error.strerror})", hint="check who may read it")
 
 
 def _read_manifest(folder: Path) -> Manifest:
@@ -126,7 +132,7 @@ def _read_manifest(folder: Path) -> Manifest:
         )
     try:
         raw = json.loads(read_text(path))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BundleError(f"{path}: not valid JSON", hint="export it again") from error
     version = raw.get("format_version") if isinstance(raw, dict) else None
     if version != FORMAT_VERSION:
@@ -149,7 +155,11 @@ def _check_file(folder: Path, name: str, size_bytes: int, sha256: str) -> None:
         )
     if not path.is_file():
         raise BundleError(f"{folder}: {name} is missing", hint="copy or export the bundle again")
-    if path.stat().st_size != size_bytes or hash_file(path) != sha256:
+    try:
+        is_intact = path.stat().st_size == size_bytes and hash_file(path) == sha256
+    except OSError as error:
+        raise _unreadable(f"{folder}: {name}", error) from error
+    if not is_intact:
         raise BundleError(
             f"{folder}: {name} is damaged (size or SHA-256 differs from the manifest)",
             hint="copy or export the bundle again",

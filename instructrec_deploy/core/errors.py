@@ -251,6 +251,12 @@ class UsageInvalid(ConfigError):
     code = "IR-1602"
 
 
+class FileUnusable(ConfigError):
+    """A file or folder cannot be read or written: no permission, no room, not what it should be."""
+
+    code = "IR-1603"
+
+
 class PromotionRefused(ConfigError):
     """A retuned model lost on an old test, or nothing shows that it did not."""
 

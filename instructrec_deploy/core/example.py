@@ -33,7 +33,7 @@ class Example:
         """
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise RowInvalid(
                 f"{where}: not valid JSON", hint="one JSON object a line, UTF-8"
             ) from error

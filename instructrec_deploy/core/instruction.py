@@ -18,6 +18,7 @@ from instructrec_deploy.core.errors import (
     NoneLabelTaken,
     RequestError,
     TextTooLong,
+    TextUndecodable,
     TooManyLabels,
 )
 from instructrec_deploy.core.task import TaskKind
@@ -80,7 +81,8 @@ class Instruction:
         Raises:
             InstructionMissing: the instruction is empty.
             InstructionUnreadable: it holds no word.
-            LabelMissing, LabelRepeated, TooManyLabels, TextTooLong: as their names say.
+            LabelMissing, LabelRepeated, TooManyLabels, TextTooLong, TextUndecodable: as their
+                names say.
             LabelsAlike: two candidates differ by case, width or white space at most.
             DecisionInvalid, NoneLabelTaken: the decision does not fit the candidates.
         """
@@ -101,6 +103,7 @@ class Instruction:
             )
         found = as_candidates(candidates)
         _check_candidates(found, max_candidates)
+        _check_unicode(text, found)
         if allowed:
             decision = replace(decision, allowed=tuple(allowed))
         if decision is not PLAIN:
@@ -155,6 +158,18 @@ def as_candidates(candidates: Iterable[str | Candidate]) -> tuple[Candidate, ...
             "the candidates are one string, not a list", hint='pass a list: ["yes", "no"]'
         )
     return tuple(c if isinstance(c, Candidate) else Candidate(c) for c in candidates)
+
+
+def _check_unicode(text: str, candidates: Sequence[Candidate]) -> None:
+    try:
+        text.encode()
+        for candidate in candidates:
+            candidate.label.encode()
+            candidate.description.encode()
+    except UnicodeEncodeError as error:
+        raise TextUndecodable(
+            "the instruction or a candidate holds a lone surrogate", hint="send valid Unicode"
+        ) from error
 
 
 def _check_candidates(candidates: Sequence[Candidate], max_candidates: int) -> None:

@@ -177,7 +177,7 @@ def parse_toml(
     """Parse TOML into a model; all faults are reported at once, with their key paths."""
     try:
         return model.model_validate(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as fault:
+    except (tomllib.TOMLDecodeError, RecursionError) as fault:
         raise error(f"{where}: not valid TOML: {fault}", hint="mend the syntax") from fault
     except ValidationError as fault:
         raise error(f"{where}: {describe_faults(fault)}", hint="mend the keys named") from fault

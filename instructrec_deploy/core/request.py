@@ -9,6 +9,7 @@ from instructrec_deploy.core.instruction import Instruction
 
 MAX_TEXT_CHARS = 50_000  # cap before tokenizing: a million characters take seconds to tokenize
 MAX_QUESTIONS = 64
+MAX_TOP_K = 2**32 - 1  # what the wire can carry
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ class Request:
 
         Raises:
             TextEmpty, TextTooLong: as their names say.
-            RequestError: too many questions, or a negative `top_k`.
+            RequestError: too many questions, or a `top_k` that is no count.
         """
         if not text.strip():
             raise TextEmpty("the text is empty", hint="send at least one visible character")
@@ -61,6 +62,6 @@ class Request:
                 f"{len(questions)} questions about one text, allowed are 1 to {MAX_QUESTIONS}",
                 hint="split the request",
             )
-        if top_k < 0:
+        if not 0 <= top_k <= MAX_TOP_K:
             raise RequestError(f"top_k is {top_k}", hint="use 0 for all scores, or a count")
         return cls(text, questions, id, top_k)

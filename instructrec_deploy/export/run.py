@@ -352,7 +352,7 @@ def _read_evaluation(run: Path) -> dict[str, Any]:
         return {}
     try:
         raw = json.loads(read_text(path))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: not valid JSON", hint="delete it or train again") from error
     return raw if isinstance(raw, dict) else {}
 

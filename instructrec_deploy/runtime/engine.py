@@ -24,6 +24,7 @@ from instructrec_deploy.runtime import providers
 from instructrec_deploy.tasks.base import Floats, Ints
 
 MAX_SINGLE_LANES = 8  # more cores than that are worth threads inside an operator, for long texts
+MAX_LANES = 1024  # more than any machine has cores is a slip of the pen
 WIDE_LANES = 4  # then each lane has weights of its own: about 30 MB with MiniLM int8
 
 
@@ -31,8 +32,10 @@ class EngineSettings(Section):
     """How the engine uses the machine; 0 means "as fits the machine"."""
 
     provider: providers.Provider = "auto"
-    n_lanes: int = Field(default=0, ge=0)  # batches computed at a time, each in a worker thread
-    threads_per_lane: int = Field(default=0, ge=0)  # threads inside one operator
+    n_lanes: int = Field(
+        default=0, ge=0, le=MAX_LANES
+    )  # batches computed at a time, each in a worker thread
+    threads_per_lane: int = Field(default=0, ge=0, le=MAX_LANES)  # threads inside one operator
     # Lanes of one thread share their sessions: half the memory for a few percent of the speed.
     use_sharing: bool = True
     use_spinning: bool = False  # waiting threads burn their core; only for a lone lane

@@ -132,7 +132,7 @@ def _row(number: int, line: str) -> GoldenRow:
         scores = {str(label): float(score) for label, score in raw["scores"].items()}
         texts = [raw["text"], raw["task"], raw["label"]]
         labels = None if raw.get("labels") is None else tuple(map(str, raw["labels"]))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BundleError(
             f"{GOLDEN_FILE} line {number}: not a golden pair", hint="export the bundle again"
         ) from error

@@ -262,8 +262,16 @@ def _accept_ipv4(found: re.Match[str]) -> bool:
         or (a == 198 and b in (18, 19))
         or (a, b, c) in ((192, 0, 0), (192, 0, 2), (198, 51, 100), (203, 0, 113))
     )
+    return not is_reserved and not _is_version(found)
+
+
+def _is_version(found: re.Match[str]) -> bool:
+    """Whether it is named a version and looks like one: versions count up from small numbers."""
+    parts = [int(part) for part in found.groups()]
+    if max(parts) >= 64 and sum(part < 10 for part in parts) < 2:
+        return False
     start = found.start()
-    return not is_reserved and not _VERSION_BEFORE.search(found.string[max(0, start - 14) : start])
+    return bool(_VERSION_BEFORE.search(found.string[max(0, start - 14) : start]))
 
 
 def _accept_ipv6(found: re.Match[str]) -> bool:

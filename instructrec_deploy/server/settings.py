@@ -175,7 +175,7 @@ def _file_layer(path: str | Path | None, faults: list[str]) -> Layer:
         return
     try:
         content = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         faults.append(f"{file}: not valid TOML ({error})")
         return
     for section, values in content.items():

@@ -72,6 +72,14 @@ def test_lines_of_standard_input_are_answered_in_order(server: ServerProcess) ->
     assert [row["id"] for row in rows] == [str(n) for n in range(300)]
 
 
+def test_many_long_texts_are_answered_though_one_message_could_not_hold_them(
+    server: ServerProcess,
+) -> None:
+    long = "我的余额是多少" * 7_000
+    rows = verb("predict", "-a", server.address, stdin="\n".join([long] * 64))
+    assert [row["truncated"] for row in rows] == [True] * 64
+
+
 def test_lines_after_the_server_went_away_get_an_error_each(
     tiny_bundle: Path, tmp_path: Path
 ) -> None:

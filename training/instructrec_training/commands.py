@@ -57,19 +57,24 @@ def train(
         plan = plan.model_copy(update={"training": plan.training.model_copy(update={"seed": seed})})
     root = find_root(data_root)
     retuned = None
-    if from_feedback is not None or from_run is not None:
-        retuned = _retune(
-            plan,
-            out,
-            (from_run, from_feedback),
-            (replay_share, max_loss),
-            data_root=root,
-            resume=resume,
-            is_quiet=quiet,
-        )
-        report = retuned.report
-    else:
-        report = run_training(plan, out, data_root=root, resume=resume, is_quiet=quiet)
+    try:
+        if from_feedback is not None or from_run is not None:
+            retuned = _retune(
+                plan,
+                out,
+                (from_run, from_feedback),
+                (replay_share, max_loss),
+                data_root=root,
+                resume=resume,
+                is_quiet=quiet,
+            )
+            report = retuned.report
+        else:
+            report = run_training(plan, out, data_root=root, resume=resume, is_quiet=quiet)
+    except KeyboardInterrupt:
+        if not quiet:
+            typer.echo("stopped; the same command with --resume goes on", err=True)
+        raise
     if as_json:
         figures = {
             "run": str(report.folder),

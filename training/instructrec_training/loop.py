@@ -264,7 +264,12 @@ class Loop:
         if self._accelerator.is_main_process:
             self._folder.mkdir(parents=True, exist_ok=True)
             part = self._folder / f"{name}.part"
-            torch.save(content, part)
+            try:
+                with part.open("wb") as stream:  # given the path, torch hides what went wrong
+                    torch.save(content, stream)
+            except BaseException:
+                part.unlink(missing_ok=True)
+                raise
             part.replace(self._folder / name)
 
     def _save(self) -> None:

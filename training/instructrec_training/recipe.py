@@ -108,7 +108,7 @@ def read_recipe(path: str | Path) -> Recipe:
     file = find_recipe(path)
     try:
         raw = tomllib.loads(file.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(f"{file}: not valid TOML: {error}", hint="mend the syntax") from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: cannot be read as UTF-8", hint="save it as UTF-8") from error

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from pathlib import Path
 
+import pytest
+
+from instructrec_deploy.core import bundle as bundle_module
 from instructrec_deploy.models.presets import PRESETS
 from tests.tiny import seal
 from tests.unit.cli.conftest import Run
@@ -82,6 +86,18 @@ def test_verify_accepts_an_intact_bundle_and_names_a_damaged_file(
     done = run("bundle", "verify", copy)
     assert done.code == 6
     assert "tasks.toml is damaged" in done.err
+
+
+def test_a_file_that_may_not_be_read_is_named(
+    run: Run, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> str:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(bundle_module, "hash_file", refuse)
+    done = run("bundle", "verify", tiny_bundle)
+    assert done.code == 6
+    assert " cannot be read (Permission denied)" in done.err
 
 
 def test_models_are_listed_with_where_they_are(run: Run, tmp_path: Path) -> None:

@@ -85,6 +85,10 @@ def test_rows_of_generated_text_are_refused(run: Run, tiny_bundle: Path, tmp_pat
     assert (done.code, "IR-1109" in done.err, "hint:" in done.err) == (2, True, True)
 
 
+def test_a_negative_limit_is_refused(run: Run, tiny_bundle: Path, data: Path) -> None:
+    assert "IR-1602" in run("evaluate", tiny_bundle, "-d", data, "--limit", -1).err
+
+
 def test_a_server_that_goes_away_midway_leaves_no_figure(
     run: Run, tiny_bundle: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -59,13 +59,39 @@ def test_an_error_of_the_machine_decides_the_exit_code_before_one_of_a_text() ->
 
 
 def test_texts_that_fail_together_are_told_once(run: Run) -> None:
-    done = run("predict", "-a", "127.0.0.1:1", "a", "b", "c", "--timeout", "5")
+    done = run("predict", "-a", "127.0.0.1:1", "a", "b", "c")
     assert (done.code, done.err.count("IR-1302")) == (4, 1)
 
 
 def test_plain_lines_are_texts(run: Run, tiny_bundle: Path) -> None:
     done = run("predict", tiny_bundle, stdin="I lost my card\r\n\n余额查询\n".encode())
     assert [row["label"] for row in done.rows] == ["card lost", "余额"]
+
+
+def test_hostile_lines_get_errors_and_the_rest_answers(run: Run, tiny_bundle: Path) -> None:
+    lines = [
+        '{"text": "refund"}',
+        '{"text": ' + "[" * 100_000,
+        '{"text": "a", "id": "\\ud800"}',
+        '{"text": "a", "id": "q", "candidates": ["\\udfff", "b"]}',
+        '{"text": "a", "top_k": 99999999999999999999}',
+        '{"text": "a", "top_k": 1.5}',
+        json.dumps({"text": "字a" * 500_000}),
+        '{"text": "\\u0000", "id": "nul"}',
+        '{"text": "\\ud83d\\ude42 refund"}',  # a pair of surrogates is a character
+    ]
+    rows = run("predict", tiny_bundle, stdin="\n".join(lines).encode()).rows
+    codes = [row.get("error", {}).get("code") for row in rows]
+    faults = ["IR-1109", "IR-1103", "IR-1103", "IR-1100", "IR-1109", "IR-1102"]
+    assert codes == [None, *faults, None, None]
+    assert [row["id"] for row in rows] == ["", "", "", "q", "", "", "", "nul", ""]
+
+
+def test_words_of_the_command_line_that_are_not_utf8_are_refused(
+    run: Run, tiny_bundle: Path
+) -> None:
+    done = run("predict", tiny_bundle, "hi", "-i", "ab\udcff", "--candidates", "a,b")
+    assert (done.code, "IR-1103" in done.err) == (2, True)
 
 
 def test_a_dash_is_standard_input(run: Run, tiny_bundle: Path) -> None:
@@ -120,7 +146,10 @@ def test_faults_of_the_command_line_have_hints(run: Run, tiny_bundle: Path, tmp_
         (("predict", tiny_bundle, "text", "-i", "?!", "--candidates", "a,b"), 2, "IR-1132"),
         (("predict", tiny_bundle, "text", "--none-label", "REFUND"), 2, "IR-1133"),
         (("predict", tiny_bundle, "x" * 60_000), 2, "IR-1102"),
-        (("predict", "-a", "127.0.0.1:1", "text", "--timeout", "1"), 4, "IR-1302"),
+        (("predict", "-a", "127.0.0.1:1", "text"), 4, "IR-1302"),
+        (("predict", "-a", "127.0.0.1:1", "text", "--timeout", "nan"), 2, "IR-1602"),
+        (("predict", "-a", "127.0.0.1:1", "text", "--timeout", "inf"), 2, "IR-1602"),
+        (("predict", "-a", "127.0.0.1:1", "text", "--timeout", "0"), 2, "IR-1602"),
     ]
     for words, code, name in cases:
         done = run(*words)

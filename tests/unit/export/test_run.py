@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import onnx
 import pytest
 import torch
 
+from instructrec_deploy.cli.report import explain_os
 from instructrec_deploy.core.bundle import open_bundle
 from instructrec_deploy.core.errors import ConfigError, FileMissing, ParityFailed
 from instructrec_deploy.core.manifest import Precision, TaskBook, TaskSpec
@@ -25,6 +27,7 @@ from instructrec_deploy.runtime.golden import check_golden
 from instructrec_deploy.runtime.pipeline import Pipeline
 from instructrec_deploy.runtime.predictor import Predictor
 from instructrec_deploy.tasks.base import Floats
+from tests.full_disk import full_disk
 from tests.tiny import LABELS
 
 GRAPH_FILES = {"graphs/encoder.onnx", "graphs/fusion.onnx", "graphs/prepare.onnx"}
@@ -145,6 +148,19 @@ def test_a_bundle_that_answers_otherwise_is_never_written(
         export_run(encoder_run, tmp_path / "bundle", limits=ParityLimits(0.0, 0.0, 1.0, 0.0))
     assert "fp32" in caught.value.hint
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("max_bytes", [100, 20_000, 60_000])
+def test_a_full_disk_leaves_the_old_bundle_and_nothing_else(
+    max_bytes: int, encoder_run: Path, exported: tuple[ExportReport, list[str]], tmp_path: Path
+) -> None:
+    old = tmp_path / "bundle"
+    shutil.copytree(exported[0].out, old)
+    with full_disk(max_bytes), pytest.raises(Exception) as caught:  # noqa: PT011 a library's
+        export_run(encoder_run, old)
+    assert explain_os(caught.value) is not None
+    assert open_bundle(old).manifest.version == exported[0].version
+    assert list(tmp_path.iterdir()) == [old]
 
 
 def test_a_folder_with_other_things_is_refused_before_any_work(

@@ -11,6 +11,7 @@ import pytest
 import torch
 from transformers.models.bert.modeling_bert import BertPreTrainedModel
 
+from instructrec_deploy.cli.report import explain_os
 from instructrec_deploy.core.errors import ConfigError
 from instructrec_deploy.core.manifest import TaskBook, TaskSpec, parse_toml
 from instructrec_deploy.models.checkpoint import load_checkpoint
@@ -21,6 +22,7 @@ from instructrec_training.objectives.labelled import measure_classes
 from instructrec_training.recipe import Recipe
 from instructrec_training.rows import Row
 from instructrec_training.run import train
+from tests.full_disk import full_disk
 
 KINDS = ("instruction-encoder", "sequence-classification")
 MakeRecipe = Callable[..., Recipe]
@@ -210,6 +212,21 @@ def test_a_folder_with_a_run_is_not_overwritten(
         train(make_recipe(epochs=1), run, data_root=data_root, is_quiet=True)
     with pytest.raises(ConfigError, match="another recipe"):
         train(make_recipe(epochs=2), run, data_root=data_root, resume=True, is_quiet=True)
+
+
+@pytest.mark.parametrize("max_bytes", [20_000, 120_000])
+def test_a_full_disk_is_told_and_the_run_goes_on_once_there_is_room(
+    max_bytes: int, make_recipe: MakeRecipe, data_root: Path, tmp_path: Path
+) -> None:
+    run, recipe = tmp_path / "run", make_recipe(epochs=1)
+    with full_disk(max_bytes), pytest.raises(Exception) as caught:  # noqa: PT011 a library's
+        train(recipe, run, data_root=data_root, is_quiet=True)
+    told = explain_os(caught.value)
+    assert told is not None
+    assert "file too large" in told.message
+    assert list(run.rglob("*.part")) == []
+    report = train(recipe, run, data_root=data_root, resume=True, is_quiet=True)
+    assert report.after["intent"]["n"] == 6
 
 
 def test_a_folder_with_other_things_is_refused(
