@@ -137,6 +137,30 @@ class FeedbackRefused(RequestError):
     code = "IR-1141"
 
 
+class MarkInvalid(RequestError):
+    """A mark is no span of the text, or is empty."""
+
+    code = "IR-1120"
+
+
+class MarkMissing(RequestError):
+    """A head without a tail, or a tail without a head."""
+
+    code = "IR-1121"
+
+
+class PriorInvalid(RequestError):
+    """A candidate's prior is no number, or too large for a logarithm of anything."""
+
+    code = "IR-1122"
+
+
+class HistoryInvalid(RequestError):
+    """A history is no list of items that have a title."""
+
+    code = "IR-1123"
+
+
 class NotFound(InstructRecError):
     """Something named by the caller is not here."""
 

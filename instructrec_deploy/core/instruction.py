@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, field, replace
+from typing import Any
 
 from instructrec_deploy.core.decision import PLAIN, Decision
 from instructrec_deploy.core.errors import (
@@ -16,6 +18,7 @@ from instructrec_deploy.core.errors import (
     LabelRepeated,
     LabelsAlike,
     NoneLabelTaken,
+    PriorInvalid,
     RequestError,
     TextTooLong,
     TextUndecodable,
@@ -27,14 +30,23 @@ from instructrec_deploy.core.words import fold_words, is_readable
 MAX_CANDIDATES = 2_000  # a request; more belongs to retrieval, not to a prepared instruction
 MAX_CANDIDATE_CHARS = 2_000
 MAX_INSTRUCTION_CHARS = 2_000
+PRIOR_HINT = (
+    "a prior is a logarithm, such as log(1 + how often it was chosen), within -1000 to 1000"
+)
+MAX_PRIOR = 1_000.0  # of a logarithm; beyond it a sum with a score says nothing any more
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One possible answer. `description` is read by the model in place of the bare label."""
+    """One possible answer. `description` is read by the model in place of the bare label.
+
+    `prior` is the logarithm of how likely or popular the candidate is before any text was read,
+    up to a constant shared by all: its logit gains `prior_weight * prior`.
+    """
 
     label: str
     description: str = ""
+    prior: float = 0.0
 
     @property
     def words(self) -> str:
@@ -55,6 +67,7 @@ class Instruction:
     temperature: float = 1.0  # divides the logits before the softmax
     task: str = ""  # the bundle's task it came from; "" when it came with the request
     decision: Decision = PLAIN  # how scores become the answer
+    prior_weight: float = 1.0  # of the candidates' priors; a task's own is learned
     _key: str = field(default="", init=False, repr=False, compare=False)  # `key`, once asked for
 
     @classmethod
@@ -66,6 +79,7 @@ class Instruction:
         kind: TaskKind = TaskKind.CLASSIFICATION,
         temperature: float = 1.0,
         task: str = "",
+        prior_weight: float = 1.0,
         max_candidates: int = MAX_CANDIDATES,
         decision: Decision = PLAIN,
         allowed: Iterable[str] = (),
@@ -85,6 +99,7 @@ class Instruction:
                 names say.
             LabelsAlike: two candidates differ by case, width or white space at most.
             DecisionInvalid, NoneLabelTaken: the decision does not fit the candidates.
+            PriorInvalid: a prior or its weight is not finite, or beyond 1000.
         """
         if not text.strip():
             raise InstructionMissing(
@@ -104,11 +119,13 @@ class Instruction:
         found = as_candidates(candidates)
         _check_candidates(found, max_candidates)
         _check_unicode(text, found)
+        if not _is_prior(prior_weight):
+            raise PriorInvalid(f"the weight of the priors is {prior_weight:g}", hint=PRIOR_HINT)
         if allowed:
             decision = replace(decision, allowed=tuple(allowed))
         if decision is not PLAIN:
             _check_decision(decision, [c.label for c in found])
-        return cls(text.strip(), found, kind, temperature, task, decision)
+        return cls(text.strip(), found, kind, temperature, task, decision, prior_weight)
 
     def with_decision(self, change: Decision) -> Instruction:
         """The same question with what a request says about its decision.
@@ -128,6 +145,18 @@ class Instruction:
         return tuple(c.label for c in self.candidates)
 
     @property
+    def prior_logits(self) -> tuple[float, ...]:
+        """What each candidate's logit gains; empty where no candidate has a prior."""
+        if not self.has_priors:
+            return ()
+        return tuple(self.prior_weight * c.prior for c in self.candidates)
+
+    @property
+    def has_priors(self) -> bool:
+        """Whether a prior changes the answer."""
+        return bool(self.prior_weight) and any(c.prior for c in self.candidates)
+
+    @property
     def key(self) -> str:
         """Content hash (32 hex digits): the id of the prepared instruction."""
         if not self._key:
@@ -135,7 +164,7 @@ class Instruction:
         return self._key
 
     def _hash(self) -> str:
-        content = [
+        content: list[Any] = [
             self.text,
             [[c.label, c.description] for c in self.candidates],
             self.kind.value,
@@ -144,6 +173,8 @@ class Instruction:
         ]
         if not self.decision.is_plain:
             content.append(astuple(self.decision))
+        if priors := self.prior_logits:
+            content.append({"priors": priors})
         return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode()).hexdigest()[:32]
 
 
@@ -172,17 +203,30 @@ def _check_unicode(text: str, candidates: Sequence[Candidate]) -> None:
         ) from error
 
 
+def check_count(n_candidates: int, max_candidates: int) -> None:
+    """Refuse more candidates than the limit.
+
+    Raises:
+        TooManyLabels: as its name says.
+    """
+    if n_candidates > max_candidates:
+        raise TooManyLabels(
+            f"{n_candidates} candidates, the limit is {max_candidates}",
+            hint="narrow the candidates down first (retrieval), or split the request",
+        )
+
+
+def _is_prior(value: float) -> bool:
+    return math.isfinite(value) and abs(value) <= MAX_PRIOR
+
+
 def _check_candidates(candidates: Sequence[Candidate], max_candidates: int) -> None:
     if not candidates:
         raise LabelMissing(
             "the instruction has no candidates",
             hint="pass the labels to choose from, or name a task of the bundle that has its own",
         )
-    if len(candidates) > max_candidates:
-        raise TooManyLabels(
-            f"{len(candidates)} candidates, the limit is {max_candidates}",
-            hint="narrow the candidates down first (retrieval), or split the request",
-        )
+    check_count(len(candidates), max_candidates)
     seen: set[str] = set()
     folded: set[str] = set()
     for position, candidate in enumerate(candidates):
@@ -192,6 +236,10 @@ def _check_candidates(candidates: Sequence[Candidate], max_candidates: int) -> N
             raise TextTooLong(
                 f"candidate {position} has more than {MAX_CANDIDATE_CHARS} characters",
                 hint="shorten it",
+            )
+        if not _is_prior(candidate.prior):
+            raise PriorInvalid(
+                f"the prior of candidate {position} is {candidate.prior:g}", hint=PRIOR_HINT
             )
         if candidate.label in seen:
             raise LabelRepeated(

@@ -19,7 +19,7 @@ from pydantic import (
 
 from instructrec_deploy.core.decision import Decision, DecisionKind, RuleFaults, freeze_types
 from instructrec_deploy.core.errors import BundleError, InstructRecError
-from instructrec_deploy.core.instruction import Candidate, Instruction
+from instructrec_deploy.core.instruction import MAX_PRIOR, Candidate, Instruction
 from instructrec_deploy.core.task import TaskKind
 
 FORMAT_VERSION = 1
@@ -27,6 +27,7 @@ Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 ModelKind = Literal["instruction-encoder", "sequence-classification"]
 Precision = Literal["fp32", "int8"]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+Prior = Annotated[float, Field(ge=-MAX_PRIOR, le=MAX_PRIOR, allow_inf_nan=False)]
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
@@ -72,7 +73,16 @@ class Manifest(Strict):
     files: dict[str, FileEntry]  # every file but bundle.json itself, by its path in the bundle
 
 
-RULES = ("thresholds", "none_label", "parents", "exclusive", "head_types", "tail_types")
+RULES = (  # tables and words that are left out of a file where they say nothing
+    "thresholds",
+    "none_label",
+    "parents",
+    "exclusive",
+    "head_types",
+    "tail_types",
+    "priors",
+    "prior_weight",
+)
 
 
 class TaskSpec(Strict):
@@ -98,6 +108,8 @@ class TaskSpec(Strict):
         default_factory=dict
     )  # relations: label -> types
     tail_types: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    priors: dict[str, Prior] = Field(default_factory=dict)  # label -> log prior, of any candidate
+    prior_weight: Prior = 0.0  # learned; the logit of a candidate gains weight * prior
 
     @model_validator(mode="after")
     def _rules_fit(self) -> TaskSpec:
@@ -142,6 +154,7 @@ class TaskSpec(Strict):
             "exclusive": rules.exclusive,
             "head_types": dict(rules.head_types),
             "tail_types": dict(rules.tail_types),
+            "priors": self.priors | {c.label: c.prior for c in candidates if c.prior},
         }
         if not set(labels) <= set(self.labels):
             changes |= {"none_logit": None, "offset": None}
@@ -156,11 +169,15 @@ class TaskSpec(Strict):
         """The task as an instruction, in its default wording unless `text` is given."""
         return Instruction.of(
             text or self.wording(),
-            [Candidate(label, self.descriptions.get(label, "")) for label in self.labels],
+            [
+                Candidate(label, self.descriptions.get(label, ""), self.priors.get(label, 0.0))
+                for label in self.labels
+            ],
             kind=self.kind,
             temperature=self.temperature,
             task=name,
             decision=self.deciding(),
+            prior_weight=self.prior_weight,
         )
 
 

@@ -1,10 +1,18 @@
-"""A request as the runtime sees it: one text, and one or more questions about it."""
+"""A request as the runtime sees it: one text, what it brings beside it, and questions about it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from instructrec_deploy.core.errors import RequestError, TextEmpty, TextTooLong
+from instructrec_deploy.core.errors import (
+    MarkInvalid,
+    MarkMissing,
+    RequestError,
+    TextEmpty,
+    TextTooLong,
+)
 from instructrec_deploy.core.instruction import Instruction
 
 MAX_TEXT_CHARS = 50_000  # cap before tokenizing: a million characters take seconds to tokenize
@@ -26,6 +34,17 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
+class Mark:
+    """A marked part of the text, half-open, in code points. Head and tail may overlap."""
+
+    start: int
+    end: int
+
+
+MarkLike = Mark | tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """One text and what is asked about it. Build with `Request.of`, which checks it."""
 
@@ -33,6 +52,9 @@ class Request:
     questions: tuple[Question, ...] = (Question(),)
     id: str = ""  # the caller's own; comes back with the answer
     top_k: int = 5  # how many scores come back; 0 = all
+    text2: str = ""  # of a pair: what `text` is held against
+    head: Mark | None = None  # of a relation: from this part of `text` ...
+    tail: Mark | None = None  # ... to this one
 
     @classmethod
     def of(
@@ -42,21 +64,23 @@ class Request:
         *,
         id: str = "",
         top_k: int = 5,
+        text2: str = "",
+        head: MarkLike | None = None,
+        tail: MarkLike | None = None,
         max_text_chars: int = MAX_TEXT_CHARS,
     ) -> Request:
         """Check and build.
 
+        Args:
+            text2: the second text of a pair; it counts to the limit.
+            head, tail: two parts of `text`, or neither.
+
         Raises:
-            TextEmpty, TextTooLong: as their names say.
+            TextEmpty, TextTooLong, MarkInvalid, MarkMissing: as their names say.
             RequestError: too many questions, or a `top_k` that is no count.
         """
-        if not text.strip():
-            raise TextEmpty("the text is empty", hint="send at least one visible character")
-        if len(text) > max_text_chars:
-            raise TextTooLong(
-                f"the text has {len(text)} characters, the limit is {max_text_chars}",
-                hint="send the relevant part, or split the text",
-            )
+        _check_texts(text, text2, max_text_chars)
+        marks = check_marks(text, as_mark(head, "head"), as_mark(tail, "tail"))
         if not questions or len(questions) > MAX_QUESTIONS:
             raise RequestError(
                 f"{len(questions)} questions about one text, allowed are 1 to {MAX_QUESTIONS}",
@@ -64,4 +88,84 @@ class Request:
             )
         if not 0 <= top_k <= MAX_TOP_K:
             raise RequestError(f"top_k is {top_k}", hint="use 0 for all scores, or a count")
-        return cls(text, questions, id, top_k)
+        return cls(text, questions, id, top_k, text2, *marks)
+
+
+def as_mark(value: MarkLike | Sequence[int] | Mapping[str, Any] | None, name: str) -> Mark | None:
+    """A mark from a mark, a pair of numbers, or an object with `start` and `end`.
+
+    Raises:
+        MarkInvalid: it is none of these, or a number is negative.
+    """
+    if value is None or isinstance(value, Mark):
+        found = value
+    elif isinstance(value, Mapping):
+        found = Mark(value.get("start", -1), value.get("end", -1))
+    elif isinstance(value, Sequence) and not isinstance(value, str) and len(value) == 2:
+        found = Mark(*value)
+    else:
+        found = Mark(-1, -1)
+    if found is not None and not (_is_position(found.start) and _is_position(found.end)):
+        raise MarkInvalid(
+            f"{name} is no span",
+            hint="give its start and end in code points from 0, the end not included: (3, 7)",
+        )
+    return found
+
+
+def check_marks(
+    text: str, head: Mark | None, tail: Mark | None
+) -> tuple[Mark, Mark] | tuple[None, None]:
+    """Both marks of a text, or neither.
+
+    Raises:
+        MarkMissing: one of them alone.
+        MarkInvalid: one lies outside the text, or holds nothing visible.
+    """
+    if head is None and tail is None:
+        return None, None
+    if head is None or tail is None:
+        raise MarkMissing(
+            "a head came without a tail" if tail is None else "a tail came without a head",
+            hint="a relation goes from one part of the text to another: mark both",
+        )
+    for name, mark in (("head", head), ("tail", tail)):
+        if not 0 <= mark.start < mark.end <= len(text):
+            raise MarkInvalid(
+                f"{name} goes from {mark.start} to {mark.end}, the text has {len(text)} characters",
+                hint="count code points from 0, the end not included",
+            )
+        if not text[mark.start : mark.end].strip():
+            raise MarkInvalid(
+                f"{name} marks white space only", hint="mark at least one visible character"
+            )
+    return head, tail
+
+
+def plain_request(request: Request) -> dict[str, Any]:
+    """What a request brings, without its questions, as plain data for JSON lines."""
+    row: dict[str, Any] = {"text": request.text}
+    if request.text2:
+        row["text2"] = request.text2
+    for name, mark in (("head", request.head), ("tail", request.tail)):
+        if mark is not None:
+            row[name] = {"start": mark.start, "end": mark.end}
+    return row
+
+
+def _check_texts(text: str, text2: str, max_chars: int) -> None:
+    if not text.strip():
+        raise TextEmpty("the text is empty", hint="send at least one visible character")
+    if text2 and not text2.strip():
+        raise TextEmpty("text2 holds white space only", hint="leave it out, or send a second text")
+    if len(text) + len(text2) > max_chars:
+        both = f"text and text2 together have {len(text) + len(text2)}"
+        raise TextTooLong(
+            f"{both if text2 else f'the text has {len(text)}'} characters, "
+            f"the limit is {max_chars}",
+            hint="send the relevant part, or split the text",
+        )
+
+
+def _is_position(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**32
