@@ -8,6 +8,7 @@ truncation stored in the file are switched off; a control token spelled out in a
 from __future__ import annotations
 
 import itertools
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,9 @@ from pathlib import Path
 from tokenizers import Encoding, Tokenizer
 
 from instructrec_deploy.core.errors import BundleError, TextUndecodable
+from instructrec_deploy.text.render import Passage
+
+Tokens = tuple[list[int], list[tuple[int, int]]]  # ids and offsets, without control tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +27,13 @@ class Encoded:
 
     `ids` begin and end with the control tokens. `offsets` has one half-open pair of code points
     for each id, (0, 0) for control tokens and for the prefix; it is empty where not asked for.
+    From `second_at` on, ids and offsets are those of the second text of a pair.
     """
 
     ids: list[int]
     truncated: bool
     offsets: list[tuple[int, int]] = field(default_factory=list)
+    second_at: int = 0  # 0: there is no second text
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +54,7 @@ class TextTokenizer:
 
     Args:
         path: the file.
-        max_tokens: the model's window, control tokens included; longer texts lose their end.
+        max_tokens: the model's window, control tokens included; longer texts are cut.
         prefix: put before each text and each instruction.
 
     Raises:
@@ -59,6 +65,7 @@ class TextTokenizer:
         self._tokenizer = _open(path)
         self._prefix = prefix
         self._head, self._tail = _control_frame(self._tokenizer)
+        self._between = _control_between(self._tokenizer) or self._tail + self._head
         self._control, self._unknown_id = _control_ids(self._tokenizer)
         self._window = max_tokens - len(self._head) - len(self._tail)
         self.max_tokens = max_tokens
@@ -106,7 +113,7 @@ class TextTokenizer:
             TextUndecodable: as `encode_texts`.
         """
         n_prefix = len(self._split([self._prefix], False)[0][0]) if self._prefix else 0
-        ids, offsets = self._split([self._prefix + text], True)[0]
+        ids, offsets = self._split([self._prefix + text], True, is_whole=True)[0]
         prefix, ids = ids[:n_prefix], ids[n_prefix:]
         places, offsets = offsets[:n_prefix], offsets[n_prefix:]
         room = self._window - n_prefix
@@ -118,6 +125,42 @@ class TextTokenizer:
             inner = [*prefix, *ids[start : start + room]]
             windows.append(Encoded([*self._head, *inner, *self._tail], False, part))
         return windows
+
+    def encode_passages(
+        self, passages: Sequence[Passage], *, use_offsets: bool = True
+    ) -> list[Encoded]:
+        """Read rendered texts, one result each, in order.
+
+        A plain one is read as `encode_texts` reads it. Of a pair that is longer than the window
+        each text keeps at least half of it, or all of its own. Of a text with parts to keep these
+        stay, with what stands nearest around them; where even they do not fit, the beginning of
+        each.
+
+        Args:
+            passages: of any length.
+            use_offsets: as for `encode_texts`; offsets lead into the rendered text.
+
+        Raises:
+            TextUndecodable: as `encode_texts`.
+        """
+        if all(passage.is_plain for passage in passages):
+            return self.encode_texts([p.text for p in passages], use_offsets=use_offsets)
+        loose = [self._prefix + p.text for p in passages if not p.keep]
+        kept = [self._prefix + p.text for p in passages if p.keep]
+        firsts = (
+            iter(self._split(loose, use_offsets)),
+            iter(self._split(kept, True, is_whole=True)),
+        )
+        seconds = iter(self._split([p.second for p in passages if p.second], use_offsets))
+        return [
+            self._join(
+                passage,
+                next(firsts[bool(passage.keep)]),
+                next(seconds) if passage.second else None,
+                use_offsets,
+            )
+            for passage in passages
+        ]
 
     def encode_candidates(
         self, instruction: str, candidates: Sequence[str], *, instruction_weight: float
@@ -147,10 +190,47 @@ class TextTokenizer:
             rows.append(EncodedCandidate(ids, weights, (n_before, n_before + len(words))))
         return rows
 
+    def _join(
+        self, passage: Passage, first: Tokens, second: Tokens | None, use_offsets: bool
+    ) -> Encoded:
+        """One passage, cut to the window and framed."""
+        ids, offsets = first
+        room, n_second = self._window, 0
+        if second is not None:
+            room = self.max_tokens - len(self._head) - len(self._between) - len(self._tail)
+            n_second = min(len(second[0]), max(room - room // 2, room - len(ids)))
+        n_first = min(len(ids), room - n_second)
+        truncated = n_first < len(ids)
+        if truncated and passage.keep:
+            ids, offsets = self._cut_around(first, passage, n_first)
+        ids = [*self._head, *ids[:n_first]]
+        if use_offsets:
+            offsets = self._unprefixed(offsets[:n_first], len(passage.text))
+            offsets = [*_nowhere(self._head), *offsets]
+        if second is None:
+            tail = _nowhere(self._tail) if use_offsets else []
+            return Encoded([*ids, *self._tail], truncated, [*offsets, *tail])
+        second_at = len(ids) + len(self._between)
+        ids += [*self._between, *second[0][:n_second], *self._tail]
+        if use_offsets:
+            offsets += [*_nowhere(self._between), *second[1][:n_second], *_nowhere(self._tail)]
+        return Encoded(ids, truncated or n_second < len(second[0]), offsets, second_at)
+
+    def _cut_around(self, first: Tokens, passage: Passage, n_tokens: int) -> Tokens:
+        """The tokens of a passage's prefix, its parts to keep, and what stands nearest to them."""
+        ids, offsets = first
+        shift = len(self._prefix)
+        keep = [(0, shift), *((start + shift, end + shift) for start, end in passage.keep)]
+        chosen = nearest_tokens(offsets, keep, n_tokens)
+        return [ids[i] for i in chosen], [offsets[i] for i in chosen]
+
     def _split(
-        self, texts: list[str], use_offsets: bool
-    ) -> list[tuple[list[int], list[tuple[int, int]]]]:
-        """Ids (control tokens left out) and offsets of each text, as given, prefix included."""
+        self, texts: list[str], use_offsets: bool, *, is_whole: bool = False
+    ) -> list[Tokens]:
+        """Ids (control tokens left out) and offsets of each text, as given, prefix included.
+
+        Of a text that is longer than the window, `is_whole` asks for all of it, always.
+        """
         try:
             found = self._encode(texts, use_offsets)
         except TypeError as error:
@@ -163,7 +243,7 @@ class TextTokenizer:
             if self._control.isdisjoint(ids):
                 rows.append((ids, list(encoding.offsets) if use_offsets else []))
             else:
-                ids, offsets = self._spell_out(text)
+                ids, offsets = self._spell_out(text, is_whole)
                 rows.append((ids, offsets if use_offsets else []))
         return rows
 
@@ -174,17 +254,18 @@ class TextTokenizer:
             return list(self._tokenizer.encode_batch(texts, add_special_tokens=False))
         return list(self._tokenizer.encode_batch_fast(texts, add_special_tokens=False))
 
-    def _spell_out(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+    def _spell_out(self, text: str, is_whole: bool) -> Tokens:
         """Read a text whose spelled-out control token the vocabulary itself holds as a piece.
 
         Unigram vocabularies do ("</s>"). The text is cut behind the first character of each such
         piece and the parts are read apart. All cuts of a part are made at once, and reading ends
-        with the window, so that a text full of them costs little more than another.
+        with the window (unless `is_whole`), so that a text full of them costs little more than
+        another.
         """
         ids: list[int] = []
         offsets: list[tuple[int, int]] = []
         parts = [(0, text)]
-        while parts and len(ids) <= self._window:
+        while parts and (is_whole or len(ids) <= self._window):
             base, part = parts.pop()
             encoding = self._tokenizer.encode(part, add_special_tokens=False)
             pieces = list(zip(encoding.ids, encoding.offsets, strict=True))
@@ -205,11 +286,50 @@ class TextTokenizer:
 
     def _shift(self, offsets: list[tuple[int, int]], n_chars: int) -> list[tuple[int, int]]:
         """Offsets into the prefixed text -> offsets into the text, framed like the ids."""
+        inner = self._unprefixed(offsets, n_chars)
+        return [*_nowhere(self._head), *inner, *_nowhere(self._tail)]
+
+    def _unprefixed(self, offsets: list[tuple[int, int]], n_chars: int) -> list[tuple[int, int]]:
         shift = len(self._prefix)
-        inner = [
+        return [
             (max(0, start - shift), min(n_chars, max(0, end - shift))) for start, end in offsets
         ]
-        return [(0, 0)] * len(self._head) + inner + [(0, 0)] * len(self._tail)
+
+
+def nearest_tokens(
+    offsets: Sequence[tuple[int, int]], keep: Sequence[tuple[int, int]], n_tokens: int
+) -> list[int]:
+    """Places of the tokens that stay when a text is cut, ascending.
+
+    Args:
+        offsets: of every token, ascending.
+        keep: half-open spans that stay. Where their tokens are too many, each span keeps its
+            beginning, one token in turn; where they are few, the nearest neighbours stay, too.
+        n_tokens: how many stay.
+    """
+    starts, ends = [a for a, _ in offsets], [b for _, b in offsets]
+    spans = [(bisect_right(ends, start), bisect_left(starts, end)) for start, end in keep]
+    runs = [(first, last) for first, last in spans if first < last]
+    if not runs:
+        return list(range(min(n_tokens, len(offsets))))
+    ranks: dict[int, tuple[int, int]] = {}  # token -> (how far from a kept one, place in its span)
+
+    def rank(i: int, found: tuple[int, int]) -> None:
+        if 0 <= i < len(offsets):
+            ranks[i] = min(ranks.get(i, found), found)
+
+    for first, last in runs:  # what lies farther away than `n_tokens` cannot stay
+        for place in range(min(n_tokens, last - first)):
+            rank(first + place, (0, place))
+        for distance in range(1, n_tokens + 1):
+            rank(first - distance, (distance, 0))
+            rank(last - 1 + distance, (distance, 0))
+    return sorted(sorted(ranks, key=lambda i: (ranks[i], i))[:n_tokens])
+
+
+def _nowhere(control: Sequence[int]) -> list[tuple[int, int]]:
+    """Offsets of control tokens."""
+    return [(0, 0)] * len(control)
 
 
 def _open(path: Path) -> Tokenizer:
@@ -232,6 +352,14 @@ def _control_frame(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
     if not inner:
         raise BundleError("the tokenizer reads nothing in 'a'", hint="use another tokenizer.json")
     return encoding.ids[: inner[0]], encoding.ids[inner[-1] + 1 :]
+
+
+def _control_between(tokenizer: Tokenizer) -> list[int]:
+    """Control ids between the two texts of a pair."""
+    encoding = tokenizer.encode("a", "a")
+    inner = [i for i, special in enumerate(encoding.special_tokens_mask) if not special]
+    gaps = [(a + 1, b) for a, b in itertools.pairwise(inner) if b - a > 1]
+    return list(encoding.ids[slice(*gaps[0])]) if len(gaps) == 1 else []
 
 
 def _control_ids(tokenizer: Tokenizer) -> tuple[frozenset[int], int]:
