@@ -42,6 +42,10 @@ class GuardedText:
         """Whether the text must not reach the model."""
         return self.verdict.action == "block"
 
+    def span(self, start: int, end: int) -> tuple[int, int]:
+        """Where a part of the text as sent stands in `text`; never shorter than what masks it."""
+        return masked_span(start, end, self.verdict.findings)
+
 
 class Guard:
     """Checks texts against a policy. Immutable after construction, so threads may share it."""
@@ -172,7 +176,34 @@ def mask_text(text: str, findings: Iterable[Finding]) -> str:
     parts: list[str] = []
     done = 0
     for finding in findings:
-        if finding.action == "mask" and finding.start >= 0:
-            parts += (text[done : finding.start], f"[{finding.category.upper()}]")
+        if _is_masked(finding):
+            parts += (text[done : finding.start], _stand_in(finding))
             done = finding.end
     return "".join((*parts, text[done:])) if parts else text
+
+
+def masked_span(start: int, end: int, findings: Iterable[Finding]) -> tuple[int, int]:
+    """Where the half-open span [start, end) of a text stands after `mask_text`.
+
+    A span that takes in a part of a masked value takes in all that stands in its place. `findings`
+    are sorted by start and do not overlap.
+    """
+    moved_start, moved_end = start, end
+    for finding in findings:
+        if not _is_masked(finding) or finding.start >= end:
+            continue
+        grown = len(_stand_in(finding)) - (finding.end - finding.start)
+        if finding.end <= start:
+            moved_start += grown
+        elif finding.start < start:
+            moved_start += finding.start - start
+        moved_end += grown + max(0, finding.end - end)
+    return moved_start, moved_end
+
+
+def _is_masked(finding: Finding) -> bool:
+    return finding.action == "mask" and finding.start >= 0
+
+
+def _stand_in(finding: Finding) -> str:
+    return f"[{finding.category.upper()}]"

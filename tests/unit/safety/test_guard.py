@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from instructrec_deploy.core.result import Answer, Finding, LabelScore
 from instructrec_deploy.safety import guard as guard_module
-from instructrec_deploy.safety.guard import Guard, mask_text, resolve_overlaps
+from instructrec_deploy.safety.guard import Guard, mask_text, masked_span, resolve_overlaps
 from tests.unit.safety import made_up as made
 
 GUARD = Guard()
@@ -180,3 +181,49 @@ def test_a_text_is_changed_only_inside_the_spans(text: str) -> None:
             done = finding.end
     assert guarded.text == "".join([*kept, text[done:]])
     assert GUARD.check_input(text) == guarded
+
+
+@st.composite
+def masked_spans(draw: st.DrawFn) -> tuple[str, list[Finding], int, int]:
+    """A text, findings to mask or to flag in it, and a span that lies anywhere."""
+    text = draw(st.text(min_size=1, max_size=30))
+    borders = sorted(draw(st.lists(st.integers(0, len(text)), max_size=8, unique=True)))
+    findings = [
+        Finding(draw(st.sampled_from(["IP", "PHONE", "CREDIT_CARD"])), "r", action, start, end)
+        for start, end in zip(borders[::2], borders[1::2], strict=False)
+        if (action := draw(st.sampled_from(["mask", "mask", "flag"])))
+    ]
+    start = draw(st.integers(0, len(text) - 1))
+    return text, findings, start, draw(st.integers(start + 1, len(text)))
+
+
+@given(masked_spans())
+def test_a_span_moves_with_what_is_masked_before_and_inside_it(
+    given_: tuple[str, list[Finding], int, int],
+) -> None:
+    text, findings, start, end = given_
+    masked = mask_text(text, findings)
+    moved_start, moved_end = masked_span(start, end, findings)
+    assert 0 <= moved_start < moved_end <= len(masked)
+    hit = [f for f in findings if f.action == "mask" and f.start < end and f.end > start]
+    wide_start = min([start, *(f.start for f in hit)])
+    wide_end = max([end, *(f.end for f in hit)])
+    inside = [replace(f, start=f.start - wide_start, end=f.end - wide_start) for f in hit]
+    assert masked[moved_start:moved_end] == mask_text(text[wide_start:wide_end], inside)
+
+
+@pytest.mark.parametrize(
+    ("text", "span", "seen"),
+    [
+        ("致电13812345678，张三住在北京", (14, 16), "张三"),
+        ("致电13812345678，张三", (2, 13), "[PHONE]"),
+        ("致电13812345678，张三", (5, 8), "[PHONE]"),
+        ("致电13812345678，张三", (0, 4), "致电[PHONE]"),
+        ("mail ming@mail.example.cn 😀 Ann and Bob", (28, 31), "Ann"),
+    ],
+)
+def test_a_guarded_text_says_where_a_part_of_it_stands_now(
+    text: str, span: tuple[int, int], seen: str
+) -> None:
+    guarded = GUARD.check_input(text)
+    assert guarded.text[slice(*guarded.span(*span))] == seen
