@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from instructrec_deploy.core.decision import Decision
     from instructrec_deploy.core.errors import InstructRecError
     from instructrec_deploy.core.instruction import Candidate, Instruction
+    from instructrec_deploy.core.request import Mark, Request
     from instructrec_deploy.core.result import Prediction
     from instructrec_deploy.runtime.predictor import Predictor
+    from instructrec_deploy.text.render import render_history
 
 __version__ = "0.1.0.dev0"
 
@@ -28,9 +30,12 @@ _HOMES = {
     "Decision": "core.decision",
     "Instruction": "core.instruction",
     "InstructRecError": "core.errors",
+    "Mark": "core.request",
     "Prediction": "core.result",
     "Predictor": "runtime.predictor",
+    "Request": "core.request",
     "open_bundle": "core.bundle",
+    "render_history": "text.render",
 }
 
 __all__ = [
@@ -41,10 +46,13 @@ __all__ = [
     "Decision",
     "InstructRecError",
     "Instruction",
+    "Mark",
     "Prediction",
     "Predictor",
+    "Request",
     "__version__",
     "open_bundle",
+    "render_history",
 ]
 
 

@@ -29,7 +29,7 @@ from instructrec_deploy.client.feedback import build_feedback
 from instructrec_deploy.core.decision import Decision
 from instructrec_deploy.core.feedback import Feedback, Receipt
 from instructrec_deploy.core.instruction import Candidate, Instruction
-from instructrec_deploy.core.request import Request
+from instructrec_deploy.core.request import MarkLike, Request
 from instructrec_deploy.core.result import Prediction
 from instructrec_deploy.core.status import ModelStatus, PreparedInfo
 from instructrec_deploy.pb.v1 import instructrec_pb2 as pb
@@ -89,9 +89,15 @@ class AsyncClient:
         decision: str | Decision = "",
         threshold: float | None = None,
         none_label: str = "",
+        text2: str = "",
+        head: MarkLike | None = None,
+        tail: MarkLike | None = None,
         timeout_s: float | None = None,
     ) -> Prediction:
         """Ask one question about one text: by instruction and candidates, task, or prepared id.
+
+        `text2` is the second text of a pair; `head` and `tail` are two parts of the text whose
+        relation is asked for, each (start, end) in code points.
 
         Raises:
             InstructRecError: what the server raised, or Unavailable, DeadlinePassed.
@@ -107,6 +113,9 @@ class AsyncClient:
             decision=decision,
             threshold=threshold,
             none_label=none_label,
+            text2=text2,
+            head=head,
+            tail=tail,
         )
         return await self.predict_request(request, timeout_s=timeout_s)
 
@@ -126,7 +135,7 @@ class AsyncClient:
         Args:
             texts: texts that share one question, or ready requests.
             timeout_s: of the whole batch.
-            question: instruction, candidates, task, prepared_id, top_k, as for `predict`.
+            question: instruction, candidates, task, prepared_id, top_k, text2, as for `predict`.
         """
         requests = build_batch(texts, **question)
         if not requests:

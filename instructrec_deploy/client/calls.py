@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 from urllib.parse import unquote
 
 import grpc
 
-from instructrec_deploy.core.decision import PLAIN, Decision, as_decision
+from instructrec_deploy.core.decision import Decision
 from instructrec_deploy.core.errors import InstructRecError, RequestError
 from instructrec_deploy.core.failure import rebuild_error
-from instructrec_deploy.core.instruction import Candidate, Instruction, as_candidates
-from instructrec_deploy.core.request import Question, Request
+from instructrec_deploy.core.instruction import Candidate, Instruction
+from instructrec_deploy.core.question import read_question
+from instructrec_deploy.core.request import MarkLike, Question, Request, as_mark
 from instructrec_deploy.core.result import Prediction
 from instructrec_deploy.wire.metadata import CODE_KEY, HINT_KEY, RETRY_KEY
 from instructrec_deploy.wire.requests import SERVICE
@@ -84,14 +85,19 @@ def build_request(
     decision: str | Decision = "",
     threshold: float | None = None,
     none_label: str = "",
+    text2: str = "",
+    head: MarkLike | None = None,
+    tail: MarkLike | None = None,
 ) -> Request:
     """One text and one question about it; without any, the bundle's default task.
 
     Raises:
-        RequestError: the text is no str, or the question is named in more than one way.
+        RequestError: a text is no str, or the question is named in more than one way.
+        MarkInvalid: a mark is no pair of positions.
     """
-    if not isinstance(text, str):
-        raise RequestError(f"the text is a {type(text).__name__}", hint="pass a str")
+    for name, given in (("text", text), ("text2", text2)):
+        if not isinstance(given, str):
+            raise RequestError(f"{name} is a {type(given).__name__}", hint="pass a str")
     if top_k < 0:
         raise RequestError(f"top_k is {top_k}", hint="use 0 for all scores, or a count")
     question = build_question(
@@ -103,7 +109,8 @@ def build_request(
         threshold=threshold,
         none_label=none_label,
     )
-    return Request(text, (question,), id, top_k)
+    marks = as_mark(head, "head"), as_mark(tail, "tail")
+    return Request(text, (question,), id, top_k, text2, *marks)
 
 
 def build_question(
@@ -125,24 +132,19 @@ def build_question(
         RequestError: the question is named in more than one way.
         DecisionInvalid: the decision is none.
     """
-    change = as_decision(decision, threshold, none_label)
-    has_own = instruction is not None or candidates is not None or change is not PLAIN
-    if prepared_id and (has_own or task):
-        raise RequestError(
-            "prepared_id came together with another way of asking",
-            hint="it stands for instruction and candidates: send it alone",
-        )
-    if isinstance(instruction, Instruction):
-        if candidates is not None or task:
-            raise RequestError(
-                "an Instruction came together with candidates or a task",
-                hint="an Instruction has its candidates: give it alone",
-            )
-        return Question(instruction=instruction.with_decision(change))
-    if not has_own:
-        return Question(task=task, prepared_id=prepared_id)
-    given = as_candidates(candidates or ())
-    return Question(instruction=Instruction(instruction or "", given, task=task, decision=change))
+    asked = read_question(
+        instruction=instruction,
+        candidates=candidates,
+        task=task,
+        prepared_id=prepared_id,
+        decision=decision,
+        threshold=threshold,
+        none_label=none_label,
+    )
+    if isinstance(asked, Question):
+        return asked
+    words, given = asked.words or "", asked.candidates or ()
+    return Question(instruction=Instruction(words, given, task=asked.task, decision=asked.change))
 
 
 def build_batch(texts: Sequence[str | Request], **question: Any) -> list[Request]:
@@ -164,7 +166,7 @@ def build_batch(texts: Sequence[str | Request], **question: Any) -> list[Request
             shared = build_request(item, **question)
             requests.append(shared)
         else:
-            requests.append(Request(item, shared.questions, "", shared.top_k))
+            requests.append(replace(shared, text=item, id=""))
     return requests
 
 

@@ -28,7 +28,7 @@ from instructrec_deploy.client.feedback import build_feedback
 from instructrec_deploy.core.decision import Decision
 from instructrec_deploy.core.feedback import Feedback, Receipt
 from instructrec_deploy.core.instruction import Candidate, Instruction
-from instructrec_deploy.core.request import Request
+from instructrec_deploy.core.request import MarkLike, Request
 from instructrec_deploy.core.result import Prediction
 from instructrec_deploy.core.status import ModelStatus, PreparedInfo
 from instructrec_deploy.pb.v1 import instructrec_pb2 as pb
@@ -88,6 +88,9 @@ class Client:
         decision: str | Decision = "",
         threshold: float | None = None,
         none_label: str = "",
+        text2: str = "",
+        head: MarkLike | None = None,
+        tail: MarkLike | None = None,
         timeout_s: float | None = None,
     ) -> Prediction:
         """Ask one question about one text: by instruction and candidates, task, or prepared id.
@@ -96,6 +99,9 @@ class Client:
             decision: "one" of the candidates or "any" of them; "" as the task says.
             threshold: any: least probability of a chosen label; one: least fit of the answer.
             none_label: what the answer is called where nothing fits.
+            text2: the second text of a pair.
+            head, tail: two parts of the text whose relation is asked for: (start, end) in code
+                points.
 
         Raises:
             InstructRecError: what the server raised, or Unavailable, DeadlinePassed.
@@ -111,6 +117,9 @@ class Client:
             decision=decision,
             threshold=threshold,
             none_label=none_label,
+            text2=text2,
+            head=head,
+            tail=tail,
         )
         return self.predict_request(request, timeout_s=timeout_s)
 
@@ -129,7 +138,7 @@ class Client:
             texts: texts that share one question, or ready requests.
             timeout_s: of the whole batch.
             question: instruction, candidates, task, prepared_id, top_k, decision, threshold,
-                none_label, as for `predict`.
+                none_label, text2, as for `predict`.
         """
         requests = build_batch(texts, **question)
         if not requests:

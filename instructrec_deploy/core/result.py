@@ -20,7 +20,10 @@ class LabelScore:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing the safety filter saw. Offsets are code points into the text as sent."""
+    """One thing the safety filter saw. Offsets are code points into the text as sent.
+
+    Into the second text, where the verdict's direction is text2.
+    """
 
     category: str  # EMAIL, PHONE, CREDIT_CARD, CN_ID, ... or a content category
     rule: str  # which rule fired
@@ -32,7 +35,10 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the policy decided. `action`: allow, flag, mask or block, the strongest of all."""
+    """What the policy decided. `action`: allow, flag, mask or block, the strongest of all.
+
+    `direction`: input (the text), text2 (the second text of a pair) or output.
+    """
 
     action: str = "allow"
     findings: tuple[Finding, ...] = ()

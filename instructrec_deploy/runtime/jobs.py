@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Protocol
 
 from instructrec_deploy.core.bundle import Bundle
 from instructrec_deploy.core.errors import InstructRecError, PreparedUnknown
 from instructrec_deploy.core.instruction import Instruction
-from instructrec_deploy.core.request import Question, Request
+from instructrec_deploy.core.request import Mark, Question, Request
 from instructrec_deploy.core.result import Answer, Verdict
 from instructrec_deploy.runtime.prepared import PreparedCache, PreparedInstruction, Preparer
+from instructrec_deploy.text.render import Passage, render
 
 
 class Guarded(Protocol):
@@ -25,6 +26,9 @@ class Guarded(Protocol):
     @property
     def verdict(self) -> Verdict:
         """What was found and decided."""
+
+    def span(self, start: int, end: int) -> tuple[int, int]:
+        """Where a part of the text that was given stands in the text to read."""
 
 
 class GuardLike(Protocol):
@@ -54,8 +58,11 @@ class Job:
     asks: tuple[Ask, ...]
     submitted_s: float = 0.0
     deadline_s: float | None = None
-    text: str = ""  # what the model reads
-    verdict: Verdict | None = None
+    text: str = ""  # what the model reads, with the marks as they lie in it
+    text2: str = ""
+    head: Mark | None = None
+    tail: Mark | None = None
+    verdicts: tuple[Verdict, ...] = ()  # about the text, and about the second one of a pair
     ids: list[int] = field(default_factory=list)
     truncated: bool = False
     tokenize_s: float = 0.0  # guard and tokenizer, of the batch it was tokenized with
@@ -69,7 +76,26 @@ class Job:
     @property
     def is_blocked(self) -> bool:
         """Whether the guard keeps the text from the model."""
-        return self.verdict is not None and self.verdict.action == "block"
+        return any(verdict.action == "block" for verdict in self.verdicts)
+
+    def guard(self, guard: GuardLike) -> None:
+        """Have both texts checked; marks move with what was masked before or inside them."""
+        request = self.request
+        guarded = guard.check_input(request.text)
+        self.text, self.verdicts = guarded.text, (guarded.verdict,)
+        if request.text2:
+            second = guard.check_input(request.text2)
+            self.text2 = second.text
+            self.verdicts += (replace(second.verdict, direction="text2"),)
+        if self.is_masked and not self.is_blocked:
+            self.head, self.tail = (
+                mark and Mark(*guarded.span(mark.start, mark.end))
+                for mark in (request.head, request.tail)
+            )
+
+    def passage(self) -> Passage:
+        """What the encoder reads."""
+        return render(self.text, text2=self.text2, head=self.head, tail=self.tail)
 
 
 class Resolver:

@@ -101,32 +101,32 @@ class Pipeline:
         """Check a request and resolve its questions; nothing is computed yet.
 
         Raises:
-            TextUndecodable: the text holds a lone surrogate.
+            TextUndecodable: a text holds a lone surrogate.
             RequestError, NotFound: a question cannot be answered.
         """
-        text = request.text
-        if not text.isascii():
-            try:
-                text.encode()
-            except UnicodeEncodeError as error:
-                raise TextUndecodable(
-                    "the text holds a lone surrogate", hint="send valid Unicode"
-                ) from error
+        for text in (request.text, request.text2):
+            if not text.isascii():
+                try:
+                    text.encode()
+                except UnicodeEncodeError as error:
+                    raise TextUndecodable(
+                        "the text holds a lone surrogate", hint="send valid Unicode"
+                    ) from error
         resolve = self.resolver.resolve
         asks = tuple([resolve(question) for question in request.questions])
-        return Job(request, asks, self.clock(), deadline_s, text)
+        read = (request.text, request.text2, request.head, request.tail)
+        return Job(request, asks, self.clock(), deadline_s, *read)
 
     def read(self, jobs: Sequence[Job], *, use_guard: bool = True) -> None:
         """Guard and tokenize; a blocked job gets no ids."""
         start = self.clock()
         if self.guard is not None and use_guard:
             for job in jobs:
-                guarded = self.guard.check_input(job.request.text)
-                job.text, job.verdict = guarded.text, guarded.verdict
+                job.guard(self.guard)
         open_jobs = [job for job in jobs if not job.is_blocked]
         if open_jobs:
-            texts = [job.text for job in open_jobs]
-            found = self.tokenizer.encode_texts(texts, use_offsets=False)
+            passages = [job.passage() for job in open_jobs]
+            found = self.tokenizer.encode_passages(passages, use_offsets=False)
             for job, encoded in zip(open_jobs, found, strict=True):
                 job.ids, job.truncated = encoded.ids, encoded.truncated
         spent = self.clock() - start
@@ -225,6 +225,8 @@ class Pipeline:
                 prepared = self._prepared(jobs[first_row].asks[first_place], lane)
                 rows = [row for row, _ in places]
                 logits = self._logits(encoding, rows, prepared, lane)
+                if prepared.priors is not None:
+                    logits = logits + prepared.priors
                 answers = decode_answers(
                     logits,
                     prepared.labels,
@@ -267,7 +269,7 @@ class Pipeline:
     def _predict(
         self, job: Job, answers: list[Answer], inference_s: float, use_guard: bool
     ) -> Prediction:
-        verdicts = [] if job.verdict is None else [job.verdict]
+        verdicts = list(job.verdicts)
         if self.guard is not None and use_guard:
             for place, answer in enumerate(answers):
                 answers[place], verdict = self._check_output(self.guard, answer)
@@ -299,7 +301,7 @@ class Pipeline:
         answers = tuple(
             Answer(ask.instruction.task, "", 0.0, (), prepared_id=ask.key) for ask in job.asks
         )
-        return self._prediction(job, answers, (job.verdict or Verdict("block"),), 0.0)
+        return self._prediction(job, answers, job.verdicts, 0.0)
 
     def _prediction(
         self,

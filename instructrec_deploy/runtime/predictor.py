@@ -15,16 +15,16 @@ from types import TracebackType
 from typing import overload
 
 from instructrec_deploy.core.bundle import Bundle, open_bundle
-from instructrec_deploy.core.decision import PLAIN, Decision, as_decision
+from instructrec_deploy.core.decision import PLAIN, Decision
 from instructrec_deploy.core.errors import (
     InstructionMissing,
     InstructRecError,
     LabelMissing,
-    RequestError,
     Unavailable,
 )
-from instructrec_deploy.core.instruction import Candidate, Instruction, as_candidates
-from instructrec_deploy.core.request import Question, Request
+from instructrec_deploy.core.instruction import Candidate, Instruction
+from instructrec_deploy.core.question import read_question
+from instructrec_deploy.core.request import MarkLike, Question, Request
 from instructrec_deploy.core.result import Prediction
 from instructrec_deploy.runtime.batching import BatchingSettings
 from instructrec_deploy.runtime.engine import EngineSettings
@@ -58,53 +58,43 @@ def question_of(
         DecisionInvalid: a decision that is none, or does not fit the candidates.
         TaskUnknown: no such task.
     """
-    change = as_decision(decision, threshold, none_label)
-    if prepared_id:
-        if instruction is not None or candidates is not None or task or change is not PLAIN:
-            raise RequestError(
-                "prepared_id came together with another way of asking",
-                hint="it stands for instruction and candidates: send it alone",
-            )
-        return Question(prepared_id=prepared_id)
-    if isinstance(instruction, Instruction):
-        if candidates is not None or task:
-            raise RequestError(
-                "an Instruction came together with candidates or a task",
-                hint="an Instruction has its candidates: give it alone",
-            )
-        return Question(instruction=instruction.with_decision(change))
-    if instruction is None and candidates is None:
-        if change is not PLAIN:
-            return Question(instruction=bundle.instruction(task).with_decision(change))
-        return Question(task=task)
-    if candidates is None:
-        if not task:
+    asked = read_question(
+        instruction=instruction,
+        candidates=candidates,
+        task=task,
+        prepared_id=prepared_id,
+        decision=decision,
+        threshold=threshold,
+        none_label=none_label,
+    )
+    if isinstance(asked, Question):
+        return asked
+    if asked.candidates is None:
+        if not task and asked.words is not None:
             raise LabelMissing(
                 "an instruction came without candidates",
                 hint="pass candidates=[...], or task=... to use that task's labels",
             )
-        found = bundle.instruction(task, instruction or "")
-        return Question(instruction=found.with_decision(change))
+        found = bundle.instruction(task, asked.words or "")
+        return Question(instruction=found.with_decision(asked.change))
     if task:
-        found = _reworded(bundle, task, instruction or "", candidates)
-        return Question(instruction=found.with_decision(change))
-    if instruction is None:
+        found = _reworded(bundle, task, asked.words or "", asked.candidates)
+        return Question(instruction=found.with_decision(asked.change))
+    if asked.words is None:
         raise InstructionMissing(
             "candidates came without an instruction",
             hint="pass instruction=..., or task=... to use that task's words",
         )
-    found = Instruction.of(instruction, candidates, decision=PLAIN.changed(change))
-    return Question(instruction=found)
+    own = PLAIN.changed(asked.change)
+    return Question(instruction=Instruction.of(asked.words, asked.candidates, decision=own))
 
 
-def _reworded(
-    bundle: Bundle, task: str, text: str, candidates: Iterable[str | Candidate]
-) -> Instruction:
+def _reworded(bundle: Bundle, task: str, text: str, candidates: Sequence[Candidate]) -> Instruction:
     """A task with other candidates, and in other words where there are any."""
     spec = bundle.tasks.tasks.get(task)
     if spec is None:
         return bundle.instruction(task, text)  # says which there are
-    return spec.relabelled(as_candidates(candidates)).instruction(task, text)
+    return spec.relabelled(candidates).instruction(task, text)
 
 
 class Predictor:
@@ -168,6 +158,9 @@ class Predictor:
         decision: str | Decision = "",
         threshold: float | None = None,
         none_label: str = "",
+        text2: str = "",
+        head: MarkLike | None = None,
+        tail: MarkLike | None = None,
     ) -> Prediction: ...
 
     @overload
@@ -183,6 +176,9 @@ class Predictor:
         decision: str | Decision = "",
         threshold: float | None = None,
         none_label: str = "",
+        text2: str = "",
+        head: MarkLike | None = None,
+        tail: MarkLike | None = None,
     ) -> list[Prediction]: ...
 
     def predict(
@@ -197,6 +193,9 @@ class Predictor:
         decision: str | Decision = "",
         threshold: float | None = None,
         none_label: str = "",
+        text2: str = "",
+        head: MarkLike | None = None,
+        tail: MarkLike | None = None,
     ) -> Prediction | list[Prediction]:
         """Answer one question about one text or about many.
 
@@ -210,6 +209,8 @@ class Predictor:
             decision: "one" of the candidates, "any" of them, or a whole `Decision` with rules.
             threshold: any: least probability of a chosen label; one: least fit of the answer.
             none_label: what the answer is called where nothing fits.
+            text2: of a pair, what each text is held against.
+            head, tail: of a relation, two parts of the text: (start, end) in code points.
 
         Raises:
             InstructRecError: the first text that cannot be answered; `predict_requests` keeps the
@@ -226,7 +227,10 @@ class Predictor:
             none_label=none_label,
         )
         texts = [text] if isinstance(text, str) else text
-        requests = [Request.of(one, (question,), top_k=top_k) for one in texts]
+        requests = [
+            Request.of(one, (question,), top_k=top_k, text2=text2, head=head, tail=tail)
+            for one in texts
+        ]
         predictions = []
         for outcome in self.predict_requests(requests):
             if isinstance(outcome, InstructRecError):

@@ -40,7 +40,7 @@ class PreparedInstruction:
     """All that depends on an instruction alone. Its arrays are None where the model has no use.
 
     `vectors`, `fusion_queries`, `fusion_values`: [C, H]. `columns`: [C], which logits a model with
-    fixed labels answers with.
+    fixed labels answers with. `priors`: [C], added to the logits, before the temperature.
     """
 
     key: str
@@ -50,11 +50,18 @@ class PreparedInstruction:
     fusion_queries: Floats | None = None
     fusion_values: Floats | None = None
     columns: Ints | None = None
+    priors: Floats | None = None
 
     @property
     def size_bytes(self) -> int:
         """Memory it holds, about."""
-        arrays = (self.vectors, self.fusion_queries, self.fusion_values, self.columns)
+        arrays = (
+            self.vectors,
+            self.fusion_queries,
+            self.fusion_values,
+            self.columns,
+            self.priors,
+        )
         words = sum(len(c.label) + len(c.description) for c in self.instruction.candidates)
         return ENTRY_BYTES + 2 * words + sum(a.nbytes for a in arrays if a is not None)
 
@@ -111,13 +118,16 @@ class Preparer:
         """
         self.check(instruction)
         labels = instruction.labels
+        priors = np.array(instruction.prior_logits) if instruction.has_priors else None
         if self._engine.is_fixed:
             columns = np.array([self._columns[label] for label in labels], np.int64)
-            return PreparedInstruction(key, instruction, labels, columns=columns)
+            return PreparedInstruction(key, instruction, labels, columns=columns, priors=priors)
         vectors = yield from self._vectors(instruction, lane)
         vectors = self._learned.add(instruction, vectors)
         queries, values = self._engine.prepare_vectors(vectors)
-        return PreparedInstruction(key, instruction, labels, vectors, queries, values)
+        return PreparedInstruction(
+            key, instruction, labels, vectors, queries, values, priors=priors
+        )
 
     def prepare(self, instruction: Instruction, key: str, *, lane: int = 0) -> PreparedInstruction:
         """Prepare in one go; errors as `steps`."""

@@ -5,7 +5,7 @@ Only reading checks: a client must not refuse what a server with other limits wo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol, TypeVar
 
 from google.protobuf.message import DecodeError, Message
@@ -17,8 +17,13 @@ from instructrec_deploy.core.errors import (
     RequestError,
     TextUndecodable,
 )
-from instructrec_deploy.core.instruction import MAX_CANDIDATES, Candidate, Instruction
-from instructrec_deploy.core.request import MAX_TEXT_CHARS, Question, Request
+from instructrec_deploy.core.instruction import (
+    MAX_CANDIDATES,
+    Candidate,
+    Instruction,
+    check_count,
+)
+from instructrec_deploy.core.request import MAX_TEXT_CHARS, Mark, Question, Request, as_mark
 from instructrec_deploy.core.status import Limits
 from instructrec_deploy.core.task import SHAPES, Shape, TaskKind
 from instructrec_deploy.pb.v1 import instructrec_pb2 as pb
@@ -67,16 +72,17 @@ class Lend(Protocol):
 def read_instruction(
     message: pb.Instruction, limits: Limits = DEFAULT_LIMITS, lend: Lend | None = None
 ) -> Instruction:
-    """An inline instruction, checked; `lend` fills in what it leaves to a task.
+    """An inline instruction, checked; `lend` fills in what it leaves to a task that it names.
 
     Raises:
         RequestError: what `Instruction.of` and `Decision.of` raise, or an unknown or unserved kind.
-        TaskUnknown: it leaves something to a task that is not there.
+        TaskUnknown: it names a task that is not there.
     """
-    candidates = [Candidate(c.label, c.description) for c in message.candidates]
+    candidates = [Candidate(c.label, c.description, c.prior) for c in message.candidates]
     decision = _read_decision(message)
     is_lent = message.task or (decision is not PLAIN and not message.text and not candidates)
-    if lend is not None and is_lent and not (message.text and candidates):
+    if lend is not None and is_lent:
+        check_count(len(candidates), limits.max_candidates)
         return lend(message.task, message.text, candidates).with_decision(decision)
     return Instruction.of(
         message.text,
@@ -117,6 +123,9 @@ def read_request(
         read_questions(questions, limits, read) if questions else fallback,
         id=message.id,
         top_k=message.top_k if message.HasField("top_k") else DEFAULT_TOP_K,
+        text2=message.text2,
+        head=_read_mark(message.head) if message.HasField("head") else None,
+        tail=_read_mark(message.tail) if message.HasField("tail") else None,
         max_text_chars=limits.max_text_chars,
     )
 
@@ -158,6 +167,10 @@ def read_prepare(
     return Question(task=message.task)
 
 
+def _read_mark(message: pb.Mark) -> Mark:
+    return Mark(message.start, message.end)
+
+
 def _read_question(message: pb.Question, limits: Limits, read: ReadInstruction) -> Question:
     if message.HasField("instruction"):
         return Question(instruction=read(message.instruction, limits))
@@ -184,7 +197,10 @@ def _read_kind(word: str) -> TaskKind:
 
 
 def write_instruction(instruction: Instruction) -> pb.Instruction:
-    """An instruction with its candidates. Its temperature stays behind: it is the bundle's.
+    """An instruction with its candidates.
+
+    Its temperature and, where it names a task, the weight of its priors stay behind: they are the
+    bundle's. Without a task the weight goes into the priors.
 
     Raises:
         DecisionInvalid: its decision has parts that no request carries.
@@ -195,10 +211,12 @@ def write_instruction(instruction: Instruction) -> pb.Instruction:
             "this decision has rules or learned parts, which a request cannot carry to a server",
             hint="name the task whose tasks.toml has them, or predict in process",
         )
+    weight = 1.0 if instruction.task else instruction.prior_weight
     return pb.Instruction(
         text=instruction.text,
         candidates=[
-            pb.Candidate(label=c.label, description=c.description) for c in instruction.candidates
+            pb.Candidate(label=c.label, description=c.description, prior=weight * c.prior)
+            for c in instruction.candidates
         ],
         kind="" if instruction.kind is TaskKind.CLASSIFICATION else instruction.kind.value,
         task=instruction.task,
@@ -213,15 +231,10 @@ def write_request(request: Request) -> pb.PredictRequest:
 
     Raises:
         TextUndecodable: a string has lone surrogates, which UTF-8 cannot hold.
+        MarkInvalid: a mark is no pair of positions.
     """
-    questions = request.questions
     try:
-        return pb.PredictRequest(
-            text=request.text,
-            questions=() if questions == DEFAULT_QUESTIONS else map(write_question, questions),
-            id=request.id,
-            top_k=request.top_k,
-        )
+        return _write_request(request, request.questions)
     except UnicodeEncodeError as error:
         raise _not_utf8() from error
 
@@ -237,8 +250,8 @@ def write_batch_request(requests: Sequence[Request]) -> pb.PredictBatchRequest:
         return pb.PredictBatchRequest(requests=map(write_request, requests))
     try:
         return pb.PredictBatchRequest(
-            requests=[pb.PredictRequest(text=r.text, id=r.id, top_k=r.top_k) for r in requests],
-            questions=() if shared == DEFAULT_QUESTIONS else map(write_question, shared),
+            requests=[_write_request(request, DEFAULT_QUESTIONS) for request in requests],
+            questions=_write_questions(shared),
         )
     except UnicodeEncodeError as error:
         raise _not_utf8() from error
@@ -261,6 +274,27 @@ def write_question(question: Question) -> pb.Question:
     if question.prepared_id:
         return pb.Question(prepared_id=question.prepared_id)
     return pb.Question(task=question.task)
+
+
+def _write_request(request: Request, questions: Sequence[Question]) -> pb.PredictRequest:
+    return pb.PredictRequest(
+        text=request.text,
+        questions=_write_questions(questions),
+        id=request.id,
+        top_k=request.top_k,
+        text2=request.text2,
+        head=_write_mark(request.head, "head"),
+        tail=_write_mark(request.tail, "tail"),
+    )
+
+
+def _write_questions(questions: Sequence[Question]) -> Iterable[pb.Question]:
+    return () if questions == DEFAULT_QUESTIONS else map(write_question, questions)
+
+
+def _write_mark(mark: Mark | None, name: str) -> pb.Mark | None:
+    found = as_mark(mark, name)  # an unsigned number has no room for what is no position
+    return None if found is None else pb.Mark(start=found.start, end=found.end)
 
 
 def _not_utf8() -> TextUndecodable:

@@ -51,7 +51,11 @@ def test_service_has_the_calls_that_clients_know() -> None:
 @pytest.mark.parametrize(
     ("message", "numbers"),
     [
-        ("PredictRequest", {"text": 1, "questions": 2, "id": 3, "top_k": 4}),
+        (
+            "PredictRequest",
+            {"text": 1, "questions": 2, "id": 3, "top_k": 4, "text2": 5, "head": 6, "tail": 7},
+        ),
+        ("Mark", {"start": 1, "end": 2}),
         ("Question", {"task": 1, "prepared_id": 2, "instruction": 3}),
         (
             "Instruction",
@@ -65,7 +69,7 @@ def test_service_has_the_calls_that_clients_know() -> None:
                 "none_label": 7,
             },
         ),
-        ("Candidate", {"label": 1, "description": 2}),
+        ("Candidate", {"label": 1, "description": 2, "prior": 3}),
         (
             "Answer",
             {

@@ -8,6 +8,7 @@ import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -22,6 +23,8 @@ from instructrec_deploy.core.errors import (
     InstructRecError,
     LabelMissing,
     LabelRepeated,
+    MarkInvalid,
+    MarkMissing,
     Overloaded,
     PreparedUnknown,
     RequestError,
@@ -35,6 +38,7 @@ from instructrec_deploy.core.instruction import Candidate, Instruction
 from instructrec_deploy.core.request import Question, Request
 from instructrec_deploy.core.result import Prediction
 from instructrec_deploy.pb.v1 import instructrec_pb2 as pb
+from instructrec_deploy.runtime.predictor import Predictor
 from instructrec_deploy.wire.requests import SERVICE, method_path
 from tests.serving import ServerProcess, free_port, running_server
 
@@ -95,6 +99,42 @@ def test_inline_instruction_task_and_prepared_id_answer_alike(client: Client) ->
     assert inline.score == pytest.approx(by_id.score, abs=1e-6)
     lent = client.predict("refund please", task="intent", candidates=labels)
     assert lent.answers[0].task == "intent"
+
+
+def test_what_a_request_brings_is_answered_as_in_process(
+    client: Client, server: ServerProcess, tiny_bundle: Path
+) -> None:
+    films = [Candidate("7", "card", 2.0), Candidate("9", "余额", -1.0)]
+    cases: list[dict[str, Any]] = [
+        {"text": "my card", "text2": "mail jo@mail.example.com 余额 😊"},
+        {"text": "打 13812345678，我的卡丢了", "head": (14, 17), "tail": (17, 19)},
+        {"text": "pin\ncard", "instruction": "which?", "candidates": films},
+        {"text": "my card", "task": "sentiment", "candidates": films},
+        {"text": "my card", "task": "sentiment", "instruction": "which?", "candidates": films},
+    ]
+
+    async def ask(case: dict[str, Any]) -> Prediction:
+        async with AsyncClient(server.address) as found:
+            return await found.predict(**case)
+
+    with Predictor(tiny_bundle) as predictor:
+        for case in cases:
+            wanted = predictor.predict(**case)
+            for found in (client.predict(**case), asyncio.run(ask(case))):
+                assert found.answers[0].prepared_id == wanted.answers[0].prepared_id
+                assert found.score == pytest.approx(wanted.score, abs=1e-5)
+                assert (found.label, found.text) == (wanted.label, wanted.text)
+                assert [v.direction for v in found.verdicts] == [
+                    v.direction for v in wanted.verdicts
+                ]
+
+
+def test_marks_that_mark_nothing_are_refused_with_a_hint(client: Client) -> None:
+    with pytest.raises(MarkInvalid) as caught:
+        client.predict("我的卡", head=(0, 2), tail=(2, 9))
+    assert "code points" in caught.value.hint
+    with pytest.raises(MarkMissing):
+        client.predict("我的卡", head=(0, 2))
 
 
 def test_several_questions_about_one_text_are_answered_in_order(client: Client) -> None:
@@ -265,7 +305,11 @@ def test_no_word_of_a_caller_is_written_anywhere(
 ) -> None:
     client.predict(CANARY, id=CANARY)
     client.predict("x", instruction=CANARY, candidates=[CANARY, "other"])
-    client.predict("x", instruction="what?", candidates=[CANARY, "other"], task=CANARY)
+    with pytest.raises(TaskUnknown):
+        client.predict("x", instruction="what?", candidates=[CANARY, "other"], task=CANARY)
+    client.predict("x", text2=CANARY, head=(0, 1), tail=(0, 1))
+    with pytest.raises(MarkInvalid):
+        client.predict(CANARY, head=(0, 1), tail=(0, 99))
     client.predict_batch([CANARY, " "])
     client.prepare(CANARY, [CANARY])
     for question in ({"task": CANARY}, {"prepared_id": CANARY}):

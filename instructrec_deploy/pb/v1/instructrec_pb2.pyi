@@ -7,12 +7,14 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Candidate(_message.Message):
-    __slots__ = ("label", "description")
+    __slots__ = ("label", "description", "prior")
     LABEL_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    PRIOR_FIELD_NUMBER: _ClassVar[int]
     label: str
     description: str
-    def __init__(self, label: _Optional[str] = ..., description: _Optional[str] = ...) -> None: ...
+    prior: float
+    def __init__(self, label: _Optional[str] = ..., description: _Optional[str] = ..., prior: _Optional[float] = ...) -> None: ...
 
 class Instruction(_message.Message):
     __slots__ = ("text", "candidates", "kind", "task", "decision", "threshold", "none_label")
@@ -42,17 +44,31 @@ class Question(_message.Message):
     instruction: Instruction
     def __init__(self, task: _Optional[str] = ..., prepared_id: _Optional[str] = ..., instruction: _Optional[_Union[Instruction, _Mapping]] = ...) -> None: ...
 
+class Mark(_message.Message):
+    __slots__ = ("start", "end")
+    START_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    start: int
+    end: int
+    def __init__(self, start: _Optional[int] = ..., end: _Optional[int] = ...) -> None: ...
+
 class PredictRequest(_message.Message):
-    __slots__ = ("text", "questions", "id", "top_k")
+    __slots__ = ("text", "questions", "id", "top_k", "text2", "head", "tail")
     TEXT_FIELD_NUMBER: _ClassVar[int]
     QUESTIONS_FIELD_NUMBER: _ClassVar[int]
     ID_FIELD_NUMBER: _ClassVar[int]
     TOP_K_FIELD_NUMBER: _ClassVar[int]
+    TEXT2_FIELD_NUMBER: _ClassVar[int]
+    HEAD_FIELD_NUMBER: _ClassVar[int]
+    TAIL_FIELD_NUMBER: _ClassVar[int]
     text: str
     questions: _containers.RepeatedCompositeFieldContainer[Question]
     id: str
     top_k: int
-    def __init__(self, text: _Optional[str] = ..., questions: _Optional[_Iterable[_Union[Question, _Mapping]]] = ..., id: _Optional[str] = ..., top_k: _Optional[int] = ...) -> None: ...
+    text2: str
+    head: Mark
+    tail: Mark
+    def __init__(self, text: _Optional[str] = ..., questions: _Optional[_Iterable[_Union[Question, _Mapping]]] = ..., id: _Optional[str] = ..., top_k: _Optional[int] = ..., text2: _Optional[str] = ..., head: _Optional[_Union[Mark, _Mapping]] = ..., tail: _Optional[_Union[Mark, _Mapping]] = ...) -> None: ...
 
 class LabelScore(_message.Message):
     __slots__ = ("label", "score")

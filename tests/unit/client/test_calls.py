@@ -22,12 +22,13 @@ from instructrec_deploy.client.sync import Client
 from instructrec_deploy.core.decision import Decision
 from instructrec_deploy.core.errors import (
     DecisionInvalid,
+    MarkInvalid,
     RequestError,
     TextUndecodable,
     Unavailable,
 )
 from instructrec_deploy.core.instruction import Candidate, Instruction
-from instructrec_deploy.core.request import Question, Request
+from instructrec_deploy.core.request import Mark, Question, Request
 
 WHOLE = Instruction.of("想要什么？", ["退款", Candidate("b", "a description")])
 
@@ -104,6 +105,21 @@ def test_texts_of_a_batch_share_one_question() -> None:
     ]
 
 
+def test_what_is_brought_beside_a_text_is_in_the_request() -> None:
+    request = build_request("我的 card", text2="余额", head=(0, 2), tail=Mark(3, 7), id="7")
+    assert request == Request("我的 card", id="7", text2="余额", head=Mark(0, 2), tail=Mark(3, 7))
+    found = build_batch(["a", "b"], text2="丙", id="7")
+    assert [(r.text, r.text2, r.id) for r in found] == [("a", "丙", "7"), ("b", "丙", "")]
+
+
+@pytest.mark.parametrize("given", [{"head": (0, -1)}, {"tail": "ab"}, {"head": 3}])
+def test_marks_that_are_no_positions_are_refused_before_they_are_sent(
+    given: dict[str, object],
+) -> None:
+    with pytest.raises(MarkInvalid):
+        build_request("a", **given)  # type: ignore[arg-type]
+
+
 def test_ready_requests_of_a_batch_stay_as_they_are() -> None:
     request = Request("a", (Question(task="t"),))
     assert build_batch([request]) == [request]
@@ -120,6 +136,8 @@ def test_batch_that_is_one_text_is_refused(texts: object) -> None:
 def test_text_that_is_no_str_is_refused() -> None:
     with pytest.raises(RequestError, match="bytes"):
         build_request(b"abc")  # type: ignore[arg-type]
+    with pytest.raises(RequestError, match="text2"):
+        build_request("abc", text2=None)  # type: ignore[arg-type]
 
 
 def test_retry_policy_is_grpcs_service_config() -> None:

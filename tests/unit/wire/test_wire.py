@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +15,10 @@ from instructrec_deploy.core.errors import (
     DecisionInvalid,
     InstructRecError,
     LabelRepeated,
+    MarkInvalid,
+    MarkMissing,
     Overloaded,
+    PriorInvalid,
     RequestError,
     TaskUnknown,
     TextEmpty,
@@ -23,7 +27,7 @@ from instructrec_deploy.core.errors import (
     TooManyLabels,
 )
 from instructrec_deploy.core.instruction import Candidate, Instruction
-from instructrec_deploy.core.request import Question, Request
+from instructrec_deploy.core.request import Mark, Question, Request
 from instructrec_deploy.core.result import (
     Answer,
     Finding,
@@ -53,6 +57,7 @@ from instructrec_deploy.wire.requests import (
     read_prepare,
     read_request,
     write_batch_request,
+    write_instruction,
     write_prepare_request,
     write_request,
 )
@@ -76,7 +81,12 @@ INSTRUCTIONS = st.builds(
     Instruction.of,
     WORDS.map("what {}".format),
     st.lists(
-        st.builds(Candidate, WORDS.map("label {}".format), WORDS.map("words {}".format)),
+        st.builds(
+            Candidate,
+            WORDS.map("label {}".format),
+            WORDS.map("words {}".format),
+            st.just(0.0) | st.floats(-1000, 1000),
+        ),
         min_size=1,
         max_size=4,
         unique_by=(lambda c: fold_words(c.label), lambda c: fold_words(c.description)),
@@ -90,13 +100,28 @@ QUESTIONS = st.one_of(
     st.builds(Question, prepared_id=WORDS),
     st.builds(Question, instruction=INSTRUCTIONS),
 )
-REQUESTS = st.builds(
-    Request,
-    WORDS,
-    st.lists(QUESTIONS, min_size=1, max_size=3).map(tuple),
-    st.text(st.characters(codec="utf-8"), max_size=5),
-    st.integers(0, 50),
-)
+
+
+@st.composite
+def requests_of_all_kinds(draw: st.DrawFn) -> Request:
+    text = draw(WORDS)
+    shown = [i for i, character in enumerate(text) if not character.isspace()]
+    marks = draw(st.lists(st.sampled_from(shown), min_size=2, max_size=2)) if shown else []
+    head, tail = (
+        [Mark(i, len(text)) for i in marks] if draw(st.booleans()) and marks else [None] * 2
+    )
+    return Request(
+        text,
+        tuple(draw(st.lists(QUESTIONS, min_size=1, max_size=3))),
+        draw(st.text(st.characters(codec="utf-8"), max_size=5)),
+        draw(st.integers(0, 50)),
+        draw(st.just("") | WORDS),
+        head,
+        tail,
+    )
+
+
+REQUESTS = requests_of_all_kinds()
 
 
 def send(request: Request) -> Request:
@@ -117,6 +142,78 @@ def test_batch_survives_the_wire(requests: list[Request]) -> None:
 @pytest.mark.parametrize("text", TEXTS)
 def test_text_arrives_as_it_was_sent(text: str) -> None:
     assert send(Request(text)).text == text
+
+
+def test_a_pair_and_marks_arrive_in_batches_with_a_shared_question() -> None:
+    question = (Question(task="relation"),)
+    sent = [
+        Request("北京 is in 中国 😊", question, head=Mark(0, 2), tail=Mark(9, 11)),
+        Request("花呗怎么还款", question, text2="如何还花呗"),
+        Request("a b", question, text2="ｃ", head=Mark(2, 3), tail=Mark(0, 3)),
+    ]
+    message = write_batch_request(sent)
+    assert [len(r.questions) for r in message.requests] == [0, 0, 0]
+    assert read_batch(message) == sent
+
+
+@pytest.mark.parametrize(
+    ("message", "error"),
+    [
+        (pb.PredictRequest(text="ab", head=pb.Mark(start=0, end=1)), MarkMissing),
+        (pb.PredictRequest(text="ab", head=pb.Mark(), tail=pb.Mark(end=1)), MarkInvalid),
+        (
+            pb.PredictRequest(text="ab", head=pb.Mark(end=1), tail=pb.Mark(start=1, end=3)),
+            MarkInvalid,
+        ),
+        (pb.PredictRequest(text="a", text2="  "), TextEmpty),
+        (pb.PredictRequest(text="a" * 30_000, text2="b" * 30_000), TextTooLong),
+    ],
+)
+def test_what_no_request_may_bring_is_refused(
+    message: pb.PredictRequest, error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        read_request(message)
+
+
+def test_a_mark_that_no_message_can_hold_is_refused() -> None:
+    with pytest.raises(MarkInvalid, match="head"):
+        write_request(Request("a", head=Mark(-1, 1), tail=Mark(0, 1)))
+    with pytest.raises(TextUndecodable):
+        write_request(Request("a", text2="\ud800"))
+
+
+@pytest.mark.parametrize("prior", [float("nan"), float("inf"), 1e9])
+def test_a_prior_that_is_no_logarithm_is_refused(prior: float) -> None:
+    candidates = [pb.Candidate(label="a", prior=prior)]
+    with pytest.raises(PriorInvalid):
+        read_instruction(pb.Instruction(text="which?", candidates=candidates))
+
+
+def test_a_weight_of_the_caller_s_own_travels_in_the_priors() -> None:
+    films = [Candidate("a", prior=3.0), Candidate("b")]
+    asked = Instruction.of("which?", films, prior_weight=0.5)
+    assert read_instruction(write_instruction(asked)).prior_logits == asked.prior_logits
+
+
+def test_an_instruction_that_names_a_task_is_lent_all_the_task_knows() -> None:
+    asked = Instruction("which?", (Candidate("a", "", 3.0),), task="films")
+    lent = []
+
+    def lend(task: str, words: str, candidates: Sequence[Candidate]) -> Instruction:
+        lent.append((task, words, tuple(candidates)))
+        return Instruction.of(words, candidates, task=task, temperature=2.0, prior_weight=0.5)
+
+    found = read_instruction(write_instruction(asked), lend=lend)
+    assert lent == [("films", "which?", (Candidate("a", "", 3.0),))]
+    assert (found.temperature, found.prior_logits) == (2.0, (1.5,))
+    many = [pb.Candidate(label=str(i)) for i in range(5)]
+    with pytest.raises(TooManyLabels):
+        read_instruction(
+            pb.Instruction(text="w", candidates=many, task="films"),
+            Limits(max_candidates=4),
+            lend,
+        )
 
 
 def test_shared_questions_of_a_batch_are_sent_once() -> None:
