@@ -20,8 +20,8 @@ from instructrec_deploy.core.errors import (
     InstructRecError,
     TaskUnknown,
 )
-from instructrec_deploy.core.instruction import Instruction
-from instructrec_deploy.core.request import Question, Request
+from instructrec_deploy.core.instruction import Candidate, Instruction, as_candidates
+from instructrec_deploy.core.request import MarkLike, Question, Request
 from instructrec_deploy.core.result import Prediction
 
 Outcome = Prediction | InstructRecError
@@ -37,7 +37,7 @@ class Asked:
     """What the user wants to know, as it stands on the command line or in a JSON line."""
 
     instruction: str = ""
-    candidates: tuple[str, ...] = ()
+    candidates: tuple[str | Candidate, ...] = ()
     task: str = ""
     prepared_id: str = ""
     decision: str = ""
@@ -95,11 +95,18 @@ def ask_all(asker: Asker, items: Sequence[Request | InstructRecError]) -> list[O
 
 
 def make_request(
-    text: str, question: Question, *, id: str = "", top_k: int = 5
+    text: str,
+    question: Question,
+    *,
+    id: str = "",
+    top_k: int = 5,
+    text2: str = "",
+    head: MarkLike | None = None,
+    tail: MarkLike | None = None,
 ) -> Request | InstructRecError:
     """A request, or why there is none."""
     try:
-        return Request.of(text, (question,), id=id, top_k=top_k)
+        return Request.of(text, (question,), id=id, top_k=top_k, text2=text2, head=head, tail=tail)
     except InstructRecError as error:
         return error
 
@@ -153,7 +160,7 @@ def _size_bytes(request: Request) -> int:
     """At most so many bytes on the wire, but for a few of framing."""
     inline = [q.instruction for q in request.questions if q.instruction is not None]
     words = sum(len(c.label) + len(c.description) for i in inline for c in i.candidates)
-    return 4 * (len(request.text) + words)  # 4: of UTF-8, of one character
+    return 4 * (len(request.text) + len(request.text2) + words)  # 4: of UTF-8, of one character
 
 
 class LocalAsker:
@@ -237,9 +244,16 @@ class RemoteAsker:
         if not (asked.instruction or asked.candidates):
             instruction = Instruction("", (), task=asked.task, decision=asked.change)
             return Question(instruction=instruction)  # the server knows its tasks
+        if asked.task and asked.candidates:  # the server knows the task's words
+            own = as_candidates(asked.candidates)
+            instruction = Instruction(
+                asked.instruction, own, task=asked.task, decision=asked.change
+            )
+            return Question(instruction=instruction)
         if not asked.instruction:
             raise InstructionMissing(
-                "candidates, but no instruction", hint="say what is asked: --instruction TEXT"
+                "candidates, but no instruction",
+                hint="say what is asked: --instruction TEXT, or whose words are meant: --task NAME",
             )
         candidates = asked.candidates or self._task_labels(asked.task)
         decision = PLAIN.changed(asked.change)

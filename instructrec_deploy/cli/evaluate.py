@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
-    from instructrec_deploy.cli.asking import Asker
+    from instructrec_deploy.cli.asking import Asked, Asker
+    from instructrec_deploy.core.errors import InstructRecError
     from instructrec_deploy.core.example import Example
-    from instructrec_deploy.core.request import Question
+    from instructrec_deploy.core.request import Question, Request
     from instructrec_deploy.evaluation.evaluate import Evaluation
+    from instructrec_deploy.evaluation.requests import Items
 
 MAX_NAMED = 5  # labels named in a warning
 
@@ -53,6 +56,14 @@ def evaluate(
             show_default=False,
         ),
     ] = "",
+    items: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="JSON lines that say what the ids among the rows' candidates stand for.",
+            show_default=False,
+        ),
+    ] = None,
     limit: Annotated[int, typer.Option(min=0, help="Only the first N rows; 0: all.")] = 0,
     seed: Annotated[int, typer.Option(help="Of the bootstrap intervals.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
@@ -67,14 +78,15 @@ def evaluate(
         Outcome,
         ask_all,
         make_question,
-        make_request,
         open_asker,
     )
     from instructrec_deploy.cli.shipped import find_data
     from instructrec_deploy.core.errors import ConfigError, InstructRecError, Unavailable
-    from instructrec_deploy.evaluation.evaluate import evaluate_rows, text_of
+    from instructrec_deploy.core.request import Question
+    from instructrec_deploy.evaluation.evaluate import evaluate_rows
     from instructrec_deploy.evaluation.judging import is_single_label
     from instructrec_deploy.evaluation.reader import read_examples
+    from instructrec_deploy.evaluation.requests import has_candidates, read_items
 
     if not data:
         raise ConfigError("no data file", hint="--data FILE.jsonl")
@@ -83,15 +95,20 @@ def evaluate(
     if limit:
         examples = examples[:limit]
     labels = read_labels(labels_from, source) if labels_from else []
+    asked = Asked(instruction, tuple(labels), task)
+    known = read_items(items) if items else None
+    is_shared = not all(map(has_candidates, examples))  # some rows have no candidates of their own
     with open_asker(bundle, address, is_unary=is_unary) as asker:
-        question = make_question(Asked(instruction, tuple(labels), task), asker)
-        candidates = labels or known_labels(question, asker, examples[0].text)
-        question = asker.fixed(question)
+        question, candidates = Question(), labels
+        if is_shared:
+            question = make_question(asked, asker)
+            candidates = labels or known_labels(question, asker, examples[0].text)
+            question = asker.fixed(question)
 
         top_k = 1 if is_single_label(examples) else 0
 
         def predict(rows: Sequence[Example]) -> list[Outcome]:
-            requests = [make_request(text_of(row), question, top_k=top_k) for row in rows]
+            requests = [row_request(row, question, asked, asker, known, top_k) for row in rows]
             outcomes = ask_all(asker, requests)
             errors = [outcome for outcome in outcomes if isinstance(outcome, InstructRecError)]
             gone = [error for error in errors if isinstance(error, Unavailable)]
@@ -109,6 +126,45 @@ def evaluate(
         typer.echo(json.dumps(facts, ensure_ascii=False))
     else:
         print_result(result)
+
+
+def row_request(
+    row: Example,
+    question: Question,
+    asked: Asked,
+    asker: Asker,
+    items: Items | None,
+    top_k: int,
+) -> Request | InstructRecError:
+    """What a row asks, or why it cannot be asked.
+
+    Args:
+        row: with candidates of its own, all of whose scores are wanted, or without.
+        question: of the rows without.
+        asked: how the candidates of the others are asked.
+        asker: who answers.
+        items: what ids among them stand for.
+        top_k: how many scores the rows without need; 0: all.
+
+    Raises:
+        RowInvalid: the row is wrong, not what it asks.
+    """
+    from instructrec_deploy.cli.asking import make_question
+    from instructrec_deploy.core.errors import InstructRecError, RowInvalid
+    from instructrec_deploy.evaluation.requests import has_candidates, request_of
+
+    try:
+        return request_of(
+            row,
+            question,
+            ask=lambda candidates: make_question(replace(asked, candidates=candidates), asker),
+            items=items,
+            top_k=0 if has_candidates(row) else top_k,
+        )
+    except RowInvalid:
+        raise
+    except InstructRecError as error:
+        return error
 
 
 def read_labels(source: str, data: Path) -> list[str]:

@@ -37,19 +37,19 @@ def export(
     """Export a run to ONNX, compare its answers with the checkpoint's, pack a bundle."""
     from instructrec_deploy.cli.report import need_extra, say
     from instructrec_deploy.cli.shipped import find_data
-    from instructrec_deploy.evaluation.evaluate import text_of
     from instructrec_deploy.evaluation.reader import read_examples
+    from instructrec_deploy.evaluation.requests import request_of
 
     with need_extra("export", "train"):
         from instructrec_deploy.export.run import export_run
 
-    texts = [text_of(row) for row in read_examples(find_data(calibration))] if calibration else []
+    rows = read_examples(find_data(calibration)) if calibration else []
     report = export_run(
         run,
         out,
         precision=precision.value,
         name=name,
-        calibration=texts,
+        calibration=[request_of(row) for row in rows],
         force=force,
         progress=lambda stage: say(f"export: {stage}"),
     )

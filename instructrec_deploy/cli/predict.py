@@ -17,9 +17,11 @@ from instructrec_deploy.core.task import ROW_KINDS
 
 if TYPE_CHECKING:
     from instructrec_deploy.cli.asking import Asked, Asker
+    from instructrec_deploy.core.instruction import Candidate
+    from instructrec_deploy.core.request import Mark
     from instructrec_deploy.core.result import Prediction
 
-WORD_FIELDS = ("instruction", "task", "prepared_id", "decision", "none_label")
+WORD_FIELDS = ("instruction", "task", "prepared_id", "decision", "none_label", "text2")
 STDIN = "-"  # as a text: standard input
 MAX_TIMEOUT_S = 86_400.0  # longer than gRPC can count is no time at all
 CHUNK = 256  # lines of standard input that are answered together
@@ -51,6 +53,9 @@ def predict(
         typer.Option(help="any: least probability of a label; one: least fit of the answer."),
     ] = None,
     none_label: Annotated[str, typer.Option(help="The answer where nothing fits.")] = "",
+    text2: Annotated[
+        str, typer.Option(help="The second text of a pair, for every text without its own.")
+    ] = "",
     timeout_s: Annotated[
         float, typer.Option("--timeout", min=0.001, max=MAX_TIMEOUT_S, help="Seconds, of one call.")
     ] = 60.0,
@@ -60,7 +65,8 @@ def predict(
 
     Standard input gives JSON lines on standard output, one for each line, in order; a JSON line
     has "text" and may have "id", "instruction", "candidates", "task", "top_k", "decision",
-    "threshold", "none_label" of its own.
+    "threshold", "none_label" of its own. Beside its text it may bring "text2", or "head" and
+    "tail" as {"start", "end"}; "history", a list of items, stands in place of the text.
     """
     from instructrec_deploy.cli.asking import Asked, open_asker, split_candidates
     from instructrec_deploy.core.errors import ConfigError
@@ -80,7 +86,7 @@ def predict(
     writer = JsonWriter() if as_json or from_stdin else TableWriter()
     with open_asker(bundle, address, timeout_s=timeout_s) as asker:
         while chunk := list(islice(lines, CHUNK)):
-            for line, outcome in answer_lines(chunk, asked, top_k, asker):
+            for line, outcome in answer_lines(chunk, asked, top_k, asker, text2=text2):
                 writer.write(line, outcome)
             sys.stdout.flush()
     if writer.error is not None:
@@ -94,6 +100,8 @@ class Line:
     text: str
     fields: dict[str, Any]
     error: InstructRecError | None = None
+    candidates: tuple[Candidate, ...] = ()  # the line's own
+    marks: tuple[Mark | None, Mark | None] = (None, None)
 
     @property
     def id(self) -> str:
@@ -135,23 +143,51 @@ def parse_json_line(line: str, number: int) -> Line:
         row = json.loads(line)
     except (ValueError, RecursionError):
         return Line("", {}, RowInvalid(f"line {number}: not valid JSON", hint=hint))
-    if not isinstance(row, dict) or not isinstance(row.get("text"), str):
+    if not isinstance(row, dict) or not isinstance(row.get("text", ""), str):
         return Line("", {}, RowInvalid(f"line {number}: no text in it", hint=hint))
     if "\\u" in line and not _is_unicode(json.dumps(row, ensure_ascii=False)):
         known = {"id": row["id"]} if _is_unicode(str(row.get("id", ""))) and "id" in row else {}
         return Line("", known, _undecodable(number))
-    candidates = row.get("candidates", [])
-    is_listed = isinstance(candidates, list) and all(isinstance(c, str) for c in candidates)
     is_worded = all(isinstance(row.get(k, ""), str) for k in WORD_FIELDS)
     is_counted = isinstance(row.get("top_k", 0), int)
     is_counted &= isinstance(row.get("threshold"), int | float | None)
-    if not is_listed or not is_worded or not is_counted:
+    if not is_worded or not is_counted:
         return Line("", row, RowInvalid(f"line {number}: a field has another type", hint=hint))
-    return Line(row["text"], row)
+    try:
+        return _read_row(row)
+    except InstructRecError as error:
+        return Line("", row, type(error)(f"line {number}: {error.message}", hint=error.hint))
+
+
+def _read_row(row: dict[str, Any]) -> Line:
+    """A JSON object whose words are strings as an input.
+
+    Raises:
+        RequestError: what it brings beside them has another form than it should.
+    """
+    from instructrec_deploy.core.errors import RowInvalid
+    from instructrec_deploy.core.request import as_mark
+    from instructrec_deploy.evaluation.requests import candidate_of
+    from instructrec_deploy.text.render import render_history
+
+    if ("text" in row) == ("history" in row):
+        what = "a text and a history" if "text" in row else "no text in it"
+        raise RowInvalid(what, hint='write "text", or "history" in its place')
+    candidates = row.get("candidates", [])
+    if not isinstance(candidates, list):
+        raise RowInvalid("candidates are no list", hint='write "candidates": ["one", "two"]')
+    return Line(
+        row["text"] if "text" in row else render_history(row["history"]),
+        row,
+        candidates=tuple(
+            candidate_of(one, where=f"candidate {i}") for i, one in enumerate(candidates)
+        ),
+        marks=(as_mark(row.get("head"), "head"), as_mark(row.get("tail"), "tail")),
+    )
 
 
 def answer_lines(
-    lines: list[Line], asked: Asked, top_k: int, asker: Asker
+    lines: list[Line], asked: Asked, top_k: int, asker: Asker, *, text2: str = ""
 ) -> Iterator[tuple[Line, Prediction | InstructRecError]]:
     """Each line with its prediction or error, in order; usable lines are asked together."""
     from instructrec_deploy.cli.asking import ask_all, make_question, make_request
@@ -173,7 +209,15 @@ def answer_lines(
         items.append(
             question
             if isinstance(question, InstructRecError)
-            else make_request(line.text, question, id=line.id, top_k=wanted_k)
+            else make_request(
+                line.text,
+                question,
+                id=line.id,
+                top_k=wanted_k,
+                text2=line.fields.get("text2") or text2,
+                head=line.marks[0],
+                tail=line.marks[1],
+            )
         )
     yield from zip(lines, ask_all(asker, items), strict=True)
 
@@ -188,7 +232,7 @@ def line_asked(line: Line, asked: Asked) -> Asked:
         task = ""
     return Asked(
         fields.get("instruction") or asked.instruction,
-        tuple(fields.get("candidates") or asked.candidates),
+        line.candidates or asked.candidates,
         task or asked.task,
         fields.get("prepared_id") or asked.prepared_id,
         fields.get("decision") or asked.decision,

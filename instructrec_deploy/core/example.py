@@ -29,20 +29,10 @@ class Example:
         """Parse one JSON line. `where` (file and line) goes into the error.
 
         Raises:
-            RowInvalid: not JSON, not an object, or `text` missing or not a string.
+            RowInvalid: not JSON, not an object, or `text` missing (with no `history` in its place)
+                or not a string.
         """
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise RowInvalid(
-                f"{where}: not valid JSON", hint="one JSON object a line, UTF-8"
-            ) from error
-        if not isinstance(row, dict):
-            raise RowInvalid(
-                f"{where}: a JSON {type(row).__name__}, not an object",
-                hint='write {"text": ..., "target": ...}',
-            )
-        return cls.from_row(row, where=where)
+        return cls.from_row(parse_object(line, where=where), where=where)
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any], *, where: str) -> Example:
@@ -54,11 +44,31 @@ class Example:
                     f"{where}: field {name!r} is a {type(row[name]).__name__}, not a string",
                     hint="put strings into quotes",
                 )
-        if "text" not in row:
+        if "text" not in row and "history" not in row:
             raise RowInvalid(f"{where}: no field 'text'", hint='every line needs a "text"')
         return cls(
-            text=row["text"],
+            text=row.get("text", ""),
             target=row.get("target"),
             extra={k: v for k, v in row.items() if k not in known},
             **{k: row[k] for k in known - {"text", "target"} if k in row},
         )
+
+
+def parse_object(line: str, *, where: str) -> dict[str, Any]:
+    """A JSON line that must be an object. `where` (file and line) goes into the error.
+
+    Raises:
+        RowInvalid: not JSON, or no object.
+    """
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise RowInvalid(
+            f"{where}: not valid JSON", hint="one JSON object a line, UTF-8"
+        ) from error
+    if not isinstance(row, dict):
+        raise RowInvalid(
+            f"{where}: a JSON {type(row).__name__}, not an object",
+            hint='write {"text": ..., "target": ...}',
+        )
+    return row

@@ -107,8 +107,3 @@ def evaluate_rows(
         model=answers[0].model if answers else "",
         model_version=answers[0].model_version if answers else "",
     )
-
-
-def text_of(example: Example) -> str:
-    """What the model reads: the text, and under it the second text of a pair."""
-    return f"{example.text}\n{example.text2}" if example.text2 else example.text

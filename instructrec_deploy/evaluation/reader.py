@@ -6,9 +6,10 @@ import gzip
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from instructrec_deploy.core.errors import FileMissing, RowInvalid
-from instructrec_deploy.core.example import Example
+from instructrec_deploy.core.example import Example, parse_object
 
 ANY_SPLIT = "all"  # of a row: it states no split and belongs to each
 
@@ -41,11 +42,18 @@ def read_examples(path: str | Path, split: str | None = None) -> list[Example]:
 
 def iter_examples(source: Path) -> Iterator[Example]:
     """The rows of a data file one after another; errors as `read_examples`."""
+    for where, row in iter_objects(source):
+        yield Example.from_row(row, where=where)
+
+
+def iter_objects(source: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The objects of a file of JSON lines, each with its place; errors as `read_examples`."""
     if not source.is_file():
         raise FileMissing(f"no data file {source}", hint="name a .jsonl or .jsonl.gz file")
     for number, line in enumerate(_lines(source), start=1):
         if line.strip():
-            yield Example.from_json(line, where=f"{source}:{number}")
+            where = f"{source}:{number}"
+            yield where, parse_object(line, where=where)
 
 
 def _lines(source: Path) -> Iterator[str]:

@@ -27,6 +27,7 @@ from instructrec_deploy.core.bundle import (
 )
 from instructrec_deploy.core.errors import ConfigError
 from instructrec_deploy.core.manifest import FileEntry, Manifest
+from instructrec_deploy.core.request import plain_request
 from instructrec_deploy.export.parity import Answered
 from instructrec_deploy.export.products import Floats
 
@@ -137,7 +138,7 @@ def write_golden(folder: Path, answered: Mapping[str, Answered]) -> int:
         for row in _clear_rows(answer)[:GOLDEN_TEXTS]:
             best = answer.predictions[row].answers[0]
             scores = {s.label: round(s.score, 6) for s in best.scores[:GOLDEN_SCORES]}
-            pair: dict[str, Any] = {"text": answer.texts[row], "task": task, "label": best.label}
+            pair = {**plain_request(answer.requests[row]), "task": task, "label": best.label}
             if not answer.is_plain:
                 pair["labels"] = best.labels
             lines.append(json.dumps(pair | {"scores": scores}, ensure_ascii=False) + "\n")

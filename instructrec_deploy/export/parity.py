@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -61,14 +61,14 @@ class Answered:
     `margins`: [B], how far a probability may move before an answer may be another one.
     """
 
-    texts: tuple[str, ...]
+    requests: tuple[Request, ...]
     predictions: tuple[Prediction, ...]
     scores: Floats
     margins: Floats
     is_plain: bool = True  # the best label, whatever it is; no threshold decides
 
 
-def ask_bundle(bundle: Bundle, samples: Mapping[str, Sequence[str]]) -> dict[str, Answered]:
+def ask_bundle(bundle: Bundle, samples: Mapping[str, Sequence[Request]]) -> dict[str, Answered]:
     """Ask each task about its samples, as a caller would, all tasks and lengths at once.
 
     Raises:
@@ -81,7 +81,7 @@ def ask_bundle(bundle: Bundle, samples: Mapping[str, Sequence[str]]) -> dict[str
 def check_parity(
     bundle: Bundle,
     reference: Reference,
-    samples: Mapping[str, Sequence[str]],
+    samples: Mapping[str, Sequence[Request]],
     *,
     limits: ParityLimits,
 ) -> tuple[ParityReport, dict[str, Answered]]:
@@ -90,7 +90,7 @@ def check_parity(
     Args:
         bundle: as it will be served.
         reference: its checkpoint.
-        samples: texts of each task.
+        samples: what is asked of each task; their own questions are left aside.
         limits: what may differ.
 
     Returns:
@@ -102,15 +102,15 @@ def check_parity(
     with Predictor(bundle, guard=False) as predictor:
         answered = _ask(predictor, samples)
         alone = [
-            (scores[row], _ask(predictor, {task: [texts[row]]})[task].scores[0])
-            for task, (texts, scores) in ((t, (a.texts, a.scores)) for t, a in answered.items())
-            for row in range(min(N_ALONE, len(texts)))
+            (answer.scores[row], _ask(predictor, {task: [request]})[task].scores[0])
+            for task, answer in answered.items()
+            for row, request in enumerate(answer.requests[:N_ALONE])
         ]
     differences, agreed = [], []
     for task, answer in answered.items():
         spec = bundle.tasks.tasks[task]
         decider = _decider(spec)
-        truth, none = decider.probabilities(reference.logits(task, spec, answer.texts))
+        truth, none = decider.probabilities(reference.logits(task, spec, answer.requests))
         differences.append(np.abs(answer.scores - truth).max(axis=1))
         if answer.is_plain:
             agreed.append(_agreement(answer.scores, truth, tie=limits.mean_difference))
@@ -130,19 +130,19 @@ def check_parity(
     return report, answered
 
 
-def _ask(predictor: Predictor, samples: Mapping[str, Sequence[str]]) -> dict[str, Answered]:
-    asked = [(task, text) for task, texts in samples.items() for text in texts]
+def _ask(predictor: Predictor, samples: Mapping[str, Sequence[Request]]) -> dict[str, Answered]:
+    asked = [(task, request) for task, requests in samples.items() for request in requests]
     outcomes = predictor.predict_requests(
-        [Request(text, (Question(task=task),), top_k=0) for task, text in asked]
+        [replace(request, questions=(Question(task=task),), top_k=0) for task, request in asked]
     )
-    by_task: dict[str, list[tuple[str, Prediction]]] = {}
-    for (task, text), outcome in zip(asked, outcomes, strict=True):
+    by_task: dict[str, list[tuple[Request, Prediction]]] = {}
+    for (task, request), outcome in zip(asked, outcomes, strict=True):
         if isinstance(outcome, InstructRecError):
             raise ParityFailed(
                 f"task {task!r}: the bundle cannot answer a sample: {outcome.message}",
                 hint=outcome.hint,
             )
-        by_task.setdefault(task, []).append((text, outcome))
+        by_task.setdefault(task, []).append((request, outcome))
     found = {}
     for task, pairs in by_task.items():
         spec = predictor.bundle.tasks.tasks[task]
@@ -151,7 +151,7 @@ def _ask(predictor: Predictor, samples: Mapping[str, Sequence[str]]) -> dict[str
         scores = np.array([[row[label] for label in labels] for row in rows], np.float32)
         none = np.array([row.get(spec.none_label, 0.0) for row in rows], np.float32)
         found[task] = Answered(
-            tuple(t for t, _ in pairs),
+            tuple(r for r, _ in pairs),
             tuple(p for _, p in pairs),
             scores,
             _decider(spec).margins(scores, none),

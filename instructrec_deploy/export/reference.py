@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 
 from instructrec_deploy.core.manifest import TaskSpec
+from instructrec_deploy.core.request import Request
 from instructrec_deploy.models.checkpoint import Checkpoint
 from instructrec_deploy.models.instruction_encoder import InstructionEncoder
+from instructrec_deploy.text.render import render_request
 from instructrec_deploy.text.tokenizer import TextTokenizer
 
 Floats = npt.NDArray[np.float32]
@@ -34,9 +36,9 @@ class Reference:
             checkpoint.tokenizer_path, max_tokens=section.max_tokens, prefix=section.text_prefix
         )
 
-    def batches(self, texts: Sequence[str]) -> list[dict[str, Ints]]:
+    def batches(self, requests: Sequence[Request]) -> list[dict[str, Ints]]:
         """The encoder's inputs for texts of any length, those of like length together."""
-        rows = sorted((e.ids for e in self.tokenizer.encode_texts(list(texts))), key=len)
+        rows = sorted(self._read(requests), key=len)
         parts = [rows[i : i + BATCH_ITEMS] for i in range(0, len(rows), BATCH_ITEMS)]
         found = []
         for part in parts:
@@ -45,10 +47,11 @@ class Reference:
         return found
 
     @torch.no_grad()
-    def logits(self, name: str, spec: TaskSpec, texts: Sequence[str]) -> Floats:
-        """[B, C] float32 in the order of the task's labels."""
+    def logits(self, name: str, spec: TaskSpec, requests: Sequence[Request]) -> Floats:
+        """[B, C] float32 in the order of the task's labels, priors included."""
         model = self._model
-        rows = [e.ids for e in self.tokenizer.encode_texts(list(texts))]
+        rows = self._read(requests)
+        priors = torch.tensor(spec.instruction(name).prior_logits or [0.0])
         vectors = None
         if isinstance(model, InstructionEncoder):
             vectors = self._candidate_vectors(name, spec)
@@ -60,9 +63,13 @@ class Reference:
                 logits = model.score(*self._encode(ids, mask), vectors)
             else:
                 logits = model(input_ids=ids, attention_mask=mask)[0]
-            found.append(logits.float())
+            found.append(logits.float() + priors)
         result: Floats = torch.cat(found).numpy()
         return result
+
+    def _read(self, requests: Sequence[Request]) -> list[list[int]]:
+        passages = [render_request(request) for request in requests]
+        return [e.ids for e in self.tokenizer.encode_passages(passages, use_offsets=False)]
 
     def _encode(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         assert isinstance(self._model, InstructionEncoder)

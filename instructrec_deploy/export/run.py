@@ -40,6 +40,7 @@ from instructrec_deploy.core.manifest import (
     TaskBook,
     parse_toml,
 )
+from instructrec_deploy.core.request import Request
 from instructrec_deploy.core.task import SHAPES, Shape
 from instructrec_deploy.evaluation.card import write_card
 from instructrec_deploy.export.equalize import equalize_graph
@@ -108,7 +109,7 @@ def export_run(
     *,
     precision: Precision = "int8",
     name: str = "",
-    calibration: Sequence[str] = (),
+    calibration: Sequence[Request] = (),
     limits: ParityLimits | None = None,
     force: bool = False,
     progress: Callable[[str], None] = lambda _: None,
@@ -176,7 +177,7 @@ class _Source:
     run: Path
     checkpoint: Checkpoint
     book: TaskBook
-    own_samples: Mapping[str, Sequence[str]]  # by task; empty where the run kept none
+    own_samples: Mapping[str, Sequence[Request]]  # by task; empty where the run kept none
     evaluation: dict[str, Any]
 
 
@@ -274,10 +275,10 @@ def _check_tasks(checkpoint: Checkpoint, book: TaskBook) -> None:
         )
 
 
-def _mixed(samples: Mapping[str, Sequence[str]]) -> list[str]:
+def _mixed(samples: Mapping[str, Sequence[Request]]) -> list[Request]:
     """Calibration texts: of every task in turn, up to the limit."""
     share = max(1, MAX_CALIBRATION // max(1, len(samples)))
-    return [text for texts in samples.values() for text in texts[:share]]
+    return [request for requests in samples.values() for request in requests[:share]]
 
 
 def _write_graphs(
@@ -285,7 +286,7 @@ def _write_graphs(
     stage: Path,
     precision: Precision,
     reference: Reference,
-    calibration: Sequence[str],
+    calibration: Sequence[Request],
     stages: _Stages,
 ) -> None:
     stages.begin("tracing and fusing the graphs")

@@ -6,8 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from instructrec_deploy.core.errors import RowInvalid
+from instructrec_deploy.core.errors import RequestError, RowInvalid
 from instructrec_deploy.core.manifest import TaskBook
+from instructrec_deploy.core.request import Request
 
 SAMPLES_FILE = "samples.jsonl"
 
@@ -49,7 +50,7 @@ CHINESE = (
 )
 
 
-def task_samples(book: TaskBook, own: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+def task_samples(book: TaskBook, own: Mapping[str, Sequence[Request]]) -> dict[str, list[Request]]:
     """Texts for each task that has labels: the run's own, else the list in its languages."""
     found = {}
     for name, spec in book.tasks.items():
@@ -60,18 +61,21 @@ def task_samples(book: TaskBook, own: Mapping[str, Sequence[str]]) -> dict[str, 
             *(ENGLISH if "en" in languages or "zh" not in languages else ()),
             *(CHINESE if "zh" in languages else ()),
         ]
-        found[name] = list(dict.fromkeys(own.get(name) or own.get("") or shipped))
+        texts = own.get(name) or own.get("") or [Request(text) for text in shipped]
+        found[name] = list(dict.fromkeys(texts))
     return found
 
 
-def read_samples(run: Path) -> dict[str, list[str]]:
-    """RUN/samples.jsonl (`{"text": ..., "task": ...}`) by task; empty where there is no file.
+def read_samples(run: Path) -> dict[str, list[Request]]:
+    """RUN/samples.jsonl by task; empty where there is no file.
+
+    A line is `{"text": ..., "task": ...}` and may have `text2`, `head` and `tail`, as a request.
 
     Raises:
         RowInvalid: a line is none of these.
     """
     path = run / SAMPLES_FILE
-    found: dict[str, list[str]] = {}
+    found: dict[str, list[Request]] = {}
     if not path.is_file():
         return found
     for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
@@ -79,13 +83,19 @@ def read_samples(run: Path) -> dict[str, list[str]]:
             continue
         try:
             row = json.loads(line)
-            text, task = row["text"], row.get("task", "")
+            text, task, text2 = row["text"], row.get("task", ""), row.get("text2", "")
+            marks = row.get("head"), row.get("tail")
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise RowInvalid(
                 f"{path}:{number}: not a sample", hint='write {"text": ..., "task": ...} lines'
             ) from error
-        if not (isinstance(text, str) and isinstance(task, str)):
-            raise RowInvalid(f"{path}:{number}: text and task must be strings")
-        if text.strip():
-            found.setdefault(task, []).append(text)
+        if not all(isinstance(words, str) for words in (text, task, text2)):
+            raise RowInvalid(f"{path}:{number}: text, text2 and task must be strings")
+        if not text.strip():
+            continue
+        try:
+            request = Request.of(text, text2=text2, head=marks[0], tail=marks[1])
+        except RequestError as error:
+            raise RowInvalid(f"{path}:{number}: {error.message}", hint=error.hint) from error
+        found.setdefault(task, []).append(request)
     return found

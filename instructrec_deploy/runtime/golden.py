@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from instructrec_deploy.core.bundle import GOLDEN_FILE, Bundle, read_text
-from instructrec_deploy.core.errors import BundleError, GoldenFailed, InstructRecError
-from instructrec_deploy.core.request import Question, Request
+from instructrec_deploy.core.errors import BundleError, GoldenFailed, InstructRecError, RequestError
+from instructrec_deploy.core.request import Question, Request, as_mark, check_marks
 from instructrec_deploy.core.result import Answer
 from instructrec_deploy.runtime.pipeline import Outcome, Pipeline
 
@@ -21,11 +21,10 @@ MAX_FAULTS = 5  # named in the message
 
 @dataclass(frozen=True, slots=True)
 class GoldenRow:
-    """One line: a text, the task asked, the answer it had."""
+    """One line: what was asked (as a request, all scores wanted), the answer it had."""
 
     line: int
-    text: str
-    task: str
+    request: Request
     label: str
     scores: dict[str, float]
     labels: tuple[str, ...] | None = None  # all that were chosen; None: the label alone
@@ -88,17 +87,14 @@ def read_golden(bundle: Bundle) -> list[GoldenRow]:
 
 def _answer(pipeline: Pipeline, rows: Sequence[GoldenRow]) -> Iterator[tuple[GoldenRow, Outcome]]:
     """Every row with its outcome, in order; all lanes compute, texts of like length together."""
-    order = sorted(range(len(rows)), key=lambda index: len(rows[index].text), reverse=True)
+    order = sorted(range(len(rows)), key=lambda index: len(rows[index].request.text), reverse=True)
     batches = [order[at : at + BATCH_ITEMS] for at in range(0, len(order), BATCH_ITEMS)]
     n_lanes = pipeline.engine.n_lanes
 
     def compute(lane: int) -> dict[int, Outcome]:
         found: dict[int, Outcome] = {}
         for batch in batches[lane::n_lanes]:
-            requests = [
-                Request(row.text, (Question(task=row.task),), top_k=0)
-                for row in (rows[index] for index in batch)
-            ]
+            requests = [rows[index].request for index in batch]
             answers = pipeline.answer(requests, lane=lane, use_guard=False)
             found.update(zip(batch, answers, strict=True))
         return found
@@ -130,15 +126,26 @@ def _row(number: int, line: str) -> GoldenRow:
     try:
         raw: Any = json.loads(line)
         scores = {str(label): float(score) for label, score in raw["scores"].items()}
-        texts = [raw["text"], raw["task"], raw["label"]]
+        texts = [raw["text"], raw["task"], raw["label"], raw.get("text2", "")]
         labels = None if raw.get("labels") is None else tuple(map(str, raw["labels"]))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        marks = as_mark(raw.get("head"), "head"), as_mark(raw.get("tail"), "tail")
+        check_marks(str(texts[0]), *marks)
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+        RequestError,
+    ) as error:
         raise BundleError(
             f"{GOLDEN_FILE} line {number}: not a golden pair", hint="export the bundle again"
         ) from error
     if not all(isinstance(text, str) for text in texts):
         raise BundleError(
-            f"{GOLDEN_FILE} line {number}: text, task and label must be strings",
+            f"{GOLDEN_FILE} line {number}: text, text2, task and label must be strings",
             hint="export the bundle again",
         )
-    return GoldenRow(number, texts[0], texts[1], texts[2], scores, labels)
+    text, task, label, text2 = texts
+    request = Request(text, (Question(task=task),), "", 0, text2, *marks)
+    return GoldenRow(number, request, label, scores, labels)

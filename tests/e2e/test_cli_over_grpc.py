@@ -124,6 +124,22 @@ def test_evaluate_over_grpc_agrees_with_in_process(
     assert remote["n_gold_outside_candidates"] == 50
 
 
+def test_rows_with_candidates_of_their_own_are_evaluated_over_grpc(
+    server: ServerProcess, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    rows = [
+        {"text": "my card", "text2": "pin 😊", "candidates": ["card", "pin"], "target": "pin"},
+        {"history": ["refund", "余额"], "candidates": ["card", "余额", "pin"], "target": "余额"},
+        {"text": "余额 card", "head": [0, 2], "tail": [3, 7], "candidates": ["a"], "target": "a"},
+    ]
+    data = tmp_path / "rows.jsonl"
+    data.write_text("\n".join(json.dumps(row) for row in rows))
+    for words in (["-i", "Which one?"], ["--task", "intent"], ["--task", "intent", "-i", "哪个？"]):
+        (remote,) = verb("evaluate", "-a", server.address, "--data", str(data), *words, "--json")
+        (local,) = verb("evaluate", str(tiny_bundle), "--data", str(data), *words, "--json")
+        assert (remote["accuracy"], remote["n_errors"]) == (local["accuracy"], 0)
+
+
 def test_an_instruction_takes_the_labels_of_the_servers_task(server: ServerProcess) -> None:
     words = ("-a", server.address, "love it", "--task", "sentiment", "-i", "good or bad?", "--json")
     (row,) = verb("predict", *words)

@@ -16,6 +16,7 @@ from typing import Any
 
 from instructrec_deploy.core.bundle import TASKS_FILE, read_text
 from instructrec_deploy.core.manifest import TaskBook, parse_toml
+from instructrec_deploy.core.request import Request
 from instructrec_deploy.evaluation.paired import Paired, compare_paired
 from instructrec_deploy.export.reference import Reference
 from instructrec_deploy.models.checkpoint import load_checkpoint
@@ -36,7 +37,7 @@ class HeldRows:
 
     task: str
     split: str  # test, or validation where the recipe has no test rows
-    texts: tuple[str, ...]
+    requests: tuple[Request, ...]
     labels: tuple[str, ...]
 
 
@@ -135,9 +136,9 @@ def _hits(run: Path, groups: Sequence[HeldRows]) -> list[list[bool]]:
     found = []
     for group in groups:
         spec = book.tasks[group.task]
-        order = sorted(range(len(group.texts)), key=lambda i: len(group.texts[i]))  # less padding
-        texts = [group.texts[i] for i in order]
-        best = reference.logits(group.task, spec, texts).argmax(axis=1)
+        asked = group.requests
+        order = sorted(range(len(asked)), key=lambda i: len(asked[i].text))  # less padding
+        best = reference.logits(group.task, spec, [asked[i] for i in order]).argmax(axis=1)
         hits = [False] * len(order)
         for i, position in zip(order, best.tolist(), strict=True):
             hits[i] = spec.labels[position] == group.labels[i]

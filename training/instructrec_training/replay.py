@@ -14,13 +14,15 @@ from typing import Any
 from instructrec_deploy.core.errors import ConfigError
 from instructrec_deploy.core.example import Example
 from instructrec_deploy.core.feedback import Feedback, normal_text
-from instructrec_deploy.evaluation.evaluate import text_of
+from instructrec_deploy.core.request import Request
+from instructrec_deploy.evaluation.requests import content_of, passage_of
 from instructrec_deploy.runtime.feedback_store import FeedbackStore
 from instructrec_deploy.text.tokenizer import TextTokenizer
 from instructrec_training.data import TaskData, load_task_data
 from instructrec_training.promotion import HeldRows
 from instructrec_training.recipe import DataPart, Recipe
 from instructrec_training.rows import Row
+from instructrec_training.tokenize_rows import words_of
 
 REPLAY_ROWS = 2_000  # of a task, an epoch: every label of some tens comes up, in a minute or two
 MAX_WEIGHT = 20  # how often an epoch shows a correction; more only learns its words by heart
@@ -145,7 +147,8 @@ def _mix(
 def _held(task: TaskData, split: str) -> HeldRows:
     rows = task.held_out
     labels = tuple(task.spec.labels[row.label] for row in rows)
-    return HeldRows(task.name, split, tuple(row.text for row in rows), labels)
+    requests = tuple(content_of(r.example) if r.example else Request(r.text) for r in rows)
+    return HeldRows(task.name, split, requests, labels)
 
 
 def _write_usable(folder: Path, store: Path, old: Sequence[TaskData], replay_share: float) -> None:
@@ -197,7 +200,7 @@ def _why_not(
         return "without exactly one label"
     if feedback.right.labels[0] not in task.spec.labels:
         return "with a label the run does not know"
-    text = text_of(Example.from_row(feedback.to_row(), where="the store"))
+    text = words_of(passage_of(Example.from_row(feedback.to_row(), where="the store")))
     # Tuned on, a test row would no longer test anything.
     return "of a text of the old tests" if normal_text(text) in held[feedback.task] else ""
 

@@ -20,7 +20,7 @@ class Row:
 
     ids: list[int]
     label: int  # position of the right candidate; -1: none of them, several, or spans
-    text: str
+    text: str  # all that is read, as one: rows that are read alike have the same
     labels: tuple[int, ...] = ()  # positions of all right candidates, of "any" tasks only
     offsets: tuple[tuple[int, int], ...] = ()  # code points of each id; of span tasks only
     spans: tuple[tuple[int, int, int], ...] = ()  # (candidate, first token, last token)

@@ -24,8 +24,10 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 
 from instructrec_deploy.core.errors import ConfigError
+from instructrec_deploy.core.request import plain_request
 from instructrec_deploy.core.task import SHAPES, Shape
 from instructrec_deploy.evaluation.figures import HEADLINES
+from instructrec_deploy.evaluation.requests import content_of
 from instructrec_deploy.models.checkpoint import (
     Checkpoint,
     build_checkpoint,
@@ -328,7 +330,9 @@ def _write_samples(recipe: Recipe, tasks: Sequence[TaskData], file: Path) -> Non
     for task in tasks:
         rows = task.validation or task.train
         for row in rng.sample(rows, min(recipe.training.samples, len(rows))):
-            lines.append(json.dumps({"text": row.text, "task": task.name}, ensure_ascii=False))
+            own = plain_request(content_of(row.example)) if row.example else {"text": row.text}
+            sample = {**own, "task": task.name}
+            lines.append(json.dumps(sample, ensure_ascii=False))
     part = file.with_suffix(".part")
     part.write_text("\n".join(lines) + "\n", encoding="utf-8")
     part.replace(file)

@@ -9,13 +9,14 @@ from instructrec_deploy.core.errors import RowInvalid
 from instructrec_deploy.core.example import Example
 from instructrec_deploy.core.manifest import TaskSpec
 from instructrec_deploy.core.task import SHAPES, Shape, TaskKind
-from instructrec_deploy.evaluation.evaluate import text_of
+from instructrec_deploy.evaluation.requests import passage_of
 from instructrec_deploy.evaluation.targets import (
     entities_of,
     label_of,
     label_set_of,
     references_of,
 )
+from instructrec_deploy.text.render import Passage
 from instructrec_deploy.text.tokenizer import Encoded, TextTokenizer
 from instructrec_training.calibrate import read_labels
 from instructrec_training.rows import Row
@@ -55,16 +56,21 @@ def rows_of(
         for example in examples:
             yield from _span_rows(example, spec, tokenizer, is_training=is_training)
         return
-    encoded = tokenizer.encode_texts([text_of(example) for example in examples], use_offsets=False)
-    for found, example in zip(encoded, examples, strict=True):
-        row = _labelled_row(found.ids, example, spec)
+    passages = [passage_of(example) for example in examples]
+    encoded = tokenizer.encode_passages(passages, use_offsets=False)
+    for found, example, passage in zip(encoded, examples, passages, strict=True):
+        row = _labelled_row(found.ids, words_of(passage), example, spec)
         if row.label >= 0 or spec.decision == "any" or (row.is_outside and not is_training):
             yield row
 
 
-def _labelled_row(ids: list[int], example: Example, spec: TaskSpec) -> Row:
+def words_of(passage: Passage) -> str:
+    """All that is read of a row, as one text: rows that are read alike have the same."""
+    return f"{passage.text}\n{passage.second}" if passage.second else passage.text
+
+
+def _labelled_row(ids: list[int], text: str, example: Example, spec: TaskSpec) -> Row:
     """A row with its right label, or with all of them where any may be right."""
-    text = text_of(example)
     if spec.decision == "any":
         wanted = sorted(label_set_of(example) - {spec.none_label})
         where = f"row {example.id!r}"

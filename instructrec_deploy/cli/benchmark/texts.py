@@ -6,15 +6,15 @@ from pathlib import Path
 
 from instructrec_deploy.cli.shipped import find_data
 from instructrec_deploy.core.errors import RowInvalid
-from instructrec_deploy.evaluation.evaluate import text_of
 from instructrec_deploy.evaluation.reader import read_examples
+from instructrec_deploy.evaluation.requests import text_of
 
 SHIPPED_TEXTS = Path(__file__).with_name("texts.txt")
 MAX_TEXTS = 2_000  # of a data file: more change no figure
 
 
 def load_texts(data: str = "") -> list[str]:
-    """English and Chinese customer messages of 1 to 60 words, or a data file's texts.
+    """English and Chinese customer messages of 1 to 60 words, or a data file's first texts.
 
     Raises:
         FileMissing, RowInvalid: the data file is not usable.

@@ -11,6 +11,7 @@ import pytest
 from instructrec_deploy.cli.asking import LocalAsker, Outcome
 from instructrec_deploy.core.errors import Unavailable
 from instructrec_deploy.core.request import Request
+from instructrec_deploy.runtime.predictor import Predictor
 from tests.unit.cli.conftest import Run
 
 ROWS = [
@@ -154,3 +155,42 @@ def test_shipped_data_is_found_by_name(run: Run, tiny_bundle: Path) -> None:
     words = ("--labels-from", "data", "--instruction", "顾客要什么？", "--limit", 4, "--json")
     done = run("evaluate", tiny_bundle, "--data", name, *words)
     assert (done.rows[0]["n"], done.rows[0]["n_candidates"]) == (4, 12)
+
+
+def test_pairs_and_relations_are_asked_with_all_they_bring(
+    run: Run, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    with Predictor(tiny_bundle) as predictor:
+        pair = predictor.predict("my card", text2="余额查询").label
+        marked = predictor.predict("我的 card pin", head=(0, 2), tail=(8, 11)).label
+    rows = [
+        {"text": "my card", "text2": "余额查询", "target": pair},
+        {"text": "我的 card pin", "head": [0, 2], "tail": [8, 11], "target": marked},
+    ]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows))
+    assert run("evaluate", tiny_bundle, "--data", path, "--json").rows[0]["accuracy"] == 1.0
+
+
+def test_rows_choose_among_candidates_of_their_own(
+    run: Run, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    rows = [
+        {"text": "my card", "candidates": ["1", "2"], "target": "1"},
+        {"text": "余额", "candidates": ["3", "1"], "target": "3"},
+        {"history": ["pin", {"title": "refund"}], "candidates": ["2", "4"], "target": "4"},
+    ]
+    films = [
+        {"item": "1", "title": "card"},
+        {"item": "2", "title": "pin", "popularity": 5},
+        {"item": "3", "title": "余额"},
+        {"item": "4", "title": "good", "prior": 100},
+    ]
+    data, items = tmp_path / "rows.jsonl", tmp_path / "films.jsonl"
+    data.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows))
+    items.write_text("\n".join(json.dumps(film, ensure_ascii=False) for film in films))
+    words = ("evaluate", tiny_bundle, "--data", data, "-i", "Which film?", "--json")
+    assert run(*words, "--items", items).rows[0]["accuracy"] == 1.0
+    for more, word in (((), "--items FILE"), (("--items", tmp_path / "no.jsonl"), "no data file")):
+        done = run(*words, *more)
+        assert (done.code != 0, word in done.err) == (True, True)

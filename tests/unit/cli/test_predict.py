@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from instructrec_deploy.cli.predict import JsonWriter, read_lines, table_line
 from instructrec_deploy.core.errors import TextEmpty, Unavailable
 from instructrec_deploy.core.result import Answer, Finding, Prediction, Verdict
+from instructrec_deploy.runtime.predictor import Predictor
 from tests.unit.cli.conftest import Run
 
 
@@ -61,6 +63,76 @@ def test_an_error_of_the_machine_decides_the_exit_code_before_one_of_a_text() ->
 def test_texts_that_fail_together_are_told_once(run: Run) -> None:
     done = run("predict", "-a", "127.0.0.1:1", "a", "b", "c")
     assert (done.code, done.err.count("IR-1302")) == (4, 1)
+
+
+def test_lines_bring_a_second_text_marks_a_history_and_candidates(
+    run: Run, tiny_bundle: Path
+) -> None:
+    lines: list[dict[str, object]] = [
+        {"id": "alone", "text": "my card"},
+        {"id": "pair", "text": "my card", "text2": "余额查询"},
+        {
+            "id": "marks",
+            "text": "我的 card 😊",
+            "head": {"start": 0, "end": 2, "text": "我的"},
+            "tail": [3, 7],
+        },
+        {"id": "history", "history": [{"title": "card", "genres": "lost"}, "pin"]},
+        {
+            "id": "prior",
+            "text": "my card",
+            "instruction": "which?",
+            "candidates": [{"item": "7", "title": "pin", "prior": 100}, "card"],
+        },
+    ]
+    done = run("predict", tiny_bundle, "--top-k", 0, stdin=_lines(lines))
+    found = {row["id"]: row["scores"] for row in done.rows}
+    with Predictor(tiny_bundle) as predictor:
+        wanted = {
+            "alone": predictor.predict("my card", top_k=0),
+            "pair": predictor.predict("my card", text2="余额查询", top_k=0),
+            "marks": predictor.predict("我的 card 😊", head=(0, 2), tail=(3, 7), top_k=0),
+            "history": predictor.predict("pin\ncard: lost", top_k=0),
+        }
+    for name, prediction in wanted.items():
+        assert found[name] == pytest.approx(prediction.to_dict()["scores"], abs=1e-5)
+    assert found["prior"]["7"] > 0.99
+
+
+def test_a_line_that_brings_something_odd_has_an_error_of_its_own(
+    run: Run, tiny_bundle: Path
+) -> None:
+    odd: list[tuple[dict[str, object], str]] = [
+        ({"text": "secret", "head": [0, 2]}, "IR-1121"),
+        ({"text": "secret", "head": [0, 2], "tail": [2, 9]}, "IR-1120"),
+        ({"text": "secret", "head": "s", "tail": [2, 3]}, "IR-1120"),
+        ({"text": "secret", "text2": 3}, "IR-1109"),
+        ({"text": "secret", "history": ["a"]}, "IR-1109"),
+        ({"text2": "secret"}, "IR-1109"),
+        ({"history": []}, "IR-1123"),
+        ({"text": "secret", "instruction": "w", "candidates": [3]}, "IR-1109"),
+        (
+            {"text": "secret", "instruction": "w", "candidates": [{"title": "a", "prior": 9e9}]},
+            "IR-1122",
+        ),
+        ({"text": "fine", "text2": "\ud800"}, "IR-1103"),
+    ]
+    done = run("predict", tiny_bundle, stdin=_lines([row for row, _ in odd]))
+    assert [row["error"]["code"] for row in done.rows] == [code for _, code in odd]
+    assert "secret" not in done.out
+
+
+def test_a_second_text_of_the_command_line_serves_every_text(run: Run, tiny_bundle: Path) -> None:
+    done = run("predict", tiny_bundle, "my card", "pin", "--text2", "余额查询", "--json")
+    lines = [{"text": t, "text2": "余额查询"} for t in ("my card", "pin")]
+    own = run("predict", tiny_bundle, "--text2", "other", stdin=_lines(lines))
+    assert [r["scores"] for r in done.rows] == [r["scores"] for r in own.rows]
+    plain = run("predict", tiny_bundle, "my card", "--json").rows[0]["scores"]
+    assert done.rows[0]["scores"] != plain
+
+
+def _lines(rows: Sequence[Mapping[str, object]]) -> bytes:
+    return "\n".join(json.dumps(row) for row in rows).encode()
 
 
 def test_plain_lines_are_texts(run: Run, tiny_bundle: Path) -> None:

@@ -10,7 +10,7 @@ from instructrec_deploy.core.errors import RowInvalid, TextEmpty
 from instructrec_deploy.core.example import Example
 from instructrec_deploy.core.result import Answer, Prediction, Span, Verdict
 from instructrec_deploy.core.task import TaskKind
-from instructrec_deploy.evaluation.evaluate import evaluate_rows, text_of
+from instructrec_deploy.evaluation.evaluate import evaluate_rows
 from instructrec_deploy.evaluation.judging import Outcome
 
 
@@ -67,11 +67,6 @@ def test_the_time_is_that_of_predicting_alone() -> None:
         [Example("a", "a")] * 4, first_word, candidates=["a"], clock=lambda: next(times)
     )
     assert found.texts_per_s == pytest.approx(2.0)
-
-
-def test_both_texts_of_a_pair_are_read() -> None:
-    pair = Example("花呗怎么还款", "same", text2="如何还花呗")
-    assert text_of(pair) == "花呗怎么还款\n如何还花呗"
 
 
 def test_the_predictor_gets_whole_rows_and_the_kind_decides_what_is_measured() -> None:

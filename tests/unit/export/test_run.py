@@ -17,6 +17,7 @@ from instructrec_deploy.cli.report import explain_os
 from instructrec_deploy.core.bundle import open_bundle
 from instructrec_deploy.core.errors import ConfigError, FileMissing, ParityFailed
 from instructrec_deploy.core.manifest import Precision, TaskBook, TaskSpec
+from instructrec_deploy.core.request import Request
 from instructrec_deploy.export.graphs import float_graphs
 from instructrec_deploy.export.parity import ParityLimits, ask_bundle, check_parity
 from instructrec_deploy.export.reference import Reference
@@ -28,7 +29,7 @@ from instructrec_deploy.runtime.pipeline import Pipeline
 from instructrec_deploy.runtime.predictor import Predictor
 from instructrec_deploy.tasks.base import Floats
 from tests.full_disk import full_disk
-from tests.tiny import LABELS
+from tests.tiny import LABELS, TASKS_TOML
 
 GRAPH_FILES = {"graphs/encoder.onnx", "graphs/fusion.onnx", "graphs/prepare.onnx"}
 
@@ -174,6 +175,37 @@ def test_a_folder_with_other_things_is_refused_before_any_work(
     assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
 
 
+def test_a_bundle_reads_pairs_marks_and_priors_as_its_checkpoint_does(
+    run_maker: Callable[..., Path], tmp_path: Path
+) -> None:
+    tasks = TASKS_TOML.replace(
+        "[tasks.intent]\n", "[tasks.intent]\nprior_weight = 0.5\npriors = {refund = 3, 余额 = -2}\n"
+    )
+    run = run_maker(tasks=tasks.replace("余额 = ", '"余额" = '))
+    samples = [
+        {"text": "I lost my card", "text2": "请问余额是什么 😊", "task": "intent"},
+        {"text": "my card " * 40 + "refund", "text2": "pin " * 60, "task": "intent"},
+        {"text": "good " * 60 + "card 余额", "head": [300, 304], "tail": [305, 307]},
+        {"text": "ＩＤ card", "head": [0, 2], "tail": [3, 7], "task": "sentiment"},
+        {"text": "get a refund", "task": "intent"},
+    ]
+    lines = [json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples]
+    (run / "samples.jsonl").write_text("".join(lines), "utf-8")
+    report = export_run(run, tmp_path / "bundle", precision="fp32")
+    assert report.parity.agreement == 1.0
+    assert report.parity.max_difference < 1e-5
+    golden = [
+        json.loads(line) for line in (report.out / "golden.jsonl").read_text("utf-8").splitlines()
+    ]
+    brought = [{k: v for k, v in row.items() if k in ("text2", "head")} for row in golden]
+    assert sum(bool(b) for b in brought) == 3
+    with Predictor(report.out, guard=False) as predictor:
+        assert predictor.bundle.instruction("intent").prior_logits[2] == 1.5
+        plain = predictor.predict("I lost my card", top_k=0).to_dict()["scores"]
+    pair = next(row for row in golden if row.get("text2", "").startswith("请问"))
+    assert max(abs(plain[label] - score) for label, score in pair["scores"].items()) > 1e-3
+
+
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FileMissing, match="no run"):
         export_run(tmp_path / "nothing", tmp_path / "out")
@@ -252,12 +284,12 @@ def test_the_gate_sees_a_label_that_crossed_its_threshold(
     class Shifted(Reference):
         """A checkpoint whose logits are a little higher than the bundle's."""
 
-        def logits(self, name: str, spec: TaskSpec, texts: Sequence[str]) -> Floats:
-            return super().logits(name, spec, texts) + 0.4
+        def logits(self, name: str, spec: TaskSpec, requests: Sequence[Request]) -> Floats:
+            return super().logits(name, spec, requests) + 0.4
 
     run = run_maker(tasks=DECIDING_TASKS)
     bundle = open_bundle(export_run(run, tmp_path / "bundle", precision="fp32").out)
-    samples = {"topics": ["I lost my card"]}
+    samples = {"topics": [Request("I lost my card")]}
     (answered,) = ask_bundle(bundle, samples).values()
     highest = float(answered.scores.max())
     spec = bundle.tasks.tasks["topics"]

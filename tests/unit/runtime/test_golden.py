@@ -101,9 +101,35 @@ def test_a_label_the_answer_lacks_fails(tmp_path: Path, rows: list[dict[str, Any
         check(tmp_path / "b", rows)
 
 
+def test_a_pair_and_marks_are_asked_again_with_all_they_bring(
+    tmp_path: Path, rows: list[dict[str, Any]]
+) -> None:
+    bring: list[dict[str, Any]] = [
+        {"text2": "余额 😊"},
+        {"head": {"start": 0, "end": 1}, "tail": {"start": 2, "end": 6}},
+    ]
+    for row, more in zip(rows, bring, strict=False):
+        row.update(more)
+        with pytest.raises(GoldenFailed, match="line"):
+            check(tmp_path / f"b{len(more)}", rows)
+        for name in more:
+            del row[name]
+
+
+BARE = {"scores": {}, "text": "ab", "task": "", "label": ""}
+
+
 @pytest.mark.parametrize(
     "line",
-    ["{", "[]", '{"text": "a"}', json.dumps({"scores": {}, "text": 1, "task": "", "label": ""})],
+    [
+        "{",
+        "[]",
+        '{"text": "a"}',
+        json.dumps(BARE | {"text": 1}),
+        json.dumps(BARE | {"text2": 1}),
+        json.dumps(BARE | {"head": {"start": 0, "end": 1}}),
+        json.dumps(BARE | {"head": {"start": 0, "end": 1}, "tail": {"start": 0, "end": 3}}),
+    ],
 )
 def test_a_line_that_is_no_pair_is_refused(tmp_path: Path, line: str) -> None:
     root = write_tiny_bundle(tmp_path / "b")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from hypothesis import strategies as st
 
 from instructrec_deploy.core.errors import FileMissing, RowInvalid
 from instructrec_deploy.core.manifest import TaskSpec
+from instructrec_deploy.core.request import Mark
+from instructrec_deploy.text.render import render
 from instructrec_training.data import TaskData, epoch_batches, in_validation, resolve_data
 from instructrec_training.rows import Row, pad
 
@@ -89,4 +92,28 @@ def test_a_pair_is_read_as_evaluation_reads_it(
     )
     tokenizer = TextTokenizer(tiny_base / "tokenizer.json", max_tokens=64)
     row = load_task_data(make_recipe(), tmp_path, tokenizer)[0].train[0]
-    assert row.text == "i lost my card\nmy card is stolen"
+    pair = render("i lost my card", text2="my card is stolen")
+    assert row.ids == tokenizer.encode_passages([pair])[0].ids
+    assert row.example is not None
+    assert row.example.text2 == "my card is stolen"
+
+
+def test_a_relation_and_a_history_are_read_as_evaluation_reads_them(
+    tmp_path: Path, make_recipe, tiny_base: Path
+) -> None:  # type: ignore[no-untyped-def]
+    from instructrec_deploy.text.tokenizer import TextTokenizer
+    from instructrec_training.data import load_task_data
+
+    rows = [
+        {"text": "my card, 我的卡", "head": [3, 7], "tail": [9, 12], "target": "same", "id": "1"},
+        {"history": ["card", {"title": "pin", "genres": "new"}], "target": "refund", "id": "2"},
+    ]
+    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+    (tmp_path / "intents.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    tokenizer = TextTokenizer(tiny_base / "tokenizer.json", max_tokens=64)
+    found = load_task_data(make_recipe(), tmp_path, tokenizer)[0].train
+    wanted = [
+        render("my card, 我的卡", head=Mark(3, 7), tail=Mark(9, 12)),
+        render("pin: new\ncard"),
+    ]
+    assert [row.ids for row in found] == [e.ids for e in tokenizer.encode_passages(wanted)]
