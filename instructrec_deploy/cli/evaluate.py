@@ -73,20 +73,11 @@ def evaluate(
     The rows' field `task` decides what: accuracy, macro F1 and calibration error of labels, entity
     F1, exact match and F1 of answers, HR@k and NDCG@k of rankings.
     """
-    from instructrec_deploy.cli.asking import (
-        Asked,
-        Outcome,
-        ask_all,
-        make_question,
-        open_asker,
-    )
+    from instructrec_deploy.cli.asking import Asked, open_asker
     from instructrec_deploy.cli.shipped import find_data
-    from instructrec_deploy.core.errors import ConfigError, InstructRecError, Unavailable
-    from instructrec_deploy.core.request import Question
-    from instructrec_deploy.evaluation.evaluate import evaluate_rows
-    from instructrec_deploy.evaluation.judging import is_single_label
+    from instructrec_deploy.core.errors import ConfigError
     from instructrec_deploy.evaluation.reader import read_examples
-    from instructrec_deploy.evaluation.requests import has_candidates, read_items
+    from instructrec_deploy.evaluation.requests import read_items
 
     if not data:
         raise ConfigError("no data file", hint="--data FILE.jsonl")
@@ -97,35 +88,63 @@ def evaluate(
     labels = read_labels(labels_from, source) if labels_from else []
     asked = Asked(instruction, tuple(labels), task)
     known = read_items(items) if items else None
-    is_shared = not all(map(has_candidates, examples))  # some rows have no candidates of their own
     with open_asker(bundle, address, is_unary=is_unary) as asker:
-        question, candidates = Question(), labels
-        if is_shared:
-            question = make_question(asked, asker)
-            candidates = labels or known_labels(question, asker, examples[0].text)
-            question = asker.fixed(question)
-
-        top_k = 1 if is_single_label(examples) else 0
-
-        def predict(rows: Sequence[Example]) -> list[Outcome]:
-            requests = [row_request(row, question, asked, asker, known, top_k) for row in rows]
-            outcomes = ask_all(asker, requests)
-            errors = [outcome for outcome in outcomes if isinstance(outcome, InstructRecError)]
-            gone = [error for error in errors if isinstance(error, Unavailable)]
-            if gone or (errors and len(errors) == len(outcomes) > 1):  # not one row's fault
-                raise (gone or errors)[0]
-            return outcomes
-
-        predict(examples[:1])  # the first answer prepares the instruction
-        result = evaluate_rows(
-            examples, predict, candidates=candidates, none_label=none_label, seed=seed
-        )
+        result = measure_rows(examples, asked, asker, known, none_label=none_label, seed=seed)
     facts = {"data": data, "split": split, **result.to_dict()}
     facts["through"] = ("grpc-unary" if is_unary else "grpc-batch") if address else "process"
     if as_json:
         typer.echo(json.dumps(facts, ensure_ascii=False))
     else:
         print_result(result)
+
+
+def measure_rows(
+    examples: Sequence[Example],
+    asked: Asked,
+    asker: Asker,
+    items: Items | None,
+    *,
+    none_label: str,
+    seed: int,
+) -> Evaluation:
+    """Ask every row, in one go, and compare with its target.
+
+    Args:
+        examples: with candidates of their own or without.
+        asked: what is asked, with the candidates of rows without.
+        asker: who answers.
+        items: what ids among the rows' candidates stand for.
+        none_label: rows with this label fit no candidate.
+        seed: of the intervals.
+
+    Raises:
+        InstructRecError: a row is wrong, or no row could be answered.
+    """
+    from instructrec_deploy.cli.asking import Outcome, ask_all, make_question
+    from instructrec_deploy.core.errors import InstructRecError, Unavailable
+    from instructrec_deploy.core.request import Question
+    from instructrec_deploy.evaluation.evaluate import evaluate_rows
+    from instructrec_deploy.evaluation.judging import is_single_label
+    from instructrec_deploy.evaluation.requests import has_candidates
+
+    question, candidates = Question(), [str(label) for label in asked.candidates]
+    if not all(map(has_candidates, examples)):  # some have no candidates of their own
+        question = make_question(asked, asker)
+        candidates = candidates or known_labels(question, asker, examples[0].text)
+        question = asker.fixed(question)
+    top_k = 1 if is_single_label(examples) else 0
+
+    def predict(rows: Sequence[Example]) -> list[Outcome]:
+        requests = [row_request(row, question, asked, asker, items, top_k) for row in rows]
+        outcomes = ask_all(asker, requests)
+        errors = [outcome for outcome in outcomes if isinstance(outcome, InstructRecError)]
+        gone = [error for error in errors if isinstance(error, Unavailable)]
+        if gone or (errors and len(errors) == len(outcomes) > 1):  # not one row's fault
+            raise (gone or errors)[0]
+        return outcomes
+
+    predict(examples[:1])  # the first answer prepares the instruction
+    return evaluate_rows(examples, predict, candidates=candidates, none_label=none_label, seed=seed)
 
 
 def row_request(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -77,11 +77,7 @@ def predict(
     bundle = None if address else Path(given.pop(0))
     listed = split_candidates(candidate or [], candidates)
     asked = Asked(instruction, listed, task, prepared_id, decision, threshold, none_label)
-    from_stdin = given in ([], [STDIN])
-    if not given and sys.stdin.isatty():
-        raise ConfigError("no text", hint="give texts as arguments, or lines on standard input")
-    if STDIN in given and not from_stdin:
-        raise ConfigError("- stands beside other texts", hint="give texts, or - alone")
+    from_stdin = is_standard_input(given)
     lines = read_lines(sys.stdin.buffer) if from_stdin else argument_lines(given)
     writer = JsonWriter() if as_json or from_stdin else TableWriter()
     with open_asker(bundle, address, timeout_s=timeout_s) as asker:
@@ -91,6 +87,21 @@ def predict(
             sys.stdout.flush()
     if writer.error is not None:
         raise typer.Exit(writer.error.exit_code)
+
+
+def is_standard_input(texts: Sequence[str]) -> bool:
+    """Whether the texts come on standard input.
+
+    Raises:
+        ConfigError: there are none anywhere, or some in both places.
+    """
+    from instructrec_deploy.core.errors import ConfigError
+
+    if not texts and sys.stdin.isatty():
+        raise ConfigError("no text", hint="give texts as arguments, or lines on standard input")
+    if STDIN in texts and len(texts) > 1:
+        raise ConfigError("- stands beside other texts", hint="give texts, or - alone")
+    return not texts or STDIN in texts
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Core types survive the wire in both directions."""
+"""Requests survive the wire in both directions."""
 
 from __future__ import annotations
 
@@ -13,14 +13,11 @@ from hypothesis import strategies as st
 from instructrec_deploy.core.decision import PLAIN, Decision
 from instructrec_deploy.core.errors import (
     DecisionInvalid,
-    InstructRecError,
     LabelRepeated,
     MarkInvalid,
     MarkMissing,
-    Overloaded,
     PriorInvalid,
     RequestError,
-    TaskUnknown,
     TextEmpty,
     TextTooLong,
     TextUndecodable,
@@ -28,28 +25,10 @@ from instructrec_deploy.core.errors import (
 )
 from instructrec_deploy.core.instruction import Candidate, Instruction
 from instructrec_deploy.core.request import Mark, Question, Request
-from instructrec_deploy.core.result import (
-    Answer,
-    Finding,
-    LabelScore,
-    Prediction,
-    Timings,
-    Verdict,
-)
-from instructrec_deploy.core.status import Limits, ModelStatus, PreparedInfo, TaskStatus
+from instructrec_deploy.core.status import Limits
 from instructrec_deploy.core.task import TaskKind
 from instructrec_deploy.core.words import fold_words
 from instructrec_deploy.pb.v1 import instructrec_pb2 as pb
-from instructrec_deploy.wire.answers import (
-    read_batch_results,
-    read_prediction,
-    read_prepared,
-    read_status,
-    write_batch,
-    write_prediction,
-    write_prepared,
-    write_status,
-)
 from instructrec_deploy.wire.requests import (
     parse,
     read_batch,
@@ -343,63 +322,3 @@ def test_kind_that_is_not_served_is_refused_without_repeating_it(kind: str) -> N
 )
 def test_what_is_to_be_prepared_survives_the_wire(question: Question) -> None:
     assert read_prepare(write_prepare_request(question)) == question
-
-
-PREDICTION = Prediction(
-    answers=(
-        Answer("intent", "余额", 0.5, (LabelScore("余额", 0.5), LabelScore("refund", 0.25)), "ab"),
-        Answer("", "", 0.0, ()),
-        Answer("主题", "体育", 0.75, (LabelScore("体育", 0.75),), "", ("体育", "sport")),
-        Answer("", "其他", 0.5, (LabelScore("a", 0.5),), abstained=True),
-    ),
-    id="caller's own 🙂",
-    text="my number is [PHONE]",
-    truncated=True,
-    n_tokens=12,
-    verdicts=(
-        Verdict("mask", (Finding("PHONE", "cn-mobile", "mask", 13, 24, 0.5),), "v1", "input"),
-        Verdict(policy_version="v1", direction="output"),
-    ),
-    timings=Timings(0.5, 0.25, 2.0, 3.0),
-    model="minilm",
-    model_version="0123456789ab",
-)
-
-
-def test_prediction_survives_the_wire() -> None:
-    data = write_prediction(PREDICTION).SerializeToString()
-    assert read_prediction(pb.PredictResponse.FromString(data)) == PREDICTION
-
-
-def test_batch_results_survive_the_wire_as_the_classes_they_were() -> None:
-    results: list[Prediction | InstructRecError] = [
-        PREDICTION,
-        TaskUnknown("no such task", hint="its tasks: 意图"),
-        Overloaded("the queue is full", retry_after_ms=250),
-    ]
-    data = write_batch(results).SerializeToString()
-    found = read_batch_results(pb.PredictBatchResponse.FromString(data))
-    assert found[0] == PREDICTION
-    assert isinstance(found[1], TaskUnknown)
-    assert found[1].hint == "its tasks: 意图"
-    assert isinstance(found[2], Overloaded)
-    assert found[2].retry_after_ms == 250
-
-
-def test_status_and_prepared_survive_the_wire() -> None:
-    status = ModelStatus(
-        model="minilm",
-        model_version="1",
-        kind="instruction-encoder",
-        precision="int8",
-        is_ready=True,
-        tasks=(TaskStatus("意图", "classification", 2, True, ("a", "余额")),),
-        n_prepared=3,
-        prepared_bytes=4_000_000_000,
-        uptime_s=1.5,
-        limits=Limits(1, 2, 3, 4, 5, 6),
-        server_version="0.1",
-    )
-    assert read_status(write_status(status)) == status
-    info = PreparedInfo("ab", 77, True, 118_272)
-    assert read_prepared(write_prepared(info)) == info
