@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from instructrec_deploy.cli.asking import Asked, Asker
     from instructrec_deploy.core.instruction import Candidate
     from instructrec_deploy.core.request import Mark
-    from instructrec_deploy.core.result import Prediction
+    from instructrec_deploy.core.result import Prediction, Span
 
 WORD_FIELDS = ("instruction", "task", "prepared_id", "decision", "none_label", "text2")
 STDIN = "-"  # as a text: standard input
@@ -293,6 +293,8 @@ class TableWriter(Writer):
 
         if not isinstance(outcome, InstructRecError):
             typer.echo(table_line(line.text, outcome))
+            for span in outcome.spans:
+                typer.echo(span_line(span))
         elif outcome is not self._told:
             self.note(outcome)
             self._told = outcome
@@ -314,6 +316,14 @@ def table_line(text: str, prediction: Prediction) -> str:
     pad = " " * max(0, 28 - sum(2 if ord(c) > 0x2E7F else 1 for c in label))
     took = f"{prediction.timings.total_ms:8.1f} ms"
     return f"{label}{pad} {prediction.score:7.1%} {took}  {seen}{safety}"
+
+
+def span_line(span: Span) -> str:
+    """`    words  type  probability  where`, under the line of the text."""
+    words = " ".join(span.text.split())
+    words = words if len(words) <= 48 else words[:45] + "..."
+    pad = " " * max(0, 50 - sum(2 if ord(c) > 0x2E7F else 1 for c in words))
+    return f"    {words}{pad} {span.score:6.1%}  {span.start}-{span.end}  {span.label}".rstrip()
 
 
 def _is_unicode(text: str) -> bool:

@@ -23,6 +23,7 @@ MANIFEST_FILE = "bundle.json"
 ENCODER_FILE = "graphs/encoder.onnx"
 PREPARE_FILE = "graphs/prepare.onnx"
 FUSION_FILE = "graphs/fusion.onnx"
+READER_FILE = "graphs/reader.onnx"  # of a model that finds spans
 LABELS_FILE = "labels.npz"  # task -> [L, H] float32, added to the vectors of its own labels
 TOKENIZER_FILE = "tokenizer.json"
 TASKS_FILE = "tasks.toml"

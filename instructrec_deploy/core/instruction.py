@@ -24,7 +24,7 @@ from instructrec_deploy.core.errors import (
     TextUndecodable,
     TooManyLabels,
 )
-from instructrec_deploy.core.task import TaskKind
+from instructrec_deploy.core.task import SHAPES, Shape, TaskKind
 from instructrec_deploy.core.words import fold_words, is_readable
 
 MAX_CANDIDATES = 2_000  # a request; more belongs to retrieval, not to a prepared instruction
@@ -138,6 +138,11 @@ class Instruction:
         decision = self.decision.changed(change)
         _check_decision(decision, self.labels)
         return replace(self, decision=decision)
+
+    @property
+    def shape(self) -> Shape:
+        """What its answers look like."""
+        return SHAPES[self.kind]
 
     @property
     def labels(self) -> tuple[str, ...]:

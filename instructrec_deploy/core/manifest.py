@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from instructrec_deploy.core.decision import Decision, DecisionKind, RuleFaults, freeze_types
-from instructrec_deploy.core.errors import BundleError, InstructRecError
+from instructrec_deploy.core.errors import BundleError, InstructRecError, LabelMissing
 from instructrec_deploy.core.instruction import MAX_PRIOR, Candidate, Instruction
 from instructrec_deploy.core.task import TaskKind
 
@@ -55,6 +55,7 @@ class ModelSection(Strict):
     text_prefix: str = ""  # e5 wants "query: " before each text
     instruction_weight: float = Field(1.0, ge=0.0, le=1.0)  # of an instruction token in pooling
     has_fusion: bool = False  # graphs/fusion.onnx takes part in the score
+    has_reader: bool = False  # graphs/reader.onnx finds spans
     score_scale: float = Field(1.0, gt=0.0)  # multiplies the cosine (1 / temperature of the loss)
     base: str = ""  # what it was tuned from
     n_parameters: int = Field(0, ge=0)
@@ -127,7 +128,7 @@ class TaskSpec(Strict):
         """How the task's scores become its answer."""
         return Decision(
             kind=self.decision,
-            threshold=self.threshold if self.decision == "any" else self.none_threshold,
+            threshold=self._threshold(),
             thresholds=tuple(self.thresholds.items()),
             offset=self.offset,
             none_label=self.none_label,
@@ -138,6 +139,10 @@ class TaskSpec(Strict):
             head_types=freeze_types(self.head_types),
             tail_types=freeze_types(self.tail_types),
         )
+
+    def _threshold(self) -> float | None:
+        is_own = self.decision == "any" or self.kind is TaskKind.NER
+        return self.threshold if is_own else self.none_threshold
 
     def relabelled(self, candidates: Sequence[Candidate]) -> TaskSpec:
         """The task with other candidates: rules about labels that are gone go with them.
@@ -166,12 +171,26 @@ class TaskSpec(Strict):
         return wordings[0] if wordings else ""
 
     def instruction(self, name: str, text: str = "") -> Instruction:
-        """The task as an instruction, in its default wording unless `text` is given."""
+        """The task as an instruction, in its default wording unless `text` is given.
+
+        The words put to a task of questions are the question, which is its only candidate.
+
+        Raises:
+            RequestError: what `Instruction.of` raises.
+        """
+        labels = self.labels
+        if self.kind is TaskKind.QA and not labels:
+            if not text.strip():
+                raise LabelMissing(
+                    f"task {name!r} answers questions, and none came",
+                    hint="give the question as the instruction",
+                )
+            labels, text = (text.strip(),), ""
         return Instruction.of(
             text or self.wording(),
             [
                 Candidate(label, self.descriptions.get(label, ""), self.priors.get(label, 0.0))
-                for label in self.labels
+                for label in labels
             ],
             kind=self.kind,
             temperature=self.temperature,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 
@@ -60,8 +61,9 @@ class Timings:
 class Span:
     """A piece of the text that answers: an entity, or the answer to a question.
 
-    Offsets are code points into the text as sent, half-open. `label` is the candidate that the
-    span was found for. `score` is the model's probability that it is right.
+    Offsets are code points into the text as sent, half-open. `label` is the type that the span
+    was found for; "" for an answer to a question. `text` is what the model read there: masked where
+    the policy masked it. `score` is the model's probability that it is right.
     """
 
     start: int
@@ -70,10 +72,22 @@ class Span:
     text: str
     score: float
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON output; `type` as in data files."""
+        return {
+            "start": self.start,
+            "end": self.end,
+            "type": self.label,
+            "text": self.text,
+            "score": round(self.score, 6),
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
     """The answer to one question about the text. Empty (`label == ""`) where blocked.
+
+    Of entities `label` is the type of the surest span, of a question the answer itself.
 
     `labels`: one of them: the label alone; any of them: all that were chosen, best first. None
     where the answer abstained: `label` then is the question's word for "none of these" (or "")
@@ -88,6 +102,14 @@ class Answer:
     labels: tuple[str, ...] = ()
     abstained: bool = False  # nothing fits well enough: no guess
     spans: tuple[Span, ...] = ()  # of an extracting task
+
+    def moved(self, place: Callable[[int, int], tuple[int, int]]) -> Answer:
+        """The same answer with its spans put where `place` says."""
+        spans = []
+        for span in self.spans:
+            start, end = place(span.start, span.end)
+            spans.append(replace(span, start=start, end=end))
+        return replace(self, spans=tuple(spans))
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +146,11 @@ class Prediction:
         return self.answers[0].labels if self.answers else ()
 
     @property
+    def spans(self) -> tuple[Span, ...]:
+        """The spans of the first answer."""
+        return self.answers[0].spans if self.answers else ()
+
+    @property
     def abstained(self) -> bool:
         """Whether the first answer is "none of these"."""
         return self.answers[0].abstained if self.answers else False
@@ -144,6 +171,7 @@ class Prediction:
             "abstained": self.abstained,
             "score": round(self.score, 6),
             "scores": {s.label: round(s.score, 6) for s in first.scores} if first else {},
+            "spans": [span.to_dict() for span in self.spans],
             "answers": [
                 {
                     "task": a.task,
@@ -152,6 +180,7 @@ class Prediction:
                     "abstained": a.abstained,
                     "score": round(a.score, 6),
                     "scores": {s.label: round(s.score, 6) for s in a.scores},
+                    "spans": [span.to_dict() for span in a.spans],
                     "prepared_id": a.prepared_id,
                 }
                 for a in self.answers

@@ -1,6 +1,6 @@
 """A checkpoint's float graphs: torch modules traced to ONNX, their attention fused.
 
-Shapes: B texts, T tokens, C candidates, H hidden size.
+Shapes: B texts, T tokens, C candidates, H hidden size, M memories (1 or B), K tokens of one.
 """
 
 from __future__ import annotations
@@ -16,16 +16,23 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from instructrec_deploy.core.bundle import ENCODER_FILE, FUSION_FILE, PREPARE_FILE
+from instructrec_deploy.core.bundle import (
+    ENCODER_FILE,
+    FUSION_FILE,
+    PREPARE_FILE,
+    READER_FILE,
+)
 from instructrec_deploy.export.products import declare_microsoft
 from instructrec_deploy.models.checkpoint import Checkpoint
 from instructrec_deploy.models.instruction_encoder import InstructionEncoder, LateFusion
+from instructrec_deploy.models.span_reader import SpanReader
 from instructrec_deploy.runtime.providers import load_onnxruntime
 
 OPSET = 17  # what the fusion patterns of ONNX Runtime's optimizer know
 EXAMPLE_TOKENS = 7  # of the traced example; the axes are dynamic
 TEXT_AXES = {0: "batch", 1: "tokens"}
 CANDIDATE_AXES = {0: "candidates"}
+MEMORY_AXES = {0: "memories", 1: "words"}
 LOGGERS = ("onnxruntime", "onnxruntime.transformers", "torch.onnx", "fusion_base", "onnx_model")
 
 
@@ -38,6 +45,17 @@ class _Encode(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
         return self.model.encode(input_ids, attention_mask)
+
+
+class _EncodeLevels(nn.Module):
+    """input_ids, attention_mask -> token_states, pooled, lower_states."""
+
+    def __init__(self, model: InstructionEncoder) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self.model.encode_levels(input_ids, attention_mask)
 
 
 class _Classify(nn.Module):
@@ -115,12 +133,11 @@ def float_graphs(checkpoint: Checkpoint, *, work: Path) -> dict[str, onnx.ModelP
     model.eval()
     ids = torch.full((2, EXAMPLE_TOKENS), max(3, checkpoint.section.pad_id + 1))
     mask = torch.ones_like(ids)
-    wrapped = _Encode(model) if is_encoder else _Classify(model)
-    outputs = {"token_states": TEXT_AXES, "pooled": {0: "batch"}}
+    wrapped, outputs = _wrapped(model)
     traced = _trace(
         wrapped,
         {"input_ids": (ids, TEXT_AXES), "attention_mask": (mask, TEXT_AXES)},
-        outputs if is_encoder else {"logits": {0: "batch"}},
+        outputs,
         work=work,
     )
     section = checkpoint.section
@@ -131,7 +148,19 @@ def float_graphs(checkpoint: Checkpoint, *, work: Path) -> dict[str, onnx.ModelP
     }
     if is_encoder and has_fusion(model):
         graphs |= _fusion_graphs(model, ids, mask, work)
+    if is_encoder and model.reader is not None:
+        graphs[READER_FILE] = _reader_graph(model.reader, model.hidden_size, mask, work)
     return graphs
+
+
+def _wrapped(model: Any) -> tuple[nn.Module, dict[str, Mapping[int, str]]]:
+    """The module to trace, and the dynamic axes of its outputs."""
+    if not isinstance(model, InstructionEncoder):
+        return _Classify(model), {"logits": {0: "batch"}}
+    outputs: dict[str, Mapping[int, str]] = {"token_states": TEXT_AXES, "pooled": {0: "batch"}}
+    if model.reader is None:
+        return _Encode(model), outputs
+    return _EncodeLevels(model), outputs | {"lower_states": TEXT_AXES}
 
 
 def fuse_attention(model: onnx.ModelProto, *, n_heads: int, hidden_size: int) -> onnx.ModelProto:
@@ -197,6 +226,22 @@ def _fusion_graphs(
             work=work,
         ),
     }
+
+
+def _reader_graph(
+    reader: SpanReader, hidden_size: int, mask: Tensor, work: Path
+) -> onnx.ModelProto:
+    """lower_states, attention_mask, memory, memory_mask, candidate_vectors -> span_scores."""
+    n_texts, n_tokens = mask.shape
+    inputs = {
+        "lower_states": (torch.ones(n_texts, n_tokens, hidden_size), TEXT_AXES),
+        "attention_mask": (mask, TEXT_AXES),
+        "memory": (torch.ones(1, 5, hidden_size), MEMORY_AXES),
+        "memory_mask": (torch.ones(1, 5, dtype=torch.int64), MEMORY_AXES),
+        "candidate_vectors": (torch.ones(1, 3, hidden_size), {0: "memories", 1: "candidates"}),
+    }
+    axes = {0: "batch", 1: "tokens", 2: "candidates"}
+    return _trace(reader, inputs, {"span_scores": axes}, work=work)
 
 
 def _trace(

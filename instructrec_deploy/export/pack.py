@@ -21,6 +21,7 @@ from instructrec_deploy.core.bundle import (
     LABELS_FILE,
     MANIFEST_FILE,
     PREPARE_FILE,
+    READER_FILE,
     TASKS_FILE,
     TOKENIZER_FILE,
     hash_file,
@@ -28,7 +29,7 @@ from instructrec_deploy.core.bundle import (
 from instructrec_deploy.core.errors import ConfigError
 from instructrec_deploy.core.manifest import FileEntry, Manifest
 from instructrec_deploy.core.request import plain_request
-from instructrec_deploy.export.parity import Answered
+from instructrec_deploy.export.compared import Answered
 from instructrec_deploy.export.products import Floats
 
 # What decides the answers, and so the version.
@@ -36,12 +37,14 @@ VERSIONED_FILES = (
     ENCODER_FILE,
     PREPARE_FILE,
     FUSION_FILE,
+    READER_FILE,
     LABELS_FILE,
     TOKENIZER_FILE,
     TASKS_FILE,
 )
 VERSION_DIGITS = 12
 GOLDEN_TEXTS = 16  # of each task: loading runs them all, so a few
+GOLDEN_SPAN_TEXTS = 4  # of a task of spans
 GOLDEN_SCORES = 5  # best candidates of each text
 MIN_MARGIN = 0.05  # a golden label must not hang on the last bit
 
@@ -135,15 +138,30 @@ def write_golden(folder: Path, answered: Mapping[str, Answered]) -> int:
     """
     lines = []
     for task, answer in answered.items():
-        for row in _clear_rows(answer)[:GOLDEN_TEXTS]:
-            best = answer.predictions[row].answers[0]
-            scores = {s.label: round(s.score, 6) for s in best.scores[:GOLDEN_SCORES]}
-            pair = {**plain_request(answer.requests[row]), "task": task, "label": best.label}
-            if not answer.is_plain:
-                pair["labels"] = best.labels
-            lines.append(json.dumps(pair | {"scores": scores}, ensure_ascii=False) + "\n")
+        rows = _clear_rows(answer)
+        if answer.scores is None:  # texts may be long, and loading waits for them
+            rows = sorted(rows, key=lambda row: len(answer.samples[row].request.text))[
+                :GOLDEN_SPAN_TEXTS
+            ]
+        for row in rows[:GOLDEN_TEXTS]:
+            lines.append(json.dumps(_pair(task, answer, row), ensure_ascii=False) + "\n")
     (folder / GOLDEN_FILE).write_text("".join(lines), encoding="utf-8")
     return len(lines)
+
+
+def _pair(task: str, answer: Answered, row: int) -> dict[str, Any]:
+    best = answer.predictions[row].answers[0]
+    request, question = answer.samples[row]
+    n_told = 1 if question else GOLDEN_SCORES  # of a question the best answer alone
+    pair = {**plain_request(request), "task": task, "label": best.label}
+    if question:
+        pair["question"] = question
+    if not answer.is_plain:
+        pair["labels"] = best.labels
+    if answer.scores is None:
+        told = best.spans[:1] if question else best.spans
+        pair["spans"] = [(span.start, span.end, span.label) for span in told]
+    return pair | {"scores": {s.label: round(s.score, 6) for s in best.scores[:n_told]}}
 
 
 def _clear_rows(answer: Answered) -> Sequence[int]:

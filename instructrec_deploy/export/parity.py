@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from instructrec_deploy.core.bundle import Bundle
-from instructrec_deploy.core.errors import InstructRecError, ParityFailed
+from instructrec_deploy.core.errors import ParityFailed
 from instructrec_deploy.core.manifest import TaskSpec
-from instructrec_deploy.core.request import Question, Request
 from instructrec_deploy.core.result import Prediction
+from instructrec_deploy.core.task import SHAPES, Shape
+from instructrec_deploy.export.compared import (
+    N_ALONE,
+    Answered,
+    Compared,
+    largest,
+    must_answer,
+    request_of,
+)
 from instructrec_deploy.export.reference import Reference
+from instructrec_deploy.export.samples import Sample
+from instructrec_deploy.export.span_parity import ask_spans, compare_spans
 from instructrec_deploy.runtime.predictor import Predictor
 from instructrec_deploy.tasks.base import Floats
 from instructrec_deploy.tasks.decide import Bools, Decider
 
-N_ALONE = 8  # texts of each task that are also asked one by one
+Samples = Mapping[str, Sequence[Sample]]  # by task
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,36 +64,22 @@ class ParityReport:
         return {key: round(value, 6) for key, value in asdict(self).items()}
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """A bundle's answers about one task. `scores`: [B, C], in the order of the task's labels.
-
-    `margins`: [B], how far a probability may move before an answer may be another one.
-    """
-
-    requests: tuple[Request, ...]
-    predictions: tuple[Prediction, ...]
-    scores: Floats
-    margins: Floats
-    is_plain: bool = True  # the best label, whatever it is; no threshold decides
-
-
-def ask_bundle(bundle: Bundle, samples: Mapping[str, Sequence[Request]]) -> dict[str, Answered]:
-    """Ask each task about its samples, as a caller would, all tasks and lengths at once.
+def ask_bundle(bundle: Bundle, samples: Samples) -> dict[str, Answered]:
+    """Ask each task about its samples, as a caller would.
 
     Raises:
         ParityFailed: a sample cannot be answered.
     """
     with Predictor(bundle, guard=False) as predictor:
-        return _ask(predictor, samples)
+        by_labels, by_spans = _by_shape(bundle, samples)
+        found = _ask_labels(predictor, by_labels)
+        for name, chosen in by_spans.items():
+            found[name] = ask_spans(predictor, name, bundle.tasks.tasks[name], chosen)
+    return found
 
 
 def check_parity(
-    bundle: Bundle,
-    reference: Reference,
-    samples: Mapping[str, Sequence[Request]],
-    *,
-    limits: ParityLimits,
+    bundle: Bundle, reference: Reference, samples: Samples, *, limits: ParityLimits
 ) -> tuple[ParityReport, dict[str, Answered]]:
     """Compare the bundle with its checkpoint.
 
@@ -99,62 +95,89 @@ def check_parity(
     Raises:
         ParityFailed: a limit is passed; the message has all figures, the hint what to try.
     """
+    by_labels, by_spans = _by_shape(bundle, samples)
+    tie = limits.mean_difference
     with Predictor(bundle, guard=False) as predictor:
-        answered = _ask(predictor, samples)
-        alone = [
-            (answer.scores[row], _ask(predictor, {task: [request]})[task].scores[0])
-            for task, answer in answered.items()
-            for row, request in enumerate(answer.requests[:N_ALONE])
-        ]
-    differences, agreed = [], []
-    for task, answer in answered.items():
-        spec = bundle.tasks.tasks[task]
-        decider = _decider(spec)
-        truth, none = decider.probabilities(reference.logits(task, spec, answer.requests))
-        differences.append(np.abs(answer.scores - truth).max(axis=1))
-        if answer.is_plain:
-            agreed.append(_agreement(answer.scores, truth, tie=limits.mean_difference))
-        else:
-            is_close = decider.margins(truth, none) <= limits.mean_difference
-            is_same = is_close | _same_labels(answer, decider, truth, none)
-            agreed.append(is_same.astype(np.float32))
-    worst = np.concatenate(differences)
+        compared = _compare_labels(predictor, reference, by_labels, tie=tie)
+        for name, chosen in by_spans.items():
+            spec = bundle.tasks.tasks[name]
+            compared[name] = compare_spans(predictor, reference, name, spec, chosen, tie=tie)
+    worst = np.concatenate([one.differences for one in compared.values()])
     report = ParityReport(
         n_texts=len(worst),
-        agreement=float(np.concatenate(agreed).mean()),
+        agreement=float(np.concatenate([one.agreed for one in compared.values()]).mean()),
         max_difference=float(worst.max()),
         mean_difference=float(worst.mean()),
-        batch_difference=max(float(np.abs(a - b).max()) for a, b in alone),
+        batch_difference=max(one.batch_difference for one in compared.values()),
     )
     _judge(report, limits)
-    return report, answered
+    return report, {name: one.answered for name, one in compared.items()}
 
 
-def _ask(predictor: Predictor, samples: Mapping[str, Sequence[Request]]) -> dict[str, Answered]:
-    asked = [(task, request) for task, requests in samples.items() for request in requests]
-    outcomes = predictor.predict_requests(
-        [replace(request, questions=(Question(task=task),), top_k=0) for task, request in asked]
+def _by_shape(bundle: Bundle, samples: Samples) -> tuple[Samples, Samples]:
+    """Samples of tasks answered with labels, and of those answered with spans."""
+    specs = bundle.tasks.tasks
+    spans = {name for name in samples if SHAPES[specs[name].kind] is Shape.EXTRACT}
+    return (
+        {name: chosen for name, chosen in samples.items() if name not in spans},
+        {name: chosen for name, chosen in samples.items() if name in spans},
     )
-    by_task: dict[str, list[tuple[Request, Prediction]]] = {}
-    for (task, request), outcome in zip(asked, outcomes, strict=True):
-        if isinstance(outcome, InstructRecError):
-            raise ParityFailed(
-                f"task {task!r}: the bundle cannot answer a sample: {outcome.message}",
-                hint=outcome.hint,
-            )
-        by_task.setdefault(task, []).append((request, outcome))
+
+
+def _compare_labels(
+    predictor: Predictor, reference: Reference, samples: Samples, *, tie: float
+) -> dict[str, Compared]:
+    found = {}
+    for task, answer in _ask_labels(predictor, samples).items():
+        assert answer.scores is not None
+        spec = predictor.bundle.tasks.tasks[task]
+        decider = _decider(spec)
+        truth, none = decider.probabilities(reference.logits(task, spec, answer.requests))
+        if answer.is_plain:
+            agreed = _agreement(answer.scores, truth, tie=tie)
+        else:
+            is_close = decider.margins(truth, none) <= tie
+            agreed = (is_close | _same_labels(answer, decider, truth, none)).astype(np.float32)
+        found[task] = Compared(
+            answer,
+            np.abs(answer.scores - truth).max(axis=1),
+            agreed,
+            max(
+                largest(answer.scores[row], _alone(predictor, task, sample))
+                for row, sample in enumerate(answer.samples[:N_ALONE])
+            ),
+        )
+    return found
+
+
+def _alone(predictor: Predictor, task: str, sample: Sample) -> Floats:
+    """[C]: the scores of a text in a batch of its own."""
+    scores = _ask_labels(predictor, {task: [sample]})[task].scores
+    assert scores is not None
+    return np.asarray(scores[0])
+
+
+def _ask_labels(predictor: Predictor, samples: Samples) -> dict[str, Answered]:
+    """Ask all tasks and lengths at once."""
+    specs = predictor.bundle.tasks.tasks
+    asked = [(task, sample) for task, chosen in samples.items() for sample in chosen]
+    outcomes = predictor.predict_requests(
+        [request_of(task, specs[task], sample) for task, sample in asked]
+    )
+    by_task: dict[str, list[tuple[Sample, Prediction]]] = {}
+    for (task, sample), outcome in zip(asked, outcomes, strict=True):
+        by_task.setdefault(task, []).append((sample, must_answer(task, outcome)))
     found = {}
     for task, pairs in by_task.items():
-        spec = predictor.bundle.tasks.tasks[task]
-        labels = spec.labels
+        spec = specs[task]
         rows = [{s.label: s.score for s in p.answers[0].scores} for _, p in pairs]
-        scores = np.array([[row[label] for label in labels] for row in rows], np.float32)
+        scores = np.array([[row[label] for label in spec.labels] for row in rows], np.float32)
         none = np.array([row.get(spec.none_label, 0.0) for row in rows], np.float32)
         found[task] = Answered(
-            tuple(r for r, _ in pairs),
-            tuple(p for _, p in pairs),
-            scores,
+            tuple(sample for sample, _ in pairs),
+            tuple(prediction for _, prediction in pairs),
             _decider(spec).margins(scores, none),
+            scores,
             spec.deciding().is_plain,
         )
     return found

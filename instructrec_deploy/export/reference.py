@@ -12,12 +12,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from instructrec_deploy.core.instruction import Instruction
 from instructrec_deploy.core.manifest import TaskSpec
 from instructrec_deploy.core.request import Request
+from instructrec_deploy.export.samples import Sample
 from instructrec_deploy.models.checkpoint import Checkpoint
 from instructrec_deploy.models.instruction_encoder import InstructionEncoder
+from instructrec_deploy.tasks.extract import Window
 from instructrec_deploy.text.render import render_request
-from instructrec_deploy.text.tokenizer import TextTokenizer
+from instructrec_deploy.text.tokenizer import EncodedCandidate, TextTokenizer
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
@@ -71,6 +74,40 @@ class Reference:
         passages = [render_request(request) for request in requests]
         return [e.ids for e in self.tokenizer.encode_passages(passages, use_offsets=False)]
 
+    @torch.no_grad()
+    def windows(self, name: str, spec: TaskSpec, sample: Sample) -> list[Window]:
+        """The scores of a text's windows for what a task seeks.
+
+        Raises:
+            RequestError: the task cannot be asked.
+        """
+        model = self._model
+        assert isinstance(model, InstructionEncoder)
+        assert model.reader is not None
+        instruction = spec.instruction(name, sample.question)
+        memories, parts = [], []
+        for row in self._candidate_rows(instruction):
+            ids, mask = self._pad([row.ids])
+            _, vector, lower = model.encode_levels(ids, mask, torch.tensor([row.weights]))
+            parts.append(vector)
+            memories.append(lower[0, slice(*row.own)])
+        memory, vectors = torch.cat(memories)[None], torch.cat(parts)[None]
+        near = torch.ones(memory.shape[:2], dtype=torch.int64)
+        found = []
+        for window in self.tokenizer.encode_windows(sample.request.text):
+            ids, mask = self._pad([window.ids])
+            _, _, lower = model.encode_levels(ids, mask)
+            scores = model.reader(lower, mask, memory, near, vectors)
+            found.append(Window(scores[0].float().numpy(), window.offsets))
+        return found
+
+    def _candidate_rows(self, instruction: Instruction) -> list[EncodedCandidate]:
+        return self.tokenizer.encode_candidates(
+            instruction.text,
+            [c.words for c in instruction.candidates],
+            instruction_weight=self._checkpoint.section.instruction_weight,
+        )
+
     def _encode(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         assert isinstance(self._model, InstructionEncoder)
         states, pooled = self._model.encode(ids, mask)
@@ -78,12 +115,7 @@ class Reference:
 
     def _candidate_vectors(self, name: str, spec: TaskSpec) -> Tensor:
         assert isinstance(self._model, InstructionEncoder)
-        instruction = spec.instruction(name)
-        rows = self.tokenizer.encode_candidates(
-            instruction.text,
-            [c.words for c in instruction.candidates],
-            instruction_weight=self._checkpoint.section.instruction_weight,
-        )
+        rows = self._candidate_rows(spec.instruction(name))
         parts = []
         for start in range(0, len(rows), BATCH_ITEMS):
             batch = rows[start : start + BATCH_ITEMS]

@@ -24,6 +24,7 @@ from instructrec_deploy.core.bundle import (
     EVALUATION_FILE,
     FUSION_FILE,
     GOLDEN_FILE,
+    READER_FILE,
     SAFETY_FILE,
     TASKS_FILE,
     TOKENIZER_FILE,
@@ -41,7 +42,7 @@ from instructrec_deploy.core.manifest import (
     parse_toml,
 )
 from instructrec_deploy.core.request import Request
-from instructrec_deploy.core.task import SHAPES, Shape
+from instructrec_deploy.core.task import SHAPES, Shape, TaskKind
 from instructrec_deploy.evaluation.card import write_card
 from instructrec_deploy.export.equalize import equalize_graph
 from instructrec_deploy.export.graphs import float_graphs, score_scale
@@ -59,7 +60,7 @@ from instructrec_deploy.export.parity import LIMITS, ParityLimits, ParityReport,
 from instructrec_deploy.export.promotion import check_promoted
 from instructrec_deploy.export.quantize import quantize_graph
 from instructrec_deploy.export.reference import Reference
-from instructrec_deploy.export.samples import read_samples, task_samples
+from instructrec_deploy.export.samples import Sample, read_samples, task_samples
 from instructrec_deploy.models.checkpoint import Checkpoint, load_checkpoint
 from instructrec_deploy.models.instruction_encoder import InstructionEncoder
 from instructrec_deploy.models.presets import PRESETS
@@ -177,7 +178,7 @@ class _Source:
     run: Path
     checkpoint: Checkpoint
     book: TaskBook
-    own_samples: Mapping[str, Sequence[Request]]  # by task; empty where the run kept none
+    own_samples: Mapping[str, Sequence[Sample]]  # by task; empty where the run kept none
     evaluation: dict[str, Any]
 
 
@@ -251,15 +252,14 @@ class _Stages:
 
 
 def _check_tasks(checkpoint: Checkpoint, book: TaskBook) -> None:
-    spans = [name for name, spec in book.tasks.items() if SHAPES[spec.kind] is not Shape.CLASSIFY]
-    if spans:
+    spans = [name for name, spec in book.tasks.items() if SHAPES[spec.kind] is Shape.EXTRACT]
+    if spans and not checkpoint.section.reader_layers:
         raise ConfigError(
-            f"tasks of {TASKS_FILE} are answered with spans: {', '.join(spans)}; a bundle cannot "
-            "answer them yet",
-            hint="train a run without them to export; `evaluation.json` of this run has their "
-            "figures",
+            f"tasks of {TASKS_FILE} are answered with spans: {', '.join(spans)}; the checkpoint "
+            "has no span reader",
+            hint="train with model.reader_layers, or take the tasks out",
         )
-    if not any(spec.labels for spec in book.tasks.values()):
+    if not any(spec.labels or spec.kind is TaskKind.QA for spec in book.tasks.values()):
         raise ConfigError(
             f"{TASKS_FILE} has no task with labels: nothing proves that the export is right",
             hint="give at least one task labels",
@@ -275,10 +275,10 @@ def _check_tasks(checkpoint: Checkpoint, book: TaskBook) -> None:
         )
 
 
-def _mixed(samples: Mapping[str, Sequence[Request]]) -> list[Request]:
+def _mixed(samples: Mapping[str, Sequence[Sample]]) -> list[Request]:
     """Calibration texts: of every task in turn, up to the limit."""
     share = max(1, MAX_CALIBRATION // max(1, len(samples)))
-    return [request for requests in samples.values() for request in requests[:share]]
+    return [sample.request for chosen in samples.values() for sample in chosen[:share]]
 
 
 def _write_graphs(
@@ -331,6 +331,7 @@ def _manifest(source: _Source, stage: Path, *, name: str, precision: Precision) 
             text_prefix=section.text_prefix,
             instruction_weight=section.instruction_weight,
             has_fusion=(stage / FUSION_FILE).is_file(),
+            has_reader=(stage / READER_FILE).is_file(),
             score_scale=score_scale(model) if isinstance(model, InstructionEncoder) else 1.0,
             base=_base_name(section.base),
             n_parameters=source.checkpoint.n_parameters,

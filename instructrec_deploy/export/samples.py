@@ -5,12 +5,23 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from instructrec_deploy.core.errors import RequestError, RowInvalid
 from instructrec_deploy.core.manifest import TaskBook
 from instructrec_deploy.core.request import Request
+from instructrec_deploy.core.task import TaskKind
 
 SAMPLES_FILE = "samples.jsonl"
+QUESTIONS = {"en": "What happened?", "zh": "发生了什么？"}  # where a run kept none of its own
+
+
+class Sample(NamedTuple):
+    """What a request brings, and what is asked about it where the task itself does not say."""
+
+    request: Request
+    question: str = ""
+
 
 ENGLISH = (
     "I lost my card yesterday and need a new one.",
@@ -50,32 +61,43 @@ CHINESE = (
 )
 
 
-def task_samples(book: TaskBook, own: Mapping[str, Sequence[Request]]) -> dict[str, list[Request]]:
-    """Texts for each task that has labels: the run's own, else the list in its languages."""
+def task_samples(book: TaskBook, own: Mapping[str, Sequence[Sample]]) -> dict[str, list[Sample]]:
+    """Texts for each task that can be asked: the run's own, else the list in its languages."""
     found = {}
     for name, spec in book.tasks.items():
-        if not spec.labels:
+        is_question = spec.kind is TaskKind.QA
+        if not (spec.labels or is_question):
             continue
         languages = set(spec.instructions) | {spec.lang}
+        texts = {
+            "en": ENGLISH if "en" in languages or "zh" not in languages else (),
+            "zh": CHINESE if "zh" in languages else (),
+        }
         shipped = [
-            *(ENGLISH if "en" in languages or "zh" not in languages else ()),
-            *(CHINESE if "zh" in languages else ()),
+            Sample(Request(text), QUESTIONS[lang] if is_question else "")
+            for lang, of_lang in texts.items()
+            for text in of_lang
         ]
-        texts = own.get(name) or own.get("") or [Request(text) for text in shipped]
-        found[name] = list(dict.fromkeys(texts))
+        chosen = own.get(name) or own.get("") or shipped
+        if is_question:
+            asked = QUESTIONS.get(spec.lang, QUESTIONS["en"])
+            chosen = [Sample(one.request, one.question or asked) for one in chosen]
+        found[name] = list(dict.fromkeys(chosen))
     return found
 
 
-def read_samples(run: Path) -> dict[str, list[Request]]:
+def read_samples(run: Path) -> dict[str, list[Sample]]:
     """RUN/samples.jsonl by task; empty where there is no file.
 
-    A line is `{"text": ..., "task": ...}` and may have `text2`, `head` and `tail`, as a request.
+    A line is `{"text": ..., "task": ...}`, may have `text2`, `head` and `tail`, as a request, and
+    has a `question` where the task asks one.
+
 
     Raises:
         RowInvalid: a line is none of these.
     """
     path = run / SAMPLES_FILE
-    found: dict[str, list[Request]] = {}
+    found: dict[str, list[Sample]] = {}
     if not path.is_file():
         return found
     for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
@@ -84,18 +106,18 @@ def read_samples(run: Path) -> dict[str, list[Request]]:
         try:
             row = json.loads(line)
             text, task, text2 = row["text"], row.get("task", ""), row.get("text2", "")
-            marks = row.get("head"), row.get("tail")
+            question, marks = row.get("question", ""), (row.get("head"), row.get("tail"))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise RowInvalid(
                 f"{path}:{number}: not a sample", hint='write {"text": ..., "task": ...} lines'
             ) from error
-        if not all(isinstance(words, str) for words in (text, task, text2)):
-            raise RowInvalid(f"{path}:{number}: text, text2 and task must be strings")
+        if not all(isinstance(words, str) for words in (text, task, text2, question)):
+            raise RowInvalid(f"{path}:{number}: text, text2, task and question must be strings")
         if not text.strip():
             continue
         try:
             request = Request.of(text, text2=text2, head=marks[0], tail=marks[1])
         except RequestError as error:
             raise RowInvalid(f"{path}:{number}: {error.message}", hint=error.hint) from error
-        found.setdefault(task, []).append(request)
+        found.setdefault(task, []).append(Sample(request, question))
     return found

@@ -17,7 +17,13 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from instructrec_deploy.core.bundle import ENCODER_FILE, FUSION_FILE, PREPARE_FILE, Bundle
+from instructrec_deploy.core.bundle import (
+    ENCODER_FILE,
+    FUSION_FILE,
+    PREPARE_FILE,
+    READER_FILE,
+    Bundle,
+)
 from instructrec_deploy.core.errors import BundleError, InternalError, MissingExtra
 from instructrec_deploy.core.settings import Section
 from instructrec_deploy.runtime import providers
@@ -59,6 +65,7 @@ class Encoding:
     token_states: Floats | None = None  # [B, T, H]
     pooled: Floats | None = None  # [B, H], L2-normalized
     logits: Floats | None = None  # [B, C] of a model with fixed labels
+    lower_states: Floats | None = None  # [B, T, H], what the span reader starts from
 
     def rows(self, rows: Sequence[int]) -> Encoding:
         """The same for some of the texts; itself where they are all of them, in order."""
@@ -67,7 +74,7 @@ class Encoding:
         index = np.asarray(rows, np.int64)
         picked = [
             None if array is None else array[index]
-            for array in (self.token_states, self.pooled, self.logits)
+            for array in (self.token_states, self.pooled, self.logits, self.lower_states)
         ]
         return Encoding(self.mask[index], *picked)
 
@@ -126,6 +133,7 @@ class Engine:
         self._encoders = [first, *(open_graph(ENCODER_FILE) for _ in range(n_own - 1))]
         self._fusions: list[Any] = []
         self._prepare: Any = None
+        self._readers = [open_graph(READER_FILE) for _ in range(n_own if model.has_reader else 0)]
         if model.has_fusion:
             self._fusions = [open_graph(FUSION_FILE) for _ in range(n_own)]
             self._prepare = opener(1)(PREPARE_FILE)
@@ -136,21 +144,34 @@ class Engine:
         """Whether it computes on a GPU."""
         return self.provider == "cuda"
 
-    def encode(self, ids: Ints, mask: Ints, *, lane: int = 0, use_states: bool = False) -> Encoding:
+    def encode(
+        self,
+        ids: Ints,
+        mask: Ints,
+        *,
+        lane: int = 0,
+        use_states: bool = False,
+        use_lower: bool = False,
+    ) -> Encoding:
         """Read a padded batch.
 
         Args:
             ids, mask: [B, T] int64.
             lane: the lane of the calling thread.
             use_states: give the token states even where scoring does not need them.
+            use_lower: give also what the span reader starts from.
 
         Raises:
-            InternalError: the graph failed on this batch.
+            InternalError: the graph failed on this batch, or the model finds no spans.
         """
         feed = {"input_ids": ids, "attention_mask": mask}
         session = self._encoders[lane % len(self._encoders)]
         if self.is_fixed:
             return Encoding(mask, logits=self._run(session, ["logits"], feed)[0])
+        if use_lower:
+            names = ["token_states", "pooled", "lower_states"]
+            states, pooled, lower = self._run(session, names, feed)
+            return Encoding(mask, states, pooled, lower_states=lower)
         if not (use_states or self.model.has_fusion):
             return Encoding(mask, pooled=self._run(session, ["pooled"], feed)[0])
         states, pooled = self._run(session, ["token_states", "pooled"], feed)
@@ -200,9 +221,37 @@ class Engine:
         }
         return np.asarray(self._run(self._fusions[lane % len(self._fusions)], ["scores"], feed)[0])
 
+    def read_spans(
+        self, encoding: Encoding, vectors: Floats, memory: Floats, *, lane: int = 0
+    ) -> Floats:
+        """Logits [B, T, C, 3] of every token for every candidate: first, last, inside.
+
+        Args:
+            encoding: from `encode` with `use_lower`.
+            vectors: [C, H] of a prepared instruction.
+            memory: [K, H], the states of its candidates' own words.
+
+        Raises:
+            InternalError: the graph failed, or the model finds no spans.
+        """
+        if not self._readers:
+            raise InternalError("the model finds no spans")
+        near = np.ones((1, len(memory)), np.int64)
+        if not len(memory):  # nothing sought has a readable word; the graph wants a row
+            memory, near = np.zeros((1, vectors.shape[1]), np.float32), np.zeros((1, 1), np.int64)
+        feed = {
+            "lower_states": encoding.lower_states,
+            "attention_mask": encoding.mask,
+            "memory": memory[None],
+            "memory_mask": near,
+            "candidate_vectors": vectors[None],
+        }
+        session = self._readers[lane % len(self._readers)]
+        return np.asarray(self._run(session, ["span_scores"], feed)[0])
+
     def close(self) -> None:
         """Give the sessions' memory back. Nothing may be run afterwards."""
-        self._encoders, self._fusions, self._prepare = [], [], None
+        self._encoders, self._fusions, self._readers, self._prepare = [], [], [], None
 
     def _run(self, session: Any, outputs: list[str], feed: dict[str, Any]) -> list[Any]:
         try:
@@ -217,6 +266,8 @@ class Engine:
     def _check_outputs(self) -> None:
         """Refuse at load what would fail at the first request."""
         wanted = {"logits"} if self.is_fixed else {"token_states", "pooled"}
+        if self.model.has_reader:
+            wanted.add("lower_states")
         found = {output.name for output in self._encoders[0].get_outputs()}
         if not wanted <= found:
             raise BundleError(

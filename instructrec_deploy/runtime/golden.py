@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from instructrec_deploy.core.bundle import GOLDEN_FILE, Bundle, read_text
@@ -19,6 +19,9 @@ BATCH_ITEMS = 4  # of like length: little padding, and work for every lane
 MAX_FAULTS = 5  # named in the message
 
 
+Place = tuple[int, int, str]  # of a span: start, end, type
+
+
 @dataclass(frozen=True, slots=True)
 class GoldenRow:
     """One line: what was asked (as a request, all scores wanted), the answer it had."""
@@ -28,6 +31,8 @@ class GoldenRow:
     label: str
     scores: dict[str, float]
     labels: tuple[str, ...] | None = None  # all that were chosen; None: the label alone
+    question: str = ""  # of a task of questions
+    spans: frozenset[Place] | None = None  # of a task of spans
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +60,7 @@ def check_golden(bundle: Bundle, pipeline: Pipeline) -> GoldenReport:
         return GoldenReport(0, 0.0, tolerance, (warning,))
     faults: list[str] = []
     worst = 0.0
-    for row, outcome in _answer(pipeline, rows):
+    for row, outcome in _answer(bundle, pipeline, rows):
         if isinstance(outcome, InstructRecError):
             faults.append(f"line {row.line}: {outcome.code} {outcome.message}")
             continue
@@ -85,7 +90,9 @@ def read_golden(bundle: Bundle) -> list[GoldenRow]:
     return [_row(number, line) for number, line in enumerate(content, 1) if line.strip()]
 
 
-def _answer(pipeline: Pipeline, rows: Sequence[GoldenRow]) -> Iterator[tuple[GoldenRow, Outcome]]:
+def _answer(
+    bundle: Bundle, pipeline: Pipeline, rows: Sequence[GoldenRow]
+) -> Iterator[tuple[GoldenRow, Outcome]]:
     """Every row with its outcome, in order; all lanes compute, texts of like length together."""
     order = sorted(range(len(rows)), key=lambda index: len(rows[index].request.text), reverse=True)
     batches = [order[at : at + BATCH_ITEMS] for at in range(0, len(order), BATCH_ITEMS)]
@@ -94,7 +101,7 @@ def _answer(pipeline: Pipeline, rows: Sequence[GoldenRow]) -> Iterator[tuple[Gol
     def compute(lane: int) -> dict[int, Outcome]:
         found: dict[int, Outcome] = {}
         for batch in batches[lane::n_lanes]:
-            requests = [rows[index].request for index in batch]
+            requests = [_asked(bundle, rows[index]) for index in batch]
             answers = pipeline.answer(requests, lane=lane, use_guard=False)
             found.update(zip(batch, answers, strict=True))
         return found
@@ -106,10 +113,21 @@ def _answer(pipeline: Pipeline, rows: Sequence[GoldenRow]) -> Iterator[tuple[Gol
     return ((row, outcomes[index]) for index, row in enumerate(rows))
 
 
+def _asked(bundle: Bundle, row: GoldenRow) -> Request:
+    if not row.question:
+        return row.request
+    asked = bundle.instruction(row.request.questions[0].task, row.question)
+    return replace(row.request, questions=(Question(instruction=asked),))
+
+
 def _is_other(row: GoldenRow, answer: Answer) -> bool:
     """Whether the answer is another one; the order of several labels may change with rounding."""
     if row.labels is None:
         return answer.label != row.label
+    if row.spans is not None:
+        told = answer.spans[: len(row.spans)] if row.question else answer.spans
+        if {(span.start, span.end, span.label) for span in told} != row.spans:
+            return True
     return set(answer.labels) != set(row.labels)
 
 
@@ -128,6 +146,8 @@ def _row(number: int, line: str) -> GoldenRow:
         scores = {str(label): float(score) for label, score in raw["scores"].items()}
         texts = [raw["text"], raw["task"], raw["label"], raw.get("text2", "")]
         labels = None if raw.get("labels") is None else tuple(map(str, raw["labels"]))
+        spans = _spans(raw.get("spans"))
+        texts.append(raw.get("question", ""))
         marks = as_mark(raw.get("head"), "head"), as_mark(raw.get("tail"), "tail")
         check_marks(str(texts[0]), *marks)
     except (
@@ -143,9 +163,13 @@ def _row(number: int, line: str) -> GoldenRow:
         ) from error
     if not all(isinstance(text, str) for text in texts):
         raise BundleError(
-            f"{GOLDEN_FILE} line {number}: text, text2, task and label must be strings",
+            f"{GOLDEN_FILE} line {number}: text, text2, task, label and question must be strings",
             hint="export the bundle again",
         )
-    text, task, label, text2 = texts
+    text, task, label, text2, question = texts
     request = Request(text, (Question(task=task),), "", 0, text2, *marks)
-    return GoldenRow(number, request, label, scores, labels)
+    return GoldenRow(number, request, label, scores, labels, question, spans)
+
+
+def _spans(raw: Any) -> frozenset[Place] | None:
+    return None if raw is None else frozenset((int(a), int(b), str(kind)) for a, b, kind in raw)

@@ -12,8 +12,10 @@ from instructrec_deploy.core.errors import InstructRecError, PreparedUnknown
 from instructrec_deploy.core.instruction import Instruction
 from instructrec_deploy.core.request import Mark, Question, Request
 from instructrec_deploy.core.result import Answer, Verdict
+from instructrec_deploy.core.task import Shape
 from instructrec_deploy.runtime.prepared import PreparedCache, PreparedInstruction, Preparer
 from instructrec_deploy.text.render import Passage, render
+from instructrec_deploy.text.tokenizer import Encoded
 
 
 class Guarded(Protocol):
@@ -64,9 +66,37 @@ class Job:
     tail: Mark | None = None
     verdicts: tuple[Verdict, ...] = ()  # about the text, and about the second one of a pair
     ids: list[int] = field(default_factory=list)
+    windows: list[Encoded] = field(default_factory=list)  # where spans are sought: all of the text
     truncated: bool = False
     tokenize_s: float = 0.0  # guard and tokenizer, of the batch it was tokenized with
     started_s: float = 0.0  # when its computation began
+
+    @property
+    def seeks_spans(self) -> bool:
+        """Whether a question is answered with spans."""
+        return any(ask.instruction.shape is Shape.EXTRACT for ask in self.asks)
+
+    @property
+    def seeks_only_spans(self) -> bool:
+        """Whether all questions are: then nothing of the text is left out."""
+        return all(ask.instruction.shape is Shape.EXTRACT for ask in self.asks)
+
+    @property
+    def rows(self) -> list[list[int]]:
+        """Ids of all that is to be read, first those that candidates are scored on."""
+        own = [] if self.windows and not self.window_start else [self.ids]
+        return own + [window.ids for window in self.windows]
+
+    @property
+    def window_start(self) -> int:
+        """The first window's place among the rows: 0 where it is what candidates are scored on."""
+        is_own = self.seeks_only_spans or not (self.text2 or self.head)
+        return 0 if is_own else 1
+
+    @property
+    def n_tokens(self) -> int:
+        """Of all rows."""
+        return sum(map(len, self.rows))
 
     @property
     def is_masked(self) -> bool:

@@ -15,7 +15,8 @@ from instructrec_deploy.core.errors import BundleError, InstructRecError, TextUn
 from instructrec_deploy.core.instruction import Instruction
 from instructrec_deploy.core.request import Question, Request
 from instructrec_deploy.core.result import Answer, Prediction, Timings, Verdict
-from instructrec_deploy.runtime.engine import Encoding, Engine, EngineSettings, pad_rows
+from instructrec_deploy.core.task import Shape
+from instructrec_deploy.runtime.engine import Encoding, Engine, EngineSettings
 from instructrec_deploy.runtime.jobs import Ask, GuardLike, Job, Resolver
 from instructrec_deploy.runtime.learned import open_learned_labels
 from instructrec_deploy.runtime.prepared import (
@@ -24,6 +25,7 @@ from instructrec_deploy.runtime.prepared import (
     PreparedSettings,
     Preparer,
 )
+from instructrec_deploy.runtime.spans import answer_spans, encode_rows
 from instructrec_deploy.safety.guard import Guard
 from instructrec_deploy.tasks.base import Floats
 from instructrec_deploy.tasks.classify import decode_answers
@@ -128,7 +130,10 @@ class Pipeline:
             passages = [job.passage() for job in open_jobs]
             found = self.tokenizer.encode_passages(passages, use_offsets=False)
             for job, encoded in zip(open_jobs, found, strict=True):
-                job.ids, job.truncated = encoded.ids, encoded.truncated
+                job.ids = encoded.ids
+                job.truncated = encoded.truncated and not job.seeks_only_spans
+                if job.seeks_spans:
+                    job.windows = self.tokenizer.encode_windows(job.text)
         spent = self.clock() - start
         for job in jobs:
             job.tokenize_s = spent
@@ -196,8 +201,9 @@ class Pipeline:
         for job in jobs:
             job.started_s = start
         try:
-            ids, mask = pad_rows([job.ids for job in jobs], self.engine.model.pad_id)
-            encoding = self.engine.encode(ids, mask, lane=lane)
+            rows = [row for job in jobs for row in job.rows]
+            use_lower = any(job.windows for job in jobs)
+            encoding = encode_rows(self.engine, rows, use_lower=use_lower, lane=lane)
         except InstructRecError as error:
             if len(jobs) == 1:
                 return [error]
@@ -213,6 +219,7 @@ class Pipeline:
         self, jobs: list[Job], encoding: Encoding, lane: int
     ) -> tuple[list[list[Answer]], dict[int, InstructRecError]]:
         """All questions, those about the same instruction together."""
+        places_of = _row_places(jobs)
         groups: dict[str, list[tuple[int, int]]] = {}
         for row, job in enumerate(jobs):
             for place, ask in enumerate(job.asks):
@@ -224,17 +231,12 @@ class Pipeline:
             try:
                 prepared = self._prepared(jobs[first_row].asks[first_place], lane)
                 rows = [row for row, _ in places]
-                logits = self._logits(encoding, rows, prepared, lane)
-                if prepared.priors is not None:
-                    logits = logits + prepared.priors
-                answers = decode_answers(
-                    logits,
-                    prepared.labels,
-                    temperature=prepared.instruction.temperature,
-                    top_ks=[jobs[row].request.top_k for row in rows],
-                    task=prepared.instruction.task,
-                    prepared_id=prepared.key,
-                    decision=prepared.instruction.decision,
+                answers = self._answer(
+                    encoding,
+                    [jobs[row] for row in rows],
+                    [places_of[row] for row in rows],
+                    prepared,
+                    lane,
                 )
             except InstructRecError as error:
                 errors.update((row, error) for row, _ in places)
@@ -242,6 +244,31 @@ class Pipeline:
             for (row, place), answer in zip(places, answers, strict=True):
                 found[row][place] = answer
         return [[answer for _, answer in sorted(by_place.items())] for by_place in found], errors
+
+    def _answer(
+        self,
+        encoding: Encoding,
+        jobs: list[Job],
+        places: list[range],
+        prepared: PreparedInstruction,
+        lane: int,
+    ) -> list[Answer]:
+        """One question about several texts, each with its rows of the encoding."""
+        instruction = prepared.instruction
+        if instruction.shape is Shape.EXTRACT:
+            return answer_spans(self.engine, encoding, jobs, places, prepared, lane=lane)
+        logits = self._logits(encoding, [rows[0] for rows in places], prepared, lane)
+        if prepared.priors is not None:
+            logits = logits + prepared.priors
+        return decode_answers(
+            logits,
+            prepared.labels,
+            temperature=instruction.temperature,
+            top_ks=[job.request.top_k for job in jobs],
+            task=instruction.task,
+            prepared_id=prepared.key,
+            decision=instruction.decision,
+        )
 
     def _logits(
         self, encoding: Encoding, rows: list[int], prepared: PreparedInstruction, lane: int
@@ -283,6 +310,10 @@ class Pipeline:
         An answer is made of labels, and labels come back again and again: those that were found
         clean once are not looked at again.
         """
+        if answer.spans:  # words of the text, which do not come back
+            checked, verdict = guard.check_output(answer)
+            is_worth_telling = verdict.findings or verdict.action != "allow"
+            return checked, verdict if is_worth_telling else None
         labels = {score.label for score in answer.scores}
         labels.update((answer.label, *answer.labels))
         if labels <= self._clean_labels:
@@ -316,7 +347,7 @@ class Pipeline:
             id=job.request.id,
             text=job.text if job.is_masked and not job.is_blocked else "",
             truncated=job.truncated,
-            n_tokens=len(job.ids),
+            n_tokens=job.n_tokens,
             verdicts=verdicts,
             timings=Timings(
                 queue_ms=waited_s * 1000,
@@ -327,6 +358,15 @@ class Pipeline:
             model=self.bundle.manifest.name,
             model_version=self.bundle.manifest.version,
         )
+
+
+def _row_places(jobs: Sequence[Job]) -> list[range]:
+    """For each job where its rows stand among those of all."""
+    places, done = [], 0
+    for job in jobs:
+        places.append(range(done, done + len(job.rows)))
+        done = places[-1].stop
+    return places
 
 
 def _fixed_labels(bundle: Bundle) -> tuple[str, ...]:

@@ -282,9 +282,9 @@ class Predictor:
 
     def _batches(self, jobs: list[tuple[int, Job]]) -> Iterator[list[tuple[int, Job]]]:
         """Jobs of like length together, the longest first, within the budget."""
-        rest = sorted(jobs, key=lambda pair: len(pair[1].ids))
+        rest = sorted(jobs, key=lambda pair: pair[1].n_tokens)
         while rest:
-            longest = max(1, len(rest[-1][1].ids))
+            longest = max(1, rest[-1][1].n_tokens)
             n_items = max(1, self._batching.max_batch_tokens // longest)
             n_items = min(n_items, self._batching.max_batch_items)
             yield rest[-n_items:]

@@ -15,15 +15,24 @@ from dataclasses import dataclass
 import numpy as np
 from pydantic import Field
 
-from instructrec_deploy.core.errors import BundleError, LabelUnknown
+from instructrec_deploy.core.errors import (
+    BundleError,
+    LabelUnknown,
+    RequestError,
+    TextTooLong,
+    TooManyLabels,
+)
 from instructrec_deploy.core.instruction import Instruction
 from instructrec_deploy.core.settings import Section
+from instructrec_deploy.core.task import Shape, TaskKind
 from instructrec_deploy.runtime.engine import Engine, pad_rows
 from instructrec_deploy.runtime.learned import LearnedLabels
 from instructrec_deploy.tasks.base import Floats, Ints, check_kind
 from instructrec_deploy.text.tokenizer import TextTokenizer
 
 ENTRY_BYTES = 1_000  # of an entry without its arrays and labels, about
+MAX_TYPES = 128  # of spans, sought at once
+MAX_MEMORY_TOKENS = 1_024  # of their words: every token of a text looks at each of them
 
 
 class PreparedSettings(Section):
@@ -41,6 +50,7 @@ class PreparedInstruction:
 
     `vectors`, `fusion_queries`, `fusion_values`: [C, H]. `columns`: [C], which logits a model with
     fixed labels answers with. `priors`: [C], added to the logits, before the temperature.
+    `memory`: [K, H], the lower states of all candidates' own words, which the span reader looks at.
     """
 
     key: str
@@ -51,6 +61,7 @@ class PreparedInstruction:
     fusion_values: Floats | None = None
     columns: Ints | None = None
     priors: Floats | None = None
+    memory: Floats | None = None
 
     @property
     def size_bytes(self) -> int:
@@ -61,6 +72,7 @@ class PreparedInstruction:
             self.fusion_values,
             self.columns,
             self.priors,
+            self.memory,
         )
         words = sum(len(c.label) + len(c.description) for c in self.instruction.candidates)
         return ENTRY_BYTES + 2 * words + sum(a.nbytes for a in arrays if a is not None)
@@ -96,10 +108,13 @@ class Preparer:
         """Refuse at once what could not be prepared.
 
         Raises:
-            RequestError: a kind whose answers are not candidates.
+            RequestError: a kind that the model does not answer, or more than one question.
+            TooManyLabels: more types than are sought at once.
             LabelUnknown: a candidate that a model with fixed labels does not have.
         """
-        check_kind(instruction.kind)
+        check_kind(instruction.kind, finds_spans=self._engine.model.has_reader)
+        if instruction.shape is Shape.EXTRACT:
+            _check_sought(instruction)
         if not self._engine.is_fixed:
             return
         for position, label in enumerate(instruction.labels):
@@ -122,7 +137,9 @@ class Preparer:
         if self._engine.is_fixed:
             columns = np.array([self._columns[label] for label in labels], np.int64)
             return PreparedInstruction(key, instruction, labels, columns=columns, priors=priors)
-        vectors = yield from self._vectors(instruction, lane)
+        vectors, memory = yield from self._read(instruction, lane)
+        if memory is not None:
+            return PreparedInstruction(key, instruction, labels, vectors, memory=memory)
         vectors = self._learned.add(instruction, vectors)
         queries, values = self._engine.prepare_vectors(vectors)
         return PreparedInstruction(
@@ -139,14 +156,30 @@ class Preparer:
                 prepared: PreparedInstruction = end.value
                 return prepared
 
-    def _vectors(self, instruction: Instruction, lane: int) -> Generator[None, None, Floats]:
-        """[C, H] float32, L2-normalized: weighted means of the candidates' token states."""
+    def _read(
+        self, instruction: Instruction, lane: int
+    ) -> Generator[None, None, tuple[Floats, Floats | None]]:
+        """The candidates, read.
+
+        Returns:
+            [C, H] float32, L2-normalized: weighted means of the candidates' token states; and,
+            where spans are sought, the memory [K, H].
+        """
         model = self._engine.model
+        use_lower = instruction.shape is Shape.EXTRACT
         words = [candidate.words for candidate in instruction.candidates]
         rows = self._tokenizer.encode_candidates(
             instruction.text, words, instruction_weight=model.instruction_weight
         )
+        n_own = sum(end - start for start, end in (row.own for row in rows))
+        if use_lower and n_own > MAX_MEMORY_TOKENS:
+            raise TextTooLong(
+                f"the words of what is sought have {n_own} tokens, the limit is "
+                f"{MAX_MEMORY_TOKENS}",
+                hint="shorten them, or split the request",
+            )
         vectors = np.empty((len(rows), model.hidden_size), np.float32)
+        own: dict[int, Floats] = {}
         order = sorted(range(len(rows)), key=lambda index: len(rows[index].ids))
         while order:
             chosen = self._batch([len(rows[index].ids) for index in order], order)
@@ -154,16 +187,23 @@ class Preparer:
             weights = np.zeros(ids.shape, np.float32)
             for row, index in enumerate(chosen):
                 weights[row, : len(rows[index].weights)] = rows[index].weights
-            states = self._engine.encode(ids, mask, lane=lane, use_states=True).token_states
+            encoding = self._engine.encode(
+                ids, mask, lane=lane, use_states=True, use_lower=use_lower
+            )
+            states, lower = encoding.token_states, encoding.lower_states
             if states is None or states.shape[2] != model.hidden_size:
                 raise BundleError(
                     "the encoder's states are not of model.hidden_size", hint="export it again"
                 )
             mean = np.einsum("bt,bth->bh", weights, states) / weights.sum(axis=1, keepdims=True)
             vectors[chosen] = mean / np.linalg.norm(mean, axis=1, keepdims=True)
+            if lower is not None:
+                own |= {
+                    index: lower[row, slice(*rows[index].own)] for row, index in enumerate(chosen)
+                }
             if order:
                 yield
-        return vectors
+        return vectors, np.concatenate([own[i] for i in range(len(rows))]) if use_lower else None
 
     def _batch(self, lengths: list[int], order: list[int]) -> list[int]:
         """Take the longest candidates that fit the budget off the end of `order`."""
@@ -171,6 +211,18 @@ class Preparer:
         chosen = order[-n_rows:]
         del order[-n_rows:]
         return chosen
+
+
+def _check_sought(instruction: Instruction) -> None:
+    n_sought = len(instruction.candidates)
+    if instruction.kind is TaskKind.QA and n_sought != 1:
+        raise RequestError(
+            f"{n_sought} questions in one", hint="send each as a question of its own about the text"
+        )
+    if n_sought > MAX_TYPES:
+        raise TooManyLabels(
+            f"{n_sought} types to look for, the limit is {MAX_TYPES}", hint="split the request"
+        )
 
 
 @dataclass(slots=True)

@@ -233,7 +233,7 @@ class Scheduler:
         job = ticket.job
         ticket.has_place = False
         ticket.entry = self._queue.put(
-            ticket, n_tokens=len(job.ids), deadline_s=job.deadline_s, arrived_s=job.submitted_s
+            ticket, n_tokens=job.n_tokens, deadline_s=job.deadline_s, arrived_s=job.submitted_s
         )
 
     def _prepare_step(self, made: Preparation) -> None:
@@ -302,7 +302,7 @@ class Scheduler:
             outcomes = [internal_error(fault)] * len(tickets)
         spent_s = self._clock() - start
         self._finish(tickets, outcomes)
-        lengths = [len(job.ids) for job in jobs]
+        lengths = [len(row) for job in jobs for row in job.rows]
         with self._changed:
             self._queue.note_pace(len(tickets), spent_s)
             n_waiting = self._queue.n_waiting

@@ -73,14 +73,19 @@ class Guard:
         return GuardedText(guarded, self._input.verdict(findings))
 
     def check_output(self, answer: Answer) -> tuple[Answer, Verdict]:
-        """Check the labels of an answer on their way out.
+        """Check the labels of an answer, and the words of its spans, on their way out.
 
-        A blocked label empties the whole answer. Spans of findings count code points of the best
+        A blocked one empties the whole answer. Spans of findings count code points of the best
         label; a finding about another label has none (-1).
         """
         texts, findings = {}, []
         for label in dict.fromkeys(
-            (answer.label, *answer.labels, *(score.label for score in answer.scores))
+            (
+                answer.label,
+                *answer.labels,
+                *(score.label for score in answer.scores),
+                *(word for span in answer.spans for word in (span.label, span.text)),
+            )
         ):
             guarded, found = self._output.check(label)
             if found:
@@ -89,12 +94,17 @@ class Guard:
                 findings += [f if is_best else replace(f, start=-1, end=-1) for f in found]
         verdict = self._output.verdict(tuple(dict.fromkeys(findings)))
         if verdict.action == "block":
-            return replace(answer, label="", score=0.0, scores=(), labels=()), verdict
+            return replace(answer, label="", score=0.0, scores=(), labels=(), spans=()), verdict
         if verdict.action != "mask":
             return answer, verdict
         scores = tuple(replace(s, label=texts.get(s.label, s.label)) for s in answer.scores)
         label, *labels = (texts.get(word, word) for word in (answer.label, *answer.labels))
-        return replace(answer, label=label, labels=tuple(labels), scores=scores), verdict
+        spans = tuple(
+            replace(s, label=texts.get(s.label, s.label), text=texts.get(s.text, s.text))
+            for s in answer.spans
+        )
+        changed = replace(answer, label=label, labels=tuple(labels), scores=scores, spans=spans)
+        return changed, verdict
 
 
 class _Checker:

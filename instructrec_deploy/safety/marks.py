@@ -1,4 +1,4 @@
-"""Where marks of a text stand after masking."""
+"""Where marks of a text stand after masking, and where those of a masked text stood before."""
 
 from __future__ import annotations
 
@@ -23,6 +23,33 @@ def move_spans(text: str, findings: Sequence[Finding], spans: Iterable[Span]) ->
     """
     masked = [f for f in findings if f.action == "mask" and f.start >= 0]
     return [_move(text, masked, start, end) for start, end in spans]
+
+
+def restore_span(findings: Sequence[Finding], start: int, end: int) -> Span:
+    """A span of a masked text as a span of the text as sent.
+
+    A span that touches a placeholder covers all that was masked there.
+
+    Args:
+        findings: sorted by start, not overlapping, as a verdict has them.
+        start, end: half-open code points of the masked text.
+    """
+    left, right, shift = start, end, 0
+    for finding in findings:
+        if finding.action != "mask" or finding.start < 0:
+            continue
+        first = finding.start + shift  # of the placeholder
+        last = first + len(mask_text("x" * finding.end, [finding])) - finding.start
+        if start >= last:
+            left = start - last + finding.end
+        elif start >= first:
+            left = finding.start
+        if end > last:
+            right = end - last + finding.end
+        elif end > first:
+            right = finding.end
+        shift += (last - first) - (finding.end - finding.start)
+    return left, right
 
 
 def _move(text: str, masked: Sequence[Finding], start: int, end: int) -> Span | None:

@@ -22,7 +22,8 @@ def cut_connections(port: int) -> int:
     Returns:
         How many sockets were cut; 0 where the system does not show a process its files.
     """
-    listeners, connections = [], []
+    listeners: list[int] = []
+    connections: list[int] = []
     for number in _open_files():
         with contextlib.suppress(OSError), _copy(number) as one:  # no socket, or gone already
             is_tcp = one.family in (socket.AF_INET, socket.AF_INET6)

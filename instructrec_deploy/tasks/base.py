@@ -17,17 +17,21 @@ Floats = NDArray[np.floating[Any]]  # float32 from the graphs, float64 for proba
 Ints = NDArray[np.int64]
 
 
-def check_kind(kind: TaskKind) -> None:
-    """Refuse a kind whose answers have a shape that is not served yet.
+def check_kind(kind: TaskKind, *, finds_spans: bool) -> None:
+    """Refuse a kind whose answers a model cannot give.
+
+    Args:
+        finds_spans: whether the model has a span reader.
 
     Raises:
-        RequestError: `kind` is answered by spans or by text.
+        RequestError: `kind` is answered by text, or by spans and the model finds none.
     """
-    if SHAPES[kind] is not Shape.CLASSIFY:
-        served = ", ".join(k for k, shape in SHAPES.items() if shape is Shape.CLASSIFY)
+    shapes = {Shape.CLASSIFY, Shape.EXTRACT} if finds_spans else {Shape.CLASSIFY}
+    if SHAPES[kind] not in shapes:
+        served = ", ".join(k for k, shape in SHAPES.items() if shape in shapes)
         raise RequestError(
-            f"tasks of kind {kind.value!r} cannot be answered yet",
-            hint=f"kinds that can: {served}",
+            f"this model does not answer tasks of kind {kind.value!r}",
+            hint=f"kinds that it does: {served}",
         )
 
 

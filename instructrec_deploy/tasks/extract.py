@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from instructrec_deploy.core.decision import PLAIN, Decision
 from instructrec_deploy.core.errors import InternalError
-from instructrec_deploy.core.result import Span
+from instructrec_deploy.core.result import Answer, LabelScore, Span
 from instructrec_deploy.tasks.base import Floats, Ints
 
 Bools = NDArray[np.bool_]
@@ -22,6 +23,9 @@ MAX_BORDERS = 64  # of one type in one window: bounds the work on a text made to
 MAX_ENTITY_TOKENS = 32
 MAX_ANSWER_TOKENS = 48
 TOP_BORDERS = 12  # likeliest first and last tokens of an answer that are combined
+
+
+DEFAULT_THRESHOLD = 0.5  # of a span's score
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,16 +104,88 @@ def find_answers(windows: Iterable[Window], text: str, *, top_k: int = 1) -> lis
     ]
 
 
+def decode_entities(
+    windows: Iterable[Window],
+    labels: Sequence[str],
+    text: str,
+    *,
+    decision: Decision = PLAIN,
+    top_k: int = 0,
+    task: str = "",
+    prepared_id: str = "",
+) -> Answer:
+    """The entities of a text as an answer: its types in the order of their surest span.
+
+    Args:
+        windows, labels, text: as `find_entities`.
+        decision: its threshold is the least score of a span.
+        top_k: how many types have their score told; 0 means all that were found.
+
+    Raises:
+        InternalError: a score is not a number.
+    """
+    least = DEFAULT_THRESHOLD if decision.threshold is None else decision.threshold
+    spans = find_entities(windows, labels, text, threshold=least)
+    best: dict[str, float] = {}
+    for span in sorted(spans, key=lambda span: -span.score):
+        best.setdefault(span.label, span.score)
+    scores = tuple(LabelScore(label, score) for label, score in best.items())
+    label, score = next(iter(best.items()), (decision.none_label, 0.0))
+    return Answer(
+        task,
+        label,
+        score,
+        scores[: top_k or None],
+        prepared_id,
+        tuple(best),
+        not spans,
+        tuple(spans),
+    )
+
+
+def decode_reply(
+    windows: Iterable[Window], text: str, *, top_k: int = 1, task: str = "", prepared_id: str = ""
+) -> Answer:
+    """The answers that a passage has to one question: the best as the label, all as spans.
+
+    Raises:
+        InternalError: a score is not a number.
+    """
+    spans = find_answers(windows, text, top_k=top_k)
+    best: dict[str, float] = {}
+    for span in spans:  # the same words may stand in several places
+        best.setdefault(span.text, span.score)
+    scores = tuple(LabelScore(words, score) for words, score in best.items())
+    label, score = (spans[0].text, spans[0].score) if spans else ("", 0.0)
+    labels = (label,) if spans else ()
+    return Answer(task, label, score, scores, prepared_id, labels, not spans, tuple(spans))
+
+
+def chances(window: Window, *, is_question: bool) -> Floats:
+    """The probabilities that spans are made of, for comparing two models.
+
+    Returns:
+        [T, C, 3] float64: of each mark by itself. A question's: [T, 2], of each token to be the
+        first and the last of the answer.
+    """
+    scores = _finite(window.scores).astype(np.float64)
+    if not is_question:
+        return np.asarray(1.0 / (1.0 + np.exp(-scores)))
+    borders = scores[:, 0, : END + 1]
+    grown = np.exp(borders - borders.max(axis=0))
+    return np.asarray(grown / grown.sum(axis=0))
+
+
 def _entities_of(
     window: Window, text: str, threshold: float
 ) -> Iterable[tuple[int, int, int, float]]:
     """(candidate, start, end, score) of every span of a window that reaches the threshold."""
-    chances = 1.0 / (1.0 + np.exp(-_finite(window.scores).astype(np.float64)))
+    likely = chances(window, is_question=False)
     opens, closes = word_borders(window.offsets, text)
-    for candidate in range(chances.shape[1]):
-        first, last, inside = (chances[:, candidate, mark] for mark in (START, END, INSIDE))
-        starts = _likely(first, opens)
-        ends = _likely(last, closes)
+    for candidate in range(likely.shape[1]):
+        first, last, inside = (likely[:, candidate, mark] for mark in (START, END, INSIDE))
+        starts = _borders(first, opens)
+        ends = _borders(last, closes)
         if not (len(starts) and len(ends)):
             continue
         summed = np.concatenate([[0.0], np.cumsum(inside)])
@@ -121,11 +197,11 @@ def _entities_of(
                     yield candidate, window.offsets[i][0], window.offsets[j][1], score
 
 
-def _likely(chances: Floats, allowed: Bools) -> Ints:
+def _borders(likely: Floats, allowed: Bools) -> Ints:
     """Tokens that may be a border, the likeliest of them where there are too many, in order."""
-    found = np.flatnonzero((chances >= FLOOR) & allowed)
+    found = np.flatnonzero((likely >= FLOOR) & allowed)
     if len(found) > MAX_BORDERS:
-        found = np.sort(found[np.argsort(-chances[found], kind="stable")[:MAX_BORDERS]])
+        found = np.sort(found[np.argsort(-likely[found], kind="stable")[:MAX_BORDERS]])
     return found
 
 

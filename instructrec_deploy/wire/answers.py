@@ -12,6 +12,7 @@ from instructrec_deploy.core.result import (
     Finding,
     LabelScore,
     Prediction,
+    Span,
     Timings,
     Verdict,
 )
@@ -119,6 +120,10 @@ def _fill_answer(message: pb.Answer, answer: Answer) -> None:
         one.score = score.score
     message.labels.extend(answer.labels)
     message.abstained = answer.abstained
+    for span in answer.spans:
+        message.spans.add(
+            start=span.start, end=span.end, label=span.label, text=span.text, score=span.score
+        )
 
 
 def _fill_verdict(message: pb.Verdict, verdict: Verdict) -> None:
@@ -209,6 +214,7 @@ def _read_answer(message: pb.Answer) -> Answer:
         message.prepared_id,
         tuple(message.labels),
         message.abstained,
+        tuple(Span(s.start, s.end, s.label, s.text, s.score) for s in message.spans),
     )
 
 

@@ -187,8 +187,8 @@ def _read_kind(word: str) -> TaskKind:
         kind = TaskKind(word or TaskKind.CLASSIFICATION)
     except ValueError:
         kind = None
-    if kind is None or SHAPES[kind] is not Shape.CLASSIFY:
-        served = ", ".join(k for k, shape in SHAPES.items() if shape is Shape.CLASSIFY)
+    if kind is None or SHAPES[kind] is Shape.GENERATE:
+        served = ", ".join(k for k, shape in SHAPES.items() if shape is not Shape.GENERATE)
         raise RequestError(
             "the instruction's kind is unknown" if kind is None else f"{kind} is not served yet",
             hint=f"use one of: {served}",

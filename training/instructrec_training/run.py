@@ -332,6 +332,8 @@ def _write_samples(recipe: Recipe, tasks: Sequence[TaskData], file: Path) -> Non
         for row in rng.sample(rows, min(recipe.training.samples, len(rows))):
             own = plain_request(content_of(row.example)) if row.example else {"text": row.text}
             sample = {**own, "task": task.name}
+            if row.words:
+                sample["question"] = row.words[0]
             lines.append(json.dumps(sample, ensure_ascii=False))
     part = file.with_suffix(".part")
     part.write_text("\n".join(lines) + "\n", encoding="utf-8")

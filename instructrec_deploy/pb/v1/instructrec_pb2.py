@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*instructrec_deploy/pb/v1/instructrec.proto\x12\x0einstructrec.v1\">\n\tCandidate\x12\r\n\x05label\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\r\n\x05prior\x18\x03 \x01(\x01\"\xb2\x01\n\x0bInstruction\x12\x0c\n\x04text\x18\x01 \x01(\t\x12-\n\ncandidates\x18\x02 \x03(\x0b\x32\x19.instructrec.v1.Candidate\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x0c\n\x04task\x18\x04 \x01(\t\x12\x10\n\x08\x64\x65\x63ision\x18\x05 \x01(\t\x12\x16\n\tthreshold\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\nnone_label\x18\x07 \x01(\tB\x0c\n\n_threshold\"k\n\x08Question\x12\x0e\n\x04task\x18\x01 \x01(\tH\x00\x12\x15\n\x0bprepared_id\x18\x02 \x01(\tH\x00\x12\x32\n\x0binstruction\x18\x03 \x01(\x0b\x32\x1b.instructrec.v1.InstructionH\x00\x42\x04\n\x02\x62y\"\"\n\x04Mark\x12\r\n\x05start\x18\x01 \x01(\r\x12\x0b\n\x03\x65nd\x18\x02 \x01(\r\"\xcc\x01\n\x0ePredictRequest\x12\x0c\n\x04text\x18\x01 \x01(\t\x12+\n\tquestions\x18\x02 \x03(\x0b\x32\x18.instructrec.v1.Question\x12\n\n\x02id\x18\x03 \x01(\t\x12\x12\n\x05top_k\x18\x04 \x01(\rH\x00\x88\x01\x01\x12\r\n\x05text2\x18\x05 \x01(\t\x12\"\n\x04head\x18\x06 \x01(\x0b\x32\x14.instructrec.v1.Mark\x12\"\n\x04tail\x18\x07 \x01(\x0b\x32\x14.instructrec.v1.MarkB\x08\n\x06_top_k\"*\n\nLabelScore\x12\r\n\x05label\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x02\"\x98\x01\n\x06\x41nswer\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\x12\r\n\x05score\x18\x03 \x01(\x02\x12*\n\x06scores\x18\x04 \x03(\x0b\x32\x1a.instructrec.v1.LabelScore\x12\x13\n\x0bprepared_id\x18\x05 \x01(\t\x12\x0e\n\x06labels\x18\x07 \x03(\t\x12\x11\n\tabstained\x18\x08 \x01(\x08\"d\n\x07\x46inding\x12\x10\n\x08\x63\x61tegory\x18\x01 \x01(\t\x12\x0c\n\x04rule\x18\x02 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x03 \x01(\t\x12\r\n\x05start\x18\x04 \x01(\x05\x12\x0b\n\x03\x65nd\x18\x05 \x01(\x05\x12\r\n\x05score\x18\x06 \x01(\x02\"o\n\x07Verdict\x12\x0e\n\x06\x61\x63tion\x18\x01 \x01(\t\x12)\n\x08\x66indings\x18\x02 \x03(\x0b\x32\x17.instructrec.v1.Finding\x12\x16\n\x0epolicy_version\x18\x03 \x01(\t\x12\x11\n\tdirection\x18\x04 \x01(\t\"X\n\x07Timings\x12\x10\n\x08queue_ms\x18\x01 \x01(\x02\x12\x13\n\x0btokenize_ms\x18\x02 \x01(\x02\x12\x14\n\x0cinference_ms\x18\x03 \x01(\x02\x12\x10\n\x08total_ms\x18\x04 \x01(\x02\"\xf4\x01\n\x0fPredictResponse\x12\'\n\x07\x61nswers\x18\x01 \x03(\x0b\x32\x16.instructrec.v1.Answer\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\x11\n\ttruncated\x18\x04 \x01(\x08\x12\x10\n\x08n_tokens\x18\x05 \x01(\r\x12)\n\x08verdicts\x18\x06 \x03(\x0b\x32\x17.instructrec.v1.Verdict\x12(\n\x07timings\x18\x07 \x01(\x0b\x32\x17.instructrec.v1.Timings\x12\r\n\x05model\x18\x08 \x01(\t\x12\x15\n\rmodel_version\x18\t \x01(\t\"t\n\x13PredictBatchRequest\x12\x30\n\x08requests\x18\x01 \x03(\x0b\x32\x1e.instructrec.v1.PredictRequest\x12+\n\tquestions\x18\x02 \x03(\x0b\x32\x18.instructrec.v1.Question\"`\n\tItemError\x12\x0e\n\x06status\x18\x01 \x01(\x05\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x0c\n\x04hint\x18\x04 \x01(\t\x12\x16\n\x0eretry_after_ms\x18\x05 \x01(\r\"}\n\x10PredictBatchItem\x12\x33\n\x08response\x18\x01 \x01(\x0b\x32\x1f.instructrec.v1.PredictResponseH\x00\x12*\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x19.instructrec.v1.ItemErrorH\x00\x42\x08\n\x06result\"G\n\x14PredictBatchResponse\x12/\n\x05items\x18\x01 \x03(\x0b\x32 .instructrec.v1.PredictBatchItem\"i\n\x19PrepareInstructionRequest\x12\x32\n\x0binstruction\x18\x01 \x01(\x0b\x32\x1b.instructrec.v1.InstructionH\x00\x12\x0e\n\x04task\x18\x02 \x01(\tH\x00\x42\x08\n\x06source\"k\n\x1aPrepareInstructionResponse\x12\x13\n\x0bprepared_id\x18\x01 \x01(\t\x12\x14\n\x0cn_candidates\x18\x02 \x01(\r\x12\x0e\n\x06\x63\x61\x63hed\x18\x03 \x01(\x08\x12\x12\n\nsize_bytes\x18\x04 \x01(\x04\",\n\x15GetModelStatusRequest\x12\x13\n\x0bwith_labels\x18\x01 \x01(\x08\"^\n\nTaskStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x10\n\x08n_labels\x18\x03 \x01(\r\x12\x12\n\nis_default\x18\x04 \x01(\x08\x12\x0e\n\x06labels\x18\x05 \x03(\t\"\x97\x01\n\x06Limits\x12\x16\n\x0emax_text_chars\x18\x01 \x01(\r\x12\x16\n\x0emax_candidates\x18\x02 \x01(\r\x12\x15\n\rmax_questions\x18\x03 \x01(\r\x12\x17\n\x0fmax_batch_items\x18\x04 \x01(\r\x12\x19\n\x11max_message_bytes\x18\x05 \x01(\r\x12\x12\n\nmax_tokens\x18\x06 \x01(\r\"\x97\x02\n\x16GetModelStatusResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x11\n\tprecision\x18\x04 \x01(\t\x12\r\n\x05ready\x18\x05 \x01(\x08\x12)\n\x05tasks\x18\x06 \x03(\x0b\x32\x1a.instructrec.v1.TaskStatus\x12\x12\n\nn_prepared\x18\x07 \x01(\r\x12\x16\n\x0eprepared_bytes\x18\x08 \x01(\x04\x12\x10\n\x08uptime_s\x18\t \x01(\x01\x12&\n\x06limits\x18\n \x01(\x0b\x32\x16.instructrec.v1.Limits\x12\x16\n\x0eserver_version\x18\x0b \x01(\t\"8\n\x0c\x46\x65\x65\x64\x62\x61\x63kSpan\x12\r\n\x05start\x18\x01 \x01(\r\x12\x0b\n\x03\x65nd\x18\x02 \x01(\r\x12\x0c\n\x04type\x18\x03 \x01(\t\"<\n\rFeedbackSpans\x12+\n\x05spans\x18\x01 \x03(\x0b\x32\x1c.instructrec.v1.FeedbackSpan\"\xe8\x02\n\x0f\x46\x65\x65\x64\x62\x61\x63kRequest\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\t\x12\x0e\n\x06labels\x18\x03 \x03(\t\x12,\n\x05spans\x18\x04 \x01(\x0b\x32\x1d.instructrec.v1.FeedbackSpans\x12\r\n\x05text2\x18\x05 \x01(\t\x12*\n\x04head\x18\x06 \x01(\x0b\x32\x1c.instructrec.v1.FeedbackSpan\x12*\n\x04tail\x18\x07 \x01(\x0b\x32\x1c.instructrec.v1.FeedbackSpan\x12\x18\n\x10predicted_labels\x18\x08 \x03(\t\x12\x36\n\x0fpredicted_spans\x18\t \x01(\x0b\x32\x1d.instructrec.v1.FeedbackSpans\x12\r\n\x05model\x18\n \x01(\t\x12\x15\n\rmodel_version\x18\x0b \x01(\t\x12\x0c\n\x04lang\x18\x0c \x01(\t\x12\x0e\n\x06source\x18\r \x01(\t\"=\n\x10\x46\x65\x65\x64\x62\x61\x63kResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07outcome\x18\x02 \x01(\t\x12\x0c\n\x04text\x18\x03 \x01(\t2\xd1\x03\n\x0bInstructRec\x12J\n\x07Predict\x12\x1e.instructrec.v1.PredictRequest\x1a\x1f.instructrec.v1.PredictResponse\x12Y\n\x0cPredictBatch\x12#.instructrec.v1.PredictBatchRequest\x1a$.instructrec.v1.PredictBatchResponse\x12k\n\x12PrepareInstruction\x12).instructrec.v1.PrepareInstructionRequest\x1a*.instructrec.v1.PrepareInstructionResponse\x12_\n\x0eGetModelStatus\x12%.instructrec.v1.GetModelStatusRequest\x1a&.instructrec.v1.GetModelStatusResponse\x12M\n\x08\x46\x65\x65\x64\x62\x61\x63k\x12\x1f.instructrec.v1.FeedbackRequest\x1a .instructrec.v1.FeedbackResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*instructrec_deploy/pb/v1/instructrec.proto\x12\x0einstructrec.v1\">\n\tCandidate\x12\r\n\x05label\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\r\n\x05prior\x18\x03 \x01(\x01\"\xb2\x01\n\x0bInstruction\x12\x0c\n\x04text\x18\x01 \x01(\t\x12-\n\ncandidates\x18\x02 \x03(\x0b\x32\x19.instructrec.v1.Candidate\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x0c\n\x04task\x18\x04 \x01(\t\x12\x10\n\x08\x64\x65\x63ision\x18\x05 \x01(\t\x12\x16\n\tthreshold\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\nnone_label\x18\x07 \x01(\tB\x0c\n\n_threshold\"k\n\x08Question\x12\x0e\n\x04task\x18\x01 \x01(\tH\x00\x12\x15\n\x0bprepared_id\x18\x02 \x01(\tH\x00\x12\x32\n\x0binstruction\x18\x03 \x01(\x0b\x32\x1b.instructrec.v1.InstructionH\x00\x42\x04\n\x02\x62y\"\"\n\x04Mark\x12\r\n\x05start\x18\x01 \x01(\r\x12\x0b\n\x03\x65nd\x18\x02 \x01(\r\"\xcc\x01\n\x0ePredictRequest\x12\x0c\n\x04text\x18\x01 \x01(\t\x12+\n\tquestions\x18\x02 \x03(\x0b\x32\x18.instructrec.v1.Question\x12\n\n\x02id\x18\x03 \x01(\t\x12\x12\n\x05top_k\x18\x04 \x01(\rH\x00\x88\x01\x01\x12\r\n\x05text2\x18\x05 \x01(\t\x12\"\n\x04head\x18\x06 \x01(\x0b\x32\x14.instructrec.v1.Mark\x12\"\n\x04tail\x18\x07 \x01(\x0b\x32\x14.instructrec.v1.MarkB\x08\n\x06_top_k\"*\n\nLabelScore\x12\r\n\x05label\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x02\"N\n\x04Span\x12\r\n\x05start\x18\x01 \x01(\r\x12\x0b\n\x03\x65nd\x18\x02 \x01(\r\x12\r\n\x05label\x18\x03 \x01(\t\x12\x0c\n\x04text\x18\x04 \x01(\t\x12\r\n\x05score\x18\x05 \x01(\x02\"\xbd\x01\n\x06\x41nswer\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\x12\r\n\x05score\x18\x03 \x01(\x02\x12*\n\x06scores\x18\x04 \x03(\x0b\x32\x1a.instructrec.v1.LabelScore\x12\x13\n\x0bprepared_id\x18\x05 \x01(\t\x12#\n\x05spans\x18\x06 \x03(\x0b\x32\x14.instructrec.v1.Span\x12\x0e\n\x06labels\x18\x07 \x03(\t\x12\x11\n\tabstained\x18\x08 \x01(\x08\"d\n\x07\x46inding\x12\x10\n\x08\x63\x61tegory\x18\x01 \x01(\t\x12\x0c\n\x04rule\x18\x02 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x03 \x01(\t\x12\r\n\x05start\x18\x04 \x01(\x05\x12\x0b\n\x03\x65nd\x18\x05 \x01(\x05\x12\r\n\x05score\x18\x06 \x01(\x02\"o\n\x07Verdict\x12\x0e\n\x06\x61\x63tion\x18\x01 \x01(\t\x12)\n\x08\x66indings\x18\x02 \x03(\x0b\x32\x17.instructrec.v1.Finding\x12\x16\n\x0epolicy_version\x18\x03 \x01(\t\x12\x11\n\tdirection\x18\x04 \x01(\t\"X\n\x07Timings\x12\x10\n\x08queue_ms\x18\x01 \x01(\x02\x12\x13\n\x0btokenize_ms\x18\x02 \x01(\x02\x12\x14\n\x0cinference_ms\x18\x03 \x01(\x02\x12\x10\n\x08total_ms\x18\x04 \x01(\x02\"\xf4\x01\n\x0fPredictResponse\x12\'\n\x07\x61nswers\x18\x01 \x03(\x0b\x32\x16.instructrec.v1.Answer\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\x11\n\ttruncated\x18\x04 \x01(\x08\x12\x10\n\x08n_tokens\x18\x05 \x01(\r\x12)\n\x08verdicts\x18\x06 \x03(\x0b\x32\x17.instructrec.v1.Verdict\x12(\n\x07timings\x18\x07 \x01(\x0b\x32\x17.instructrec.v1.Timings\x12\r\n\x05model\x18\x08 \x01(\t\x12\x15\n\rmodel_version\x18\t \x01(\t\"t\n\x13PredictBatchRequest\x12\x30\n\x08requests\x18\x01 \x03(\x0b\x32\x1e.instructrec.v1.PredictRequest\x12+\n\tquestions\x18\x02 \x03(\x0b\x32\x18.instructrec.v1.Question\"`\n\tItemError\x12\x0e\n\x06status\x18\x01 \x01(\x05\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x0c\n\x04hint\x18\x04 \x01(\t\x12\x16\n\x0eretry_after_ms\x18\x05 \x01(\r\"}\n\x10PredictBatchItem\x12\x33\n\x08response\x18\x01 \x01(\x0b\x32\x1f.instructrec.v1.PredictResponseH\x00\x12*\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x19.instructrec.v1.ItemErrorH\x00\x42\x08\n\x06result\"G\n\x14PredictBatchResponse\x12/\n\x05items\x18\x01 \x03(\x0b\x32 .instructrec.v1.PredictBatchItem\"i\n\x19PrepareInstructionRequest\x12\x32\n\x0binstruction\x18\x01 \x01(\x0b\x32\x1b.instructrec.v1.InstructionH\x00\x12\x0e\n\x04task\x18\x02 \x01(\tH\x00\x42\x08\n\x06source\"k\n\x1aPrepareInstructionResponse\x12\x13\n\x0bprepared_id\x18\x01 \x01(\t\x12\x14\n\x0cn_candidates\x18\x02 \x01(\r\x12\x0e\n\x06\x63\x61\x63hed\x18\x03 \x01(\x08\x12\x12\n\nsize_bytes\x18\x04 \x01(\x04\",\n\x15GetModelStatusRequest\x12\x13\n\x0bwith_labels\x18\x01 \x01(\x08\"^\n\nTaskStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x10\n\x08n_labels\x18\x03 \x01(\r\x12\x12\n\nis_default\x18\x04 \x01(\x08\x12\x0e\n\x06labels\x18\x05 \x03(\t\"\x97\x01\n\x06Limits\x12\x16\n\x0emax_text_chars\x18\x01 \x01(\r\x12\x16\n\x0emax_candidates\x18\x02 \x01(\r\x12\x15\n\rmax_questions\x18\x03 \x01(\r\x12\x17\n\x0fmax_batch_items\x18\x04 \x01(\r\x12\x19\n\x11max_message_bytes\x18\x05 \x01(\r\x12\x12\n\nmax_tokens\x18\x06 \x01(\r\"\x97\x02\n\x16GetModelStatusResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x11\n\tprecision\x18\x04 \x01(\t\x12\r\n\x05ready\x18\x05 \x01(\x08\x12)\n\x05tasks\x18\x06 \x03(\x0b\x32\x1a.instructrec.v1.TaskStatus\x12\x12\n\nn_prepared\x18\x07 \x01(\r\x12\x16\n\x0eprepared_bytes\x18\x08 \x01(\x04\x12\x10\n\x08uptime_s\x18\t \x01(\x01\x12&\n\x06limits\x18\n \x01(\x0b\x32\x16.instructrec.v1.Limits\x12\x16\n\x0eserver_version\x18\x0b \x01(\t\"8\n\x0c\x46\x65\x65\x64\x62\x61\x63kSpan\x12\r\n\x05start\x18\x01 \x01(\r\x12\x0b\n\x03\x65nd\x18\x02 \x01(\r\x12\x0c\n\x04type\x18\x03 \x01(\t\"<\n\rFeedbackSpans\x12+\n\x05spans\x18\x01 \x03(\x0b\x32\x1c.instructrec.v1.FeedbackSpan\"\xe8\x02\n\x0f\x46\x65\x65\x64\x62\x61\x63kRequest\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\t\x12\x0e\n\x06labels\x18\x03 \x03(\t\x12,\n\x05spans\x18\x04 \x01(\x0b\x32\x1d.instructrec.v1.FeedbackSpans\x12\r\n\x05text2\x18\x05 \x01(\t\x12*\n\x04head\x18\x06 \x01(\x0b\x32\x1c.instructrec.v1.FeedbackSpan\x12*\n\x04tail\x18\x07 \x01(\x0b\x32\x1c.instructrec.v1.FeedbackSpan\x12\x18\n\x10predicted_labels\x18\x08 \x03(\t\x12\x36\n\x0fpredicted_spans\x18\t \x01(\x0b\x32\x1d.instructrec.v1.FeedbackSpans\x12\r\n\x05model\x18\n \x01(\t\x12\x15\n\rmodel_version\x18\x0b \x01(\t\x12\x0c\n\x04lang\x18\x0c \x01(\t\x12\x0e\n\x06source\x18\r \x01(\t\"=\n\x10\x46\x65\x65\x64\x62\x61\x63kResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07outcome\x18\x02 \x01(\t\x12\x0c\n\x04text\x18\x03 \x01(\t2\xd1\x03\n\x0bInstructRec\x12J\n\x07Predict\x12\x1e.instructrec.v1.PredictRequest\x1a\x1f.instructrec.v1.PredictResponse\x12Y\n\x0cPredictBatch\x12#.instructrec.v1.PredictBatchRequest\x1a$.instructrec.v1.PredictBatchResponse\x12k\n\x12PrepareInstruction\x12).instructrec.v1.PrepareInstructionRequest\x1a*.instructrec.v1.PrepareInstructionResponse\x12_\n\x0eGetModelStatus\x12%.instructrec.v1.GetModelStatusRequest\x1a&.instructrec.v1.GetModelStatusResponse\x12M\n\x08\x46\x65\x65\x64\x62\x61\x63k\x12\x1f.instructrec.v1.FeedbackRequest\x1a .instructrec.v1.FeedbackResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,44 +43,46 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PREDICTREQUEST']._serialized_end=657
   _globals['_LABELSCORE']._serialized_start=659
   _globals['_LABELSCORE']._serialized_end=701
-  _globals['_ANSWER']._serialized_start=704
-  _globals['_ANSWER']._serialized_end=856
-  _globals['_FINDING']._serialized_start=858
-  _globals['_FINDING']._serialized_end=958
-  _globals['_VERDICT']._serialized_start=960
-  _globals['_VERDICT']._serialized_end=1071
-  _globals['_TIMINGS']._serialized_start=1073
-  _globals['_TIMINGS']._serialized_end=1161
-  _globals['_PREDICTRESPONSE']._serialized_start=1164
-  _globals['_PREDICTRESPONSE']._serialized_end=1408
-  _globals['_PREDICTBATCHREQUEST']._serialized_start=1410
-  _globals['_PREDICTBATCHREQUEST']._serialized_end=1526
-  _globals['_ITEMERROR']._serialized_start=1528
-  _globals['_ITEMERROR']._serialized_end=1624
-  _globals['_PREDICTBATCHITEM']._serialized_start=1626
-  _globals['_PREDICTBATCHITEM']._serialized_end=1751
-  _globals['_PREDICTBATCHRESPONSE']._serialized_start=1753
-  _globals['_PREDICTBATCHRESPONSE']._serialized_end=1824
-  _globals['_PREPAREINSTRUCTIONREQUEST']._serialized_start=1826
-  _globals['_PREPAREINSTRUCTIONREQUEST']._serialized_end=1931
-  _globals['_PREPAREINSTRUCTIONRESPONSE']._serialized_start=1933
-  _globals['_PREPAREINSTRUCTIONRESPONSE']._serialized_end=2040
-  _globals['_GETMODELSTATUSREQUEST']._serialized_start=2042
-  _globals['_GETMODELSTATUSREQUEST']._serialized_end=2086
-  _globals['_TASKSTATUS']._serialized_start=2088
-  _globals['_TASKSTATUS']._serialized_end=2182
-  _globals['_LIMITS']._serialized_start=2185
-  _globals['_LIMITS']._serialized_end=2336
-  _globals['_GETMODELSTATUSRESPONSE']._serialized_start=2339
-  _globals['_GETMODELSTATUSRESPONSE']._serialized_end=2618
-  _globals['_FEEDBACKSPAN']._serialized_start=2620
-  _globals['_FEEDBACKSPAN']._serialized_end=2676
-  _globals['_FEEDBACKSPANS']._serialized_start=2678
-  _globals['_FEEDBACKSPANS']._serialized_end=2738
-  _globals['_FEEDBACKREQUEST']._serialized_start=2741
-  _globals['_FEEDBACKREQUEST']._serialized_end=3101
-  _globals['_FEEDBACKRESPONSE']._serialized_start=3103
-  _globals['_FEEDBACKRESPONSE']._serialized_end=3164
-  _globals['_INSTRUCTREC']._serialized_start=3167
-  _globals['_INSTRUCTREC']._serialized_end=3632
+  _globals['_SPAN']._serialized_start=703
+  _globals['_SPAN']._serialized_end=781
+  _globals['_ANSWER']._serialized_start=784
+  _globals['_ANSWER']._serialized_end=973
+  _globals['_FINDING']._serialized_start=975
+  _globals['_FINDING']._serialized_end=1075
+  _globals['_VERDICT']._serialized_start=1077
+  _globals['_VERDICT']._serialized_end=1188
+  _globals['_TIMINGS']._serialized_start=1190
+  _globals['_TIMINGS']._serialized_end=1278
+  _globals['_PREDICTRESPONSE']._serialized_start=1281
+  _globals['_PREDICTRESPONSE']._serialized_end=1525
+  _globals['_PREDICTBATCHREQUEST']._serialized_start=1527
+  _globals['_PREDICTBATCHREQUEST']._serialized_end=1643
+  _globals['_ITEMERROR']._serialized_start=1645
+  _globals['_ITEMERROR']._serialized_end=1741
+  _globals['_PREDICTBATCHITEM']._serialized_start=1743
+  _globals['_PREDICTBATCHITEM']._serialized_end=1868
+  _globals['_PREDICTBATCHRESPONSE']._serialized_start=1870
+  _globals['_PREDICTBATCHRESPONSE']._serialized_end=1941
+  _globals['_PREPAREINSTRUCTIONREQUEST']._serialized_start=1943
+  _globals['_PREPAREINSTRUCTIONREQUEST']._serialized_end=2048
+  _globals['_PREPAREINSTRUCTIONRESPONSE']._serialized_start=2050
+  _globals['_PREPAREINSTRUCTIONRESPONSE']._serialized_end=2157
+  _globals['_GETMODELSTATUSREQUEST']._serialized_start=2159
+  _globals['_GETMODELSTATUSREQUEST']._serialized_end=2203
+  _globals['_TASKSTATUS']._serialized_start=2205
+  _globals['_TASKSTATUS']._serialized_end=2299
+  _globals['_LIMITS']._serialized_start=2302
+  _globals['_LIMITS']._serialized_end=2453
+  _globals['_GETMODELSTATUSRESPONSE']._serialized_start=2456
+  _globals['_GETMODELSTATUSRESPONSE']._serialized_end=2735
+  _globals['_FEEDBACKSPAN']._serialized_start=2737
+  _globals['_FEEDBACKSPAN']._serialized_end=2793
+  _globals['_FEEDBACKSPANS']._serialized_start=2795
+  _globals['_FEEDBACKSPANS']._serialized_end=2855
+  _globals['_FEEDBACKREQUEST']._serialized_start=2858
+  _globals['_FEEDBACKREQUEST']._serialized_end=3218
+  _globals['_FEEDBACKRESPONSE']._serialized_start=3220
+  _globals['_FEEDBACKRESPONSE']._serialized_end=3281
+  _globals['_INSTRUCTREC']._serialized_start=3284
+  _globals['_INSTRUCTREC']._serialized_end=3749
 # @@protoc_insertion_point(module_scope)

@@ -78,13 +78,28 @@ class LabelScore(_message.Message):
     score: float
     def __init__(self, label: _Optional[str] = ..., score: _Optional[float] = ...) -> None: ...
 
+class Span(_message.Message):
+    __slots__ = ("start", "end", "label", "text", "score")
+    START_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    SCORE_FIELD_NUMBER: _ClassVar[int]
+    start: int
+    end: int
+    label: str
+    text: str
+    score: float
+    def __init__(self, start: _Optional[int] = ..., end: _Optional[int] = ..., label: _Optional[str] = ..., text: _Optional[str] = ..., score: _Optional[float] = ...) -> None: ...
+
 class Answer(_message.Message):
-    __slots__ = ("task", "label", "score", "scores", "prepared_id", "labels", "abstained")
+    __slots__ = ("task", "label", "score", "scores", "prepared_id", "spans", "labels", "abstained")
     TASK_FIELD_NUMBER: _ClassVar[int]
     LABEL_FIELD_NUMBER: _ClassVar[int]
     SCORE_FIELD_NUMBER: _ClassVar[int]
     SCORES_FIELD_NUMBER: _ClassVar[int]
     PREPARED_ID_FIELD_NUMBER: _ClassVar[int]
+    SPANS_FIELD_NUMBER: _ClassVar[int]
     LABELS_FIELD_NUMBER: _ClassVar[int]
     ABSTAINED_FIELD_NUMBER: _ClassVar[int]
     task: str
@@ -92,9 +107,10 @@ class Answer(_message.Message):
     score: float
     scores: _containers.RepeatedCompositeFieldContainer[LabelScore]
     prepared_id: str
+    spans: _containers.RepeatedCompositeFieldContainer[Span]
     labels: _containers.RepeatedScalarFieldContainer[str]
     abstained: bool
-    def __init__(self, task: _Optional[str] = ..., label: _Optional[str] = ..., score: _Optional[float] = ..., scores: _Optional[_Iterable[_Union[LabelScore, _Mapping]]] = ..., prepared_id: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., abstained: _Optional[bool] = ...) -> None: ...
+    def __init__(self, task: _Optional[str] = ..., label: _Optional[str] = ..., score: _Optional[float] = ..., scores: _Optional[_Iterable[_Union[LabelScore, _Mapping]]] = ..., prepared_id: _Optional[str] = ..., spans: _Optional[_Iterable[_Union[Span, _Mapping]]] = ..., labels: _Optional[_Iterable[str]] = ..., abstained: _Optional[bool] = ...) -> None: ...
 
 class Finding(_message.Message):
     __slots__ = ("category", "rule", "action", "start", "end", "score")

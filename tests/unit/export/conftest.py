@@ -20,6 +20,7 @@ from transformers import (
 
 from instructrec_deploy.models.checkpoint import Checkpoint, CheckpointSection, save_checkpoint
 from instructrec_deploy.models.instruction_encoder import InstructionEncoder
+from instructrec_deploy.models.span_reader import build_span_reader
 from tests.tiny import LABELS, TASKS_TOML, tiny_tokenizer
 
 HIDDEN = 64  # 64 x 64 weights are the fewest that are quantized
@@ -61,7 +62,7 @@ def tiny_config(family: str, n_vocab: int, **extra: Any) -> PretrainedConfig:
 
 
 def tiny_checkpoint(
-    folder: Path, family: str = "bert", *, labels: Sequence[str] = ()
+    folder: Path, family: str = "bert", *, labels: Sequence[str] = (), reader_layers: int = 0
 ) -> Checkpoint:
     """A random model; with labels a sequence classifier, else an instruction encoder."""
     torch.manual_seed(1)
@@ -78,6 +79,7 @@ def tiny_checkpoint(
         pad_id=0,
         instruction_weight=0.1,
         use_fusion=not labels,
+        reader_layers=reader_layers,
         labels=tuple(labels),
     )
     if labels:
@@ -87,7 +89,11 @@ def tiny_checkpoint(
         return Checkpoint(model.eval(), section, folder / "tokenizer.json")
     encoder = AutoModel.from_config(config)
     _loosen(encoder)
-    model = InstructionEncoder(encoder, hidden_size=HIDDEN, n_heads=2)
+    reader = build_span_reader(encoder, n_layers=reader_layers) if reader_layers else None
+    if reader is not None:  # a fresh reader finds nothing: let it find something in each text
+        torch.nn.init.normal_(reader.tokens.weight, std=0.5)
+        torch.nn.init.zeros_(reader.bias)
+    model = InstructionEncoder(encoder, hidden_size=HIDDEN, n_heads=2, reader=reader)
     assert model.fusion is not None
     torch.nn.init.normal_(model.fusion.output.weight, std=0.1)
     return Checkpoint(model.eval(), section, folder / "tokenizer.json")
@@ -101,9 +107,10 @@ def write_tiny_run(
     tasks: str = "",
     label_vectors: Mapping[str, torch.Tensor] | None = None,
     texts: Sequence[str] = TEXTS,
+    reader_layers: int = 0,
 ) -> Path:
     """A run folder as training leaves it."""
-    checkpoint = tiny_checkpoint(run / "made", family, labels=labels)
+    checkpoint = tiny_checkpoint(run / "made", family, labels=labels, reader_layers=reader_layers)
     save_checkpoint(checkpoint, run / "checkpoint", label_vectors=label_vectors)
     (run / "tasks.toml").write_text(tasks or (HEAD_TASKS if labels else TASKS_TOML), "utf-8")
     evaluation = {

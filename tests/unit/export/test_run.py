@@ -22,6 +22,7 @@ from instructrec_deploy.export.graphs import float_graphs
 from instructrec_deploy.export.parity import ParityLimits, ask_bundle, check_parity
 from instructrec_deploy.export.reference import Reference
 from instructrec_deploy.export.run import ExportReport, export_run
+from instructrec_deploy.export.samples import Sample
 from instructrec_deploy.models.checkpoint import load_checkpoint
 from instructrec_deploy.models.instruction_encoder import InstructionEncoder
 from instructrec_deploy.runtime.golden import check_golden
@@ -289,7 +290,7 @@ def test_the_gate_sees_a_label_that_crossed_its_threshold(
 
     run = run_maker(tasks=DECIDING_TASKS)
     bundle = open_bundle(export_run(run, tmp_path / "bundle", precision="fp32").out)
-    samples = {"topics": [Request("I lost my card")]}
+    samples = {"topics": [Sample(Request("I lost my card"))]}
     (answered,) = ask_bundle(bundle, samples).values()
     highest = float(answered.scores.max())
     spec = bundle.tasks.tasks["topics"]

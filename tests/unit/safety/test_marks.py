@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from instructrec_deploy.core.result import Finding
 from instructrec_deploy.safety.guard import Guard, mask_text
-from instructrec_deploy.safety.marks import move_spans
+from instructrec_deploy.safety.marks import move_spans, restore_span
 
 PARTS = st.lists(
     st.tuples(st.text(max_size=6), st.sampled_from(["", "mask", "flag"])), min_size=1, max_size=6
@@ -42,6 +42,29 @@ def test_a_moved_span_marks_what_it_marked_masked(
         ]
         masked = mask_text(text, findings)
         assert masked[slice(*moved)] == mask_text(text[start:end], inside)
+
+
+@given(PARTS, st.data())
+def test_a_span_of_the_masked_text_is_found_again_in_the_text_as_sent(
+    parts: list[tuple[str, str]], data: st.DataObject
+) -> None:
+    text, findings = "", []
+    for part, action in parts:
+        if action and part:
+            findings.append(Finding("PHONE", "r", action, len(text), len(text) + len(part)))
+        text += part
+    masked = mask_text(text, findings)
+    if not masked:
+        return
+    start = data.draw(st.integers(0, len(masked) - 1))
+    end = data.draw(st.integers(start + 1, len(masked)))
+    found = restore_span(findings, start, end)
+    assert 0 <= found[0] < found[1] <= len(text)
+    (back,) = move_spans(text, findings, [found])
+    assert back is not None  # it never ends inside what was masked
+    assert back[0] <= start < end <= back[1]
+    if back == (start, end) and "[" not in masked[start:end]:
+        assert text[slice(*found)] == masked[start:end]
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,10 @@ def test_more_scores_than_candidates_are_all_of_them() -> None:
     assert len(answer.scores) == 2
 
 
-def test_a_kind_without_candidates_as_answers_is_refused() -> None:
-    check_kind(TaskKind.RANKING)
+def test_a_kind_that_the_model_does_not_answer_is_refused() -> None:
+    check_kind(TaskKind.RANKING, finds_spans=False)
+    check_kind(TaskKind.NER, finds_spans=True)
     with pytest.raises(RequestError):
-        check_kind(TaskKind.NER)
+        check_kind(TaskKind.NER, finds_spans=False)
+    with pytest.raises(RequestError):
+        check_kind(TaskKind.SUMMARIZATION, finds_spans=True)

@@ -12,7 +12,9 @@ from instructrec_deploy.core.errors import RowInvalid
 from instructrec_deploy.core.example import Example
 from instructrec_deploy.core.manifest import TaskBook, TaskSpec, parse_toml
 from instructrec_deploy.core.task import TaskKind
+from instructrec_deploy.export.run import export_run
 from instructrec_deploy.models.checkpoint import load_checkpoint
+from instructrec_deploy.runtime.predictor import Predictor
 from instructrec_deploy.text.tokenizer import TextTokenizer
 from instructrec_training.recipe import Recipe
 from instructrec_training.run import train
@@ -79,6 +81,13 @@ def test_spans_are_learned(kind: str, headline: str, tiny_base: Path, tmp_path: 
     assert load_checkpoint(run / "checkpoint").section.reader_layers == 1
     book = parse_toml(TaskBook, (run / "tasks.toml").read_text(encoding="utf-8"), where="tasks")
     assert book.tasks["t"].labels == (("event", "thing") if kind == "ner" else ())
+    bundle = export_run(run, tmp_path / "bundle", precision="fp32").out
+    with Predictor(bundle) as predictor:
+        asked = {"instruction": "what thing"} if kind == "qa" else {}
+        found = predictor.predict("查询余额", task="t", **asked)
+    (span,) = found.spans[:1]
+    assert (span.start, span.end, span.text) == (2, 4, "余额")
+    assert span.label == ("thing" if kind == "ner" else "")
 
 
 def test_a_long_passage_becomes_windows_and_the_answer_lies_in_one(tiny_base: Path) -> None:

@@ -1,0 +1,147 @@
+"""Span answers of a batch: windows read together with what is sought, decoded, told as sent.
+
+Shapes: R rows (windows of all texts), T tokens, C candidates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from instructrec_deploy.core.errors import BundleError
+from instructrec_deploy.core.result import Answer
+from instructrec_deploy.core.task import TaskKind
+from instructrec_deploy.runtime.engine import Encoding, Engine, pad_rows
+from instructrec_deploy.runtime.jobs import Job
+from instructrec_deploy.runtime.prepared import PreparedInstruction
+from instructrec_deploy.safety.marks import restore_span
+from instructrec_deploy.tasks.base import Floats
+from instructrec_deploy.tasks.extract import Window, decode_entities, decode_reply
+from instructrec_deploy.text.tokenizer import Encoded
+
+MAX_ROW_TOKENS = 8_192  # padded tokens of windows computed at a time: bounds what a long text holds
+
+
+def encode_rows(
+    engine: Engine, rows: Sequence[Sequence[int]], *, use_lower: bool, lane: int
+) -> Encoding:
+    """Read rows of ids in one batch; where windows of long texts are among them, in parts.
+
+    Raises:
+        InternalError: the graph failed.
+    """
+    ids, mask = pad_rows(rows, engine.model.pad_id)
+    step = max(1, MAX_ROW_TOKENS // ids.shape[1]) if use_lower else len(ids)
+    parts = [
+        engine.encode(ids[at : at + step], mask[at : at + step], lane=lane, use_lower=use_lower)
+        for at in range(0, len(ids), step)
+    ]
+    return parts[0] if len(parts) == 1 else _joined(parts)
+
+
+def answer_spans(
+    engine: Engine,
+    encoding: Encoding,
+    jobs: Sequence[Job],
+    places: Sequence[range],
+    prepared: PreparedInstruction,
+    *,
+    lane: int,
+) -> list[Answer]:
+    """One answer for each job.
+
+    Args:
+        encoding: of all rows of the batch.
+        jobs: the texts that were asked.
+        places: for each job its rows.
+        prepared: what is sought.
+
+    Raises:
+        InternalError: the graph failed.
+        BundleError: the instruction was prepared for another model.
+    """
+    rows = [row for job, own in zip(jobs, places, strict=True) for row in own[job.window_start :]]
+    scores = _scores(engine, encoding.rows(rows), prepared, lane)
+    answers, done = [], 0
+    for job in jobs:
+        windows = [
+            Window(scores[done + index, : len(window.ids)], window.offsets)
+            for index, window in enumerate(job.windows)
+        ]
+        done += len(windows)
+        answers.append(_decode(job, windows, prepared))
+    return answers
+
+
+def read_windows(
+    engine: Engine, texts: Sequence[Sequence[Encoded]], prepared: PreparedInstruction
+) -> list[list[Window]]:
+    """The scores behind the spans: each text's windows, all texts in one batch.
+
+    Raises:
+        InternalError, BundleError: as `answer_spans`.
+    """
+    rows = [window.ids for windows in texts for window in windows]
+    encoding = encode_rows(engine, rows, use_lower=True, lane=0)
+    scores = iter(_scores(engine, encoding, prepared, 0))
+    return [[Window(next(scores)[: len(w.ids)], w.offsets) for w in windows] for windows in texts]
+
+
+def _scores(engine: Engine, encoding: Encoding, prepared: PreparedInstruction, lane: int) -> Floats:
+    """[R, T, C, 3]."""
+    if prepared.vectors is None or prepared.memory is None:
+        raise BundleError("the instruction was prepared for another model", hint="prepare it")
+    n_tokens = encoding.mask.shape[1] + len(prepared.memory)
+    step = max(1, MAX_ROW_TOKENS // n_tokens)
+    n_rows = len(encoding.mask)
+    parts = [
+        engine.read_spans(
+            encoding.rows(range(at, min(at + step, n_rows))),
+            prepared.vectors,
+            prepared.memory,
+            lane=lane,
+        )
+        for at in range(0, n_rows, step)
+    ]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _decode(job: Job, windows: Sequence[Window], prepared: PreparedInstruction) -> Answer:
+    instruction = prepared.instruction
+    if instruction.kind is TaskKind.QA:
+        answer = decode_reply(
+            windows,
+            job.text,
+            top_k=job.request.top_k,
+            task=instruction.task,
+            prepared_id=prepared.key,
+        )
+    else:
+        answer = decode_entities(
+            windows,
+            prepared.labels,
+            job.text,
+            decision=instruction.decision,
+            top_k=job.request.top_k,
+            task=instruction.task,
+            prepared_id=prepared.key,
+        )
+    if not job.is_masked:
+        return answer
+    findings = job.verdicts[0].findings  # about the text; a second one has no spans
+    return answer.moved(lambda start, end: restore_span(findings, start, end))
+
+
+def _joined(parts: Sequence[Encoding]) -> Encoding:
+    def whole(arrays: Sequence[Floats | None]) -> Floats | None:
+        found = [array for array in arrays if array is not None]
+        return np.concatenate(found) if found else None
+
+    return Encoding(
+        np.concatenate([part.mask for part in parts]),
+        whole([part.token_states for part in parts]),
+        whole([part.pooled for part in parts]),
+        whole([part.logits for part in parts]),
+        whole([part.lower_states for part in parts]),
+    )
