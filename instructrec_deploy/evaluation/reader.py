@@ -1,32 +1,45 @@
-"""Read labelled data files: JSON lines, plain or gzipped."""
+"""Read labelled data files: JSON lines, tables and JSON lists, plain or gzipped."""
 
 from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from instructrec_deploy.core.errors import FileMissing, RowInvalid
 from instructrec_deploy.core.example import Example, parse_object
+from instructrec_deploy.evaluation.formats import (
+    DELIMITERS,
+    json_rows,
+    known_form,
+    rename,
+    table_rows,
+)
 
+NO_COLUMNS: Mapping[str, str] = {}
 ANY_SPLIT = "all"  # of a row: it states no split and belongs to each
 
 
-def read_examples(path: str | Path, split: str | None = None) -> list[Example]:
+def read_examples(
+    path: str | Path, split: str | None = None, *, columns: Mapping[str, str] | None = None
+) -> list[Example]:
     """Read a data file, whole or one split of it.
 
     Args:
-        path: `.jsonl` or `.jsonl.gz`, UTF-8, one object a line; empty lines are skipped.
+        path: UTF-8; `.gz` may follow each ending. `.jsonl`: one object a line, empty lines are
+            skipped. `.csv`, `.tsv`: the first line names the columns. `.json`: a list of rows in
+            Alpaca's form, ShareGPT's or ours.
         split: keep the rows of this split, and the rows that state none. None or "all": every row.
+        columns: our field -> the file's column, for files that call their columns otherwise.
 
     Raises:
         FileMissing: no such file.
         RowInvalid: a line is not usable (the message names it), or no row is left.
     """
     source = Path(path)
-    examples = list(iter_examples(source))
+    examples = list(iter_examples(source, columns=columns or {}))
     if not examples:
         raise RowInvalid(f"{source} has no rows", hint='write {"text": ..., "target": ...} lines')
     if split is None or split == ANY_SPLIT:
@@ -40,20 +53,36 @@ def read_examples(path: str | Path, split: str | None = None) -> list[Example]:
     return kept
 
 
-def iter_examples(source: Path) -> Iterator[Example]:
+def iter_examples(source: Path, *, columns: Mapping[str, str] = NO_COLUMNS) -> Iterator[Example]:
     """The rows of a data file one after another; errors as `read_examples`."""
-    for where, row in iter_objects(source):
+    for where, row in iter_objects(source, columns=columns):
         yield Example.from_row(row, where=where)
 
 
-def iter_objects(source: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The objects of a file of JSON lines, each with its place; errors as `read_examples`."""
+def iter_objects(
+    source: Path, *, columns: Mapping[str, str] = NO_COLUMNS
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The rows of a data file as objects, each with its place; errors as `read_examples`."""
     if not source.is_file():
-        raise FileMissing(f"no data file {source}", hint="name a .jsonl or .jsonl.gz file")
+        raise FileMissing(
+            f"no data file {source}", hint="name a .jsonl, .csv, .tsv or .json file, or its .gz"
+        )
+    ending, where = Path(source.name.removesuffix(".gz")).suffix.lower(), str(source)
+    if ending in DELIMITERS:
+        delimiter = DELIMITERS[ending]
+        yield from table_rows(_lines(source), delimiter=delimiter, columns=columns, where=where)
+    elif ending == ".json":
+        yield from json_rows("".join(_lines(source)), columns=columns, where=where)
+    else:
+        yield from _json_lines(source, columns)
+
+
+def _json_lines(source: Path, columns: Mapping[str, str]) -> Iterator[tuple[str, dict[str, Any]]]:
     for number, line in enumerate(_lines(source), start=1):
         if line.strip():
             where = f"{source}:{number}"
-            yield where, parse_object(line, where=where)
+            row = rename(parse_object(line, where=where), columns, where=where)
+            yield where, known_form(row, where=where)
 
 
 def _lines(source: Path) -> Iterator[str]:
