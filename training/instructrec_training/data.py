@@ -107,7 +107,7 @@ def _load_task(
 
 
 def _split(part: DataPart, file: Path) -> tuple[list[Example], list[Example], list[Example]]:
-    rows = read_examples(file)
+    rows = read_examples(file, columns=part.columns)
     train = [row for row in rows if row.split in (part.train_split, "all")]
     test = [row for row in rows if part.test_split and row.split == part.test_split]
     if part.validation_split:

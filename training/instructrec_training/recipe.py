@@ -40,6 +40,7 @@ class DataPart(Strict):
     test_split: str = "test"  # "" tests on the validation rows
     weight: float = Field(1.0, gt=0.0)  # of this file's batches in the mixture
     limit: int = Field(0, ge=0)  # at most so many training rows; 0 takes all
+    columns: dict[str, str] = Field(default_factory=dict)  # our field -> the file's column
 
 
 class TrainingPart(Strict):

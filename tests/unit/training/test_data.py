@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,8 +15,18 @@ from instructrec_deploy.core.errors import FileMissing, RowInvalid
 from instructrec_deploy.core.manifest import TaskSpec
 from instructrec_deploy.core.request import Mark
 from instructrec_deploy.text.render import render
-from instructrec_training.data import TaskData, epoch_batches, in_validation, resolve_data
+from instructrec_deploy.text.tokenizer import TextTokenizer
+from instructrec_training.data import (
+    TaskData,
+    epoch_batches,
+    in_validation,
+    load_task_data,
+    resolve_data,
+)
+from instructrec_training.recipe import Recipe
 from instructrec_training.rows import Row, pad
+
+MakeRecipe = Callable[..., Recipe]
 
 
 def task_of(lengths: list[int], *, weight: float = 1.0) -> TaskData:
@@ -68,10 +80,9 @@ def test_a_missing_file_says_how_to_name_the_root(tmp_path: Path) -> None:
     assert "--data-root" in caught.value.hint
 
 
-def test_a_row_without_a_label_is_named(tmp_path: Path, make_recipe, tiny_base: Path) -> None:  # type: ignore[no-untyped-def]
-    from instructrec_deploy.text.tokenizer import TextTokenizer
-    from instructrec_training.data import load_task_data
-
+def test_a_row_without_a_label_is_named(
+    tmp_path: Path, make_recipe: MakeRecipe, tiny_base: Path
+) -> None:
     (tmp_path / "intents.jsonl").write_text(
         '{"text": "i lost my card", "id": "row-7", "split": "train"}\n', encoding="utf-8"
     )
@@ -81,11 +92,8 @@ def test_a_row_without_a_label_is_named(tmp_path: Path, make_recipe, tiny_base: 
 
 
 def test_a_pair_is_read_as_evaluation_reads_it(
-    tmp_path: Path, make_recipe, tiny_base: Path
-) -> None:  # type: ignore[no-untyped-def]
-    from instructrec_deploy.text.tokenizer import TextTokenizer
-    from instructrec_training.data import load_task_data
-
+    tmp_path: Path, make_recipe: MakeRecipe, tiny_base: Path
+) -> None:
     (tmp_path / "intents.jsonl").write_text(
         '{"text": "i lost my card", "text2": "my card is stolen", "target": "same", "id": "1"}\n',
         encoding="utf-8",
@@ -99,11 +107,8 @@ def test_a_pair_is_read_as_evaluation_reads_it(
 
 
 def test_a_relation_and_a_history_are_read_as_evaluation_reads_them(
-    tmp_path: Path, make_recipe, tiny_base: Path
-) -> None:  # type: ignore[no-untyped-def]
-    from instructrec_deploy.text.tokenizer import TextTokenizer
-    from instructrec_training.data import load_task_data
-
+    tmp_path: Path, make_recipe: MakeRecipe, tiny_base: Path
+) -> None:
     rows = [
         {"text": "my card, 我的卡", "head": [3, 7], "tail": [9, 12], "target": "same", "id": "1"},
         {"history": ["card", {"title": "pin", "genres": "new"}], "target": "refund", "id": "2"},
@@ -117,3 +122,23 @@ def test_a_relation_and_a_history_are_read_as_evaluation_reads_them(
         render("pin: new\ncard"),
     ]
     assert [row.ids for row in found] == [e.ids for e in tokenizer.encode_passages(wanted)]
+
+
+@pytest.mark.parametrize("ending", [".csv", ".tsv.gz"])
+def test_a_recipe_reads_a_table_with_columns_of_other_names(
+    ending: str, tmp_path: Path, make_recipe: MakeRecipe, tiny_base: Path
+) -> None:
+    table = "query,intent,split\n我的余额,余额,train\n查询余额,余额,val\n"
+    if ending == ".csv":
+        (tmp_path / "rows.csv").write_text(table, encoding="utf-8")
+    else:
+        (tmp_path / "rows.tsv.gz").write_bytes(gzip.compress(table.replace(",", "\t").encode()))
+    columns = {"text": "query", "target": "intent"}
+    recipe = make_recipe()
+    part = recipe.data[0].model_copy(update={"path": f"rows{ending}", "columns": columns})
+    recipe = recipe.model_copy(update={"data": (part,)})
+    tokenizer = TextTokenizer(tiny_base / "tokenizer.json", max_tokens=64)
+    (task,) = load_task_data(recipe, tmp_path, tokenizer)
+    assert [row.text for row in task.train] == ["我的余额"]
+    assert [row.text for row in task.validation] == ["查询余额"]
+    assert task.spec.labels == ("余额",)
