@@ -300,6 +300,12 @@ class FeedbackUnusable(ConfigError):
     code = "IR-1612"
 
 
+class TrainingDiverged(ConfigError):
+    """The loss of a training step is no number any more."""
+
+    code = "IR-1632"
+
+
 class MissingExtra(InstructRecError):
     """An optional package is needed and not installed."""
 

@@ -120,12 +120,13 @@ def _split(part: DataPart, file: Path) -> tuple[list[Example], list[Example], li
 
 
 def epoch_batches(
-    tasks: Sequence[TaskData], batch_size: int, *, seed: int, epoch: int
+    tasks: Sequence[TaskData], batch_size: int, *, seed: int, epoch: int, limit: int = 0
 ) -> list[tuple[int, list[Row]]]:
     """All batches of an epoch as (task number, rows); the same for the same seed and epoch.
 
     Rows of like length share a batch (padding is wasted work); each batch holds one task. A
-    weight of 0.5 shows a task half as many of its rows, 2.0 shows them twice.
+    weight of 0.5 shows a task half as many of its rows, 2.0 shows them twice. A limit leaves the
+    first so many batches of the shuffled epoch; 0 leaves all.
     """
     rng = random.Random(f"{seed}-{epoch}")
     batches: list[tuple[int, list[Row]]] = []
@@ -138,7 +139,7 @@ def epoch_batches(
                 (number, bucket[i : i + batch_size]) for i in range(0, len(bucket), batch_size)
             ]
     rng.shuffle(batches)
-    return batches
+    return batches[: limit or None]
 
 
 def _weighted(task: TaskData, rng: random.Random) -> list[Row]:

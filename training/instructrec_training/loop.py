@@ -14,11 +14,13 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor, nn
-from transformers import get_scheduler
 
+from instructrec_deploy.core.errors import ConfigError, TrainingDiverged
 from instructrec_training.data import TaskData, epoch_batches, in_length_order
 from instructrec_training.learners import Learner
+from instructrec_training.optimizers import Schedule, build_optimizer
 from instructrec_training.recipe import TrainingPart
 from instructrec_training.rows import Row
 from instructrec_training.tracking import Tracker
@@ -60,20 +62,14 @@ class Loop:
         self.progress = Progress()
         self._accelerator = accelerator
         self._folder = state_folder
-        batches = len(epoch_batches(tasks, settings.batch_size, seed=settings.seed, epoch=0))
         share = settings.accumulation_steps * accelerator.num_processes
-        self._steps_per_epoch = math.ceil(batches / share)
+        self._steps_per_epoch = math.ceil(len(self._batches(0)) / share)
         self._n_steps = max(1, self._steps_per_epoch * settings.epochs)
-        optimizer = torch.optim.AdamW(self._groups(), fused=True)
-        schedule = get_scheduler(
-            settings.schedule,
-            optimizer,
-            num_warmup_steps=int(settings.warmup_share * self._n_steps),
-            num_training_steps=self._n_steps,
-        )
+        optimizer = build_optimizer(learner, settings)
+        # stepped once per optimizer step, whatever the processes
+        self._schedule = Schedule(optimizer, settings, n_steps=self._n_steps)
         self._wrapped: nn.Module
         self._wrapped, self._optimizer = accelerator.prepare(learner, optimizer)
-        self._schedule = schedule  # stepped once per optimizer step, whatever the processes
 
     def run(self, *, resume: bool = False) -> Progress:
         """Train until done, until validation stops improving, or until time is up."""
@@ -85,7 +81,7 @@ class Loop:
             )
         while self.progress.epoch < self.settings.epochs and not self._is_over():
             self._epoch()
-        self._restore_best()
+        self._leave_weights()
         return self.progress
 
     def probe(self) -> None:
@@ -100,8 +96,8 @@ class Loop:
                     self.settings.probe_inverse_l2,
                 )
         metric = self._keep_if_best(is_start=True)
-        self.tracker.record("probe", **{self._metric_name: metric})
-        self.tracker.say(f"probe: validation {self._metric_name} {metric:.4f}")
+        self.tracker.record("probe", **{self.metric_name: metric})
+        self.tracker.say(f"probe: validation {self.metric_name} {metric:.4f}")
 
     @property
     def has_resume_point(self) -> bool:
@@ -147,9 +143,9 @@ class Loop:
         batches = self._my_batches(state.epoch)
         done = state.step - state.epoch * self._steps_per_epoch  # behind this epoch's start
         group = settings.accumulation_steps
-        started, n_rows, losses = time.monotonic(), 0, 0.0
+        started, n_rows, losses = time.monotonic(), 0, []
         for start in range(done * group, len(batches), group):
-            losses += self._step(batches[start : start + group])
+            losses.append(self._step(batches[start : start + group]))
             state.step += 1
             n_rows += sum(len(rows) for _, rows in batches[start : start + group])
             elapsed = time.monotonic() - started
@@ -167,27 +163,36 @@ class Loop:
                 break
         state.seconds += time.monotonic() - started
         state.epoch += 1
-        self._validate(losses / max(1, len(batches) // group - done))
+        self._validate(sum(losses) / max(1, len(losses)))
         self._save()
 
     def _step(self, batches: Sequence[tuple[int, list[Row]]]) -> float:
         self._wrapped.train()
         self.learner.new_step(self.progress.step)
-        total = 0.0
-        for number, rows in batches:
-            with self._accelerator.autocast():
-                loss = self._wrapped(number, rows) / len(batches)
-            self._accelerator.backward(loss)
-            total += loss.item()
+        total = sum(self._backward(task, rows, len(batches)) for task, rows in batches)
+        if not math.isfinite(total):
+            raise TrainingDiverged(
+                f"the loss is {total} at step {self.progress.step + 1}",
+                hint="lower learning_rate and head_learning_rate, or lengthen warmup_share; "
+                "--resume would meet it again",
+            )
         self._accelerator.clip_grad_norm_(self._wrapped.parameters(), self.settings.max_grad_norm)
         self._optimizer.step()
         self._schedule.step()
         self._optimizer.zero_grad()
         return total
 
+    def _backward(self, task: int, rows: list[Row], n_batches: int) -> float:
+        """Gradients of one batch of a step; its share of the step's loss."""
+        with self._accelerator.autocast():
+            loss: Tensor = self._wrapped(task, rows) / n_batches
+        self._accelerator.backward(loss)
+        return loss.item()
+
     def _validate(self, loss: float) -> None:
-        state, name = self.progress, self._metric_name
+        state, name = self.progress, self.metric_name
         metric = self._keep_if_best()
+        self._schedule.validated(metric)
         figures = {"epoch": state.epoch, "loss": round(loss, 4), name: metric}
         self.tracker.record("epoch", **figures, seconds=round(state.seconds, 1))
         self.tracker.say(
@@ -196,25 +201,26 @@ class Loop:
         )
 
     @property
-    def _metric_name(self) -> str:
+    def metric_name(self) -> str:
         """The headline that all tasks share, else "score" for the mean of different ones."""
         names = {objective.headline for objective in self.learner.objectives}
         return names.pop() if len(names) == 1 else "score"
 
-    def _keep_if_best(self, *, is_start: bool = False) -> float:
-        """Measure on validation rows; the best weights so far are what the run will leave.
-
-        Of several tasks the mean counts, each task as much as another.
-        """
-        state = self.progress
+    def validation_score(self) -> float:
+        """The headline on validation rows; of several tasks the mean, each counting alike."""
         found = []
         for number, task in enumerate(self.tasks):
             figures = self.evaluate(number, task.validation or task.train, n_resamples=0)
             found.append(figures[self.learner.objectives[number].headline])
-        metric = float(sum(found) / len(found))
+        return float(sum(found) / len(found))
+
+    def _keep_if_best(self, *, is_start: bool = False) -> float:
+        """Measure on validation rows; the best weights so far are what the run will leave."""
+        state, metric = self.progress, self.validation_score()
         if metric > state.best:
             state.best = metric
-            self._write(BEST_FILE, self._plain_state())
+            if self.settings.keep == "best":
+                self._write(BEST_FILE, self._plain_state())
         if is_start:
             return metric
         if metric > state.best_epoch:
@@ -230,32 +236,28 @@ class Loop:
         return self._is_out_of_time(self.progress.seconds)
 
     def _is_out_of_time(self, seconds: float) -> bool:
-        return bool(self.settings.max_minutes) and seconds > 60 * self.settings.max_minutes
+        limit = 60 * self.settings.max_minutes
+        if not limit:
+            return False
+        return bool(broadcast_object_list([seconds > limit])[0])  # all processes stop together
 
     def _my_batches(self, epoch: int) -> list[tuple[int, list[Row]]]:
         """This process's share; every process has equally many, so that none waits forever."""
-        batches = epoch_batches(
-            self.tasks, self.settings.batch_size, seed=self.settings.seed, epoch=epoch
-        )
+        batches = self._batches(epoch)
         n, rank = self._accelerator.num_processes, self._accelerator.process_index
         batches += batches[: -len(batches) % n]
         return batches[rank::n]
 
-    def _groups(self) -> list[dict[str, Any]]:
-        """Optimizer groups: head or pretrained rate; no decay on biases, norms and scalars."""
+    def _batches(self, epoch: int) -> list[tuple[int, list[Row]]]:
         settings = self.settings
-        own = {id(p) for p in self.learner.own_parameters()}
-        groups = []
-        for is_own, rate in ((False, settings.learning_rate), (True, settings.head_learning_rate)):
-            for decays in (True, False):
-                chosen = [
-                    p
-                    for p in self.learner.parameters()
-                    if p.requires_grad and (id(p) in own) == is_own and (p.ndim >= 2) == decays
-                ]
-                decay = settings.weight_decay if decays else 0.0
-                groups.append({"params": chosen, "lr": rate, "weight_decay": decay})
-        return [group for group in groups if group["params"]]
+        share = settings.accumulation_steps * self._accelerator.num_processes
+        return epoch_batches(
+            self.tasks,
+            settings.batch_size,
+            seed=settings.seed,
+            epoch=epoch,
+            limit=settings.steps_per_epoch * share,
+        )
 
     def _plain_state(self) -> dict[str, Tensor]:
         return {k: v.detach().cpu().clone() for k, v in self.learner.state_dict().items()}
@@ -279,8 +281,7 @@ class Loop:
             "learner": self._plain_state(),
             "optimizer": self._optimizer.state_dict(),
             "schedule": self._schedule.state_dict(),
-            "torch_rng": torch.get_rng_state(),
-            "learner_state": self.learner.random_state(),
+            "random": gather_object([self._random_state()]),  # one for each process
             "progress": {name: getattr(state, name) for name in Progress.__slots__},
         }
         self._write(RESUME_FILE, content)
@@ -291,14 +292,35 @@ class Loop:
         self.learner.load_state_dict(content["learner"])
         self._optimizer.load_state_dict(content["optimizer"])
         self._schedule.load_state_dict(content["schedule"])
-        torch.set_rng_state(content["torch_rng"])
-        self.learner.set_random_state(content["learner_state"])
+        states, n = content["random"], self._accelerator.num_processes
+        if len(states) != n:
+            raise ConfigError(
+                f"this run was begun with {len(states)} processes, and is resumed with {n}",
+                hint="start as many, or name another --out",
+            )
+        self._set_random_state(states[self._accelerator.process_index])
         self.progress = Progress(**content["progress"])
 
-    def _restore_best(self) -> None:
+    def _random_state(self) -> dict[str, Any]:
+        """Of every generator that this process draws from."""
+        on_gpu = self._accelerator.device.type == "cuda"
+        return {
+            "cpu": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state(self._accelerator.device) if on_gpu else None,
+            "learner": self.learner.random_state(),
+        }
+
+    def _set_random_state(self, state: dict[str, Any]) -> None:
+        torch.set_rng_state(state["cpu"])
+        if state["cuda"] is not None and self._accelerator.device.type == "cuda":
+            torch.cuda.set_rng_state(state["cuda"], self._accelerator.device)
+        self.learner.set_random_state(state["learner"])
+
+    def _leave_weights(self) -> None:
+        """The best epoch's weights, or the last one's."""
         self._accelerator.wait_for_everyone()
         best = self._folder / BEST_FILE
-        if best.is_file():
+        if self.settings.keep == "best" and best.is_file():
             self.learner.load_state_dict(torch.load(best, map_location="cpu", weights_only=True))
         self.learner.eval()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -13,6 +13,21 @@ from instructrec_deploy.core.errors import ConfigError, FileMissing
 from instructrec_deploy.core.manifest import ModelKind, Strict, TaskSpec, split_fault
 
 SHIPPED_RECIPES = Path(__file__).parent / "recipes"
+Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
+Schedule = Literal[  # transformers' SchedulerType
+    "linear",
+    "cosine",
+    "cosine_with_restarts",
+    "polynomial",
+    "constant",
+    "constant_with_warmup",
+    "inverse_sqrt",
+    "reduce_lr_on_plateau",
+    "cosine_with_min_lr",
+    "cosine_warmup_with_min_lr",
+    "warmup_stable_decay",
+    "greedy",
+]
 
 
 class ModelPart(Strict):
@@ -44,17 +59,22 @@ class DataPart(Strict):
 
 
 class TrainingPart(Strict):
-    """`[training]`: how long and how fast."""
+    """`[training]`: how long and how fast; `docs/training.md` tells each key with its source."""
 
     epochs: int = Field(3, ge=0)
+    steps_per_epoch: int = Field(0, ge=0)  # at most so many optimizer steps; 0: all rows
     freeze_embeddings: bool = False  # half of a small model's weights, and the least to gain
     freeze_layers: int = Field(0, ge=0)  # the lowest n layers; freezes the embeddings, too
     batch_size: int = Field(64, ge=1)
+    optimizer: Literal["adamw", "sgd", "adafactor"] = "adamw"
+    betas: tuple[Beta, Beta] = (0.9, 0.999)  # adamw
+    momentum: float = Field(0.9, ge=0.0, lt=1.0)  # sgd
     learning_rate: float = Field(1e-4, gt=0.0)
     head_learning_rate: float = Field(1e-3, gt=0.0)  # fusion, label vectors, classifier
     weight_decay: float = Field(0.01, ge=0.0)
     warmup_share: float = Field(0.1, ge=0.0, lt=1.0)  # of all steps
-    schedule: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
+    schedule: Schedule = "linear"
+    schedule_options: dict[str, bool | int | float | str] = Field(default_factory=dict)
     max_grad_norm: float = Field(1.0, gt=0.0)
     accumulation_steps: int = Field(1, ge=1)
     label_smoothing: float = Field(0.0, ge=0.0, lt=1.0)
@@ -63,11 +83,37 @@ class TrainingPart(Strict):
     probe_inverse_l2: float = Field(1.0, gt=0.0)  # scikit-learn's C
     metric: Literal["accuracy", "macro_f1"] = "accuracy"  # on validation rows
     patience: int = Field(2, ge=1)  # epochs without a better metric before stopping early
+    keep: Literal["best", "last"] = "best"  # epoch whose weights the run leaves
     checkpoint_steps: int = Field(0, ge=0)  # resume point every n steps; 0: every epoch
     max_minutes: float = Field(0.0, ge=0.0)  # stop after so long; 0: no limit
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where the GPU has it
     seed: int = 1
     samples: int = Field(64, ge=1)  # training texts kept with the run for golden pairs
+
+    @model_validator(mode="after")
+    def _keys_agree(self) -> TrainingPart:
+        """A key that another one leaves without effect is a mistake, told once for all."""
+        needs: tuple[tuple[bool, str, tuple[str, ...]], ...] = (
+            (self.optimizer == "adamw", 'optimizer = "adamw"', ("betas",)),
+            (self.optimizer == "sgd", 'optimizer = "sgd"', ("momentum",)),
+            (self.probe, "probe = true", ("probe_inverse_l2",)),
+            (
+                self.schedule not in ("constant", "constant_with_warmup"),
+                "another schedule",
+                ("schedule_options",),
+            ),
+        )
+        fields = type(self).model_fields
+        faults = [
+            f"{key} has no effect without {reason}"
+            for holds, reason, keys in needs
+            for key in keys
+            if not holds
+            and getattr(self, key) != fields[key].get_default(call_default_factory=True)
+        ]
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
 
 
 class Recipe(Strict):

@@ -22,6 +22,7 @@ from typing import Any
 import tomli_w
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.state import AcceleratorState
 
 from instructrec_deploy.core.errors import ConfigError
 from instructrec_deploy.core.request import plain_request
@@ -61,6 +62,7 @@ class RunReport:
     seconds: float  # of the whole run
     training_s: float  # of the steps alone
     device: str
+    validation: float = 0.0  # the headline on validation rows, mean over tasks
 
 
 def train(
@@ -111,6 +113,7 @@ def train(
             tracker.say("logistic regression on frozen vectors ...")
             loop.probe()
         progress = loop.run(resume=resume)
+        validation = loop.validation_score()
         calibrated, after = _after(loop, tasks, tracker)
         report = RunReport(
             out,
@@ -119,6 +122,7 @@ def train(
             time.monotonic() - started,
             progress.seconds,
             str(accelerator.device),
+            validation,
         )
         if accelerator.is_main_process:
             _write_run(recipe, checkpoint, learner, tasks, calibrated, report)
@@ -141,6 +145,7 @@ def _accelerator(recipe: Recipe) -> Accelerator:
     precision = choose_precision(recipe.training.precision, has_bf16=has_bf16)
     # a batch holds one task: the weights of the others' labels get no gradient in that step
     spare = DistributedDataParallelKwargs(find_unused_parameters=True)
+    AcceleratorState._reset_state()  # an earlier run of this process may have computed otherwise
     return Accelerator(
         mixed_precision="bf16" if precision == "bf16" else "no", kwargs_handlers=[spare]
     )
@@ -312,6 +317,7 @@ def _write_run(
         "threads": torch.get_num_threads(),
         "seconds": round(report.seconds, 1),
         "training_s": round(report.training_s, 1),
+        "validation": round(report.validation, 6),
         "rows": {
             t.name: {"train": len(t.train), "validation": len(t.validation), "test": len(t.test)}
             for t in tasks

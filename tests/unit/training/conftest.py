@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from instructrec_training.recipe import Recipe
+from instructrec_training.run import RunReport, train
 from tests.tiny_base import write_tiny_base, write_tiny_data
 
 
@@ -41,3 +42,13 @@ def make_recipe(tiny_base: Path) -> Callable[..., Recipe]:
         )
 
     return make
+
+
+@pytest.fixture
+def run(data_root: Path, tmp_path: Path) -> Callable[..., RunReport]:
+    """Train a recipe into a folder of that name."""
+
+    def start(recipe: Recipe, name: str = "run") -> RunReport:
+        return train(recipe, tmp_path / name, data_root=data_root, is_quiet=True)
+
+    return start

@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from instructrec_deploy.core.errors import ConfigError
 from instructrec_training.recipe import Recipe
-from instructrec_training.run import choose_precision
+from instructrec_training.run import choose_precision, train
 from tests.serving import free_port
+from tests.tiny_runs import weights_of, with_all_shapes
 
 MakeRecipe = Callable[..., Recipe]
 
@@ -26,10 +28,20 @@ TWO_CPU_PROCESSES = {
 SCRIPT = """
 import sys
 from pathlib import Path
+from instructrec_training.loop import Loop
 from instructrec_training.recipe import Recipe
 from instructrec_training.run import train
 recipe = Recipe.model_validate_json(Path(sys.argv[1]).read_text())
-train(recipe, Path(sys.argv[2]), data_root=Path(sys.argv[3]), is_quiet=True)
+mode, out, root = sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4])
+real = Loop._step
+
+def step(self, batches):
+    if mode == "killed" and self.progress.step == 3:
+        sys.exit(9)
+    return real(self, batches)
+
+Loop._step = step
+train(recipe, out, data_root=root, resume=mode == "resumed", is_quiet=True)
 """
 
 
@@ -51,31 +63,52 @@ def test_only_a_device_with_bf16_chooses_it_by_itself(
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_training_runs_on_the_gpu(make_recipe: MakeRecipe, data_root: Path, tmp_path: Path) -> None:
-    from instructrec_training.run import train
-
     report = train(make_recipe(epochs=1), tmp_path / "run", data_root=data_root, is_quiet=True)
     assert report.device.startswith("cuda")
 
 
-@pytest.mark.slow
-def test_two_processes_train_one_model(
-    make_recipe: MakeRecipe, data_root: Path, tmp_path: Path
-) -> None:
-    script, recipe, run = tmp_path / "train.py", tmp_path / "recipe.json", tmp_path / "run"
+def start(recipe: Recipe, mode: str, run: Path, data_root: Path) -> bytes:
+    """Train in two processes; what they said on standard error, b"" where all went well."""
+    script, file = run.parent / "train.py", run.parent / "recipe.json"
     script.write_text(SCRIPT)
-    recipe.write_text(make_recipe(epochs=2, probe=True).model_dump_json())
+    file.write_text(recipe.model_dump_json())
     done = subprocess.run(
         [
             *[sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"],
             *["--master-addr", "127.0.0.1", "--master-port", str(free_port())],
-            *[str(script), str(recipe), str(run), str(data_root)],
+            *[str(script), str(file), mode, str(run), str(data_root)],
         ],
         env={**os.environ, **TWO_CPU_PROCESSES},
         capture_output=True,
         timeout=180,
         check=False,
     )
-    assert done.returncode == 0, done.stderr.decode()[-6000:]
+    return b"" if done.returncode == 0 else done.stderr[-6000:] or b"no words"
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_model(
+    make_recipe: MakeRecipe, data_root: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    assert start(make_recipe(epochs=2, probe=True), "whole", run, data_root) == b""
     log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     assert [event["epoch"] for event in log if event["event"] == "epoch"] == [1, 2]
     assert (run / "evaluation.json").is_file()
+
+
+@pytest.mark.slow
+def test_two_processes_that_were_killed_resume_to_the_same_weights(
+    make_recipe: MakeRecipe, data_root: Path, tmp_path: Path
+) -> None:
+    # dropout and the draw of wordings differ by process, so each one's generators must come back
+    settings = {"epochs": 2, "checkpoint_steps": 1, "batch_size": 4, "steps_per_epoch": 3}
+    recipe = with_all_shapes(make_recipe(), data_root, **settings)
+    assert start(recipe, "whole", tmp_path / "whole", data_root) == b""
+    assert start(recipe, "killed", tmp_path / "run", data_root) != b""
+    with pytest.raises(ConfigError, match="2 processes, and is resumed with 1"):
+        train(recipe, tmp_path / "run", data_root=data_root, resume=True, is_quiet=True)
+    assert start(recipe, "resumed", tmp_path / "run", data_root) == b""
+    whole, resumed = weights_of(tmp_path / "whole"), weights_of(tmp_path / "run")
+    for name, value in whole.items():
+        assert torch.equal(value, resumed[name]), name

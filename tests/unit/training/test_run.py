@@ -17,7 +17,6 @@ from instructrec_deploy.core.manifest import TaskBook, TaskSpec, parse_toml
 from instructrec_deploy.models.checkpoint import load_checkpoint
 from instructrec_deploy.models.instruction_encoder import InstructionEncoder
 from instructrec_deploy.tasks.classify import probabilities
-from instructrec_training.loop import Loop
 from instructrec_training.objectives.labelled import measure_classes
 from instructrec_training.recipe import Recipe
 from instructrec_training.rows import Row
@@ -117,38 +116,6 @@ def test_rows_outside_the_labels_decide_what_fits_none(
     spec = parse_toml(TaskBook, content, where="tasks").tasks["intent"]
     assert spec.labels == ("card lost", "refund")
     assert spec.none_logit is not None
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_killed_run_resumes_to_the_same_weights(
-    kind: str,
-    make_recipe: MakeRecipe,
-    data_root: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    recipe = make_recipe(kind, epochs=3, checkpoint_steps=2, candidate_refresh_steps=3)
-    train(recipe, tmp_path / "whole", data_root=data_root, is_quiet=True)
-
-    class Killed(BaseException):
-        pass
-
-    real = Loop._step
-
-    def step(self: Loop, *args: object) -> float:
-        if self.progress.step == 5:
-            raise Killed
-        return real(self, *args)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(Loop, "_step", step)
-    with pytest.raises(Killed):
-        train(recipe, tmp_path / "killed", data_root=data_root, is_quiet=True)
-    monkeypatch.undo()
-    train(recipe, tmp_path / "killed", data_root=data_root, resume=True, is_quiet=True)
-    whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "killed")
-    assert whole.keys() == resumed.keys()
-    for name, value in whole.items():
-        assert torch.equal(value, resumed[name]), name
 
 
 @pytest.mark.parametrize(

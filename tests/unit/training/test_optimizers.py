@@ -1,0 +1,153 @@
+"""Optimizers, schedules, the length of an epoch and the weights a run leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from instructrec_deploy.core.errors import ConfigError, TrainingDiverged
+from instructrec_training.recipe import Recipe, Schedule
+from instructrec_training.run import RunReport
+from tests.tiny_runs import KINDS, LEARNS, events_of, losses_of, weights_of, with_all_shapes
+
+MakeRecipe = Callable[..., Recipe]
+Run = Callable[..., RunReport]
+OPTIONS: dict[str, dict[str, Any]] = {
+    "cosine_with_min_lr": {"min_lr": 1e-6},
+    "cosine_warmup_with_min_lr": {"min_lr": 1e-6},
+    "warmup_stable_decay": {"num_decay_steps": 2},
+}
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adafactor"])
+def test_each_optimizer_lowers_the_loss(optimizer: str, make_recipe: MakeRecipe, run: Run) -> None:
+    rate = 3e-2 if optimizer == "sgd" else 3e-3
+    recipe = make_recipe(
+        epochs=8, patience=8, optimizer=optimizer, learning_rate=rate, head_learning_rate=rate
+    )
+    losses = losses_of(run(recipe).folder)
+    assert losses[-1] < 0.8 * losses[0]
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd", "adafactor"])
+def test_each_optimizer_trains_tasks_of_every_shape(
+    optimizer: str, make_recipe: MakeRecipe, run: Run, data_root: Path
+) -> None:
+    rate = 3e-2 if optimizer == "sgd" else 5e-3
+    settings = {**LEARNS, "learning_rate": rate, "head_learning_rate": rate}
+    recipe = with_all_shapes(make_recipe(), data_root, optimizer=optimizer, **settings)
+    losses = losses_of(run(recipe).folder)
+    assert losses[-1] < 0.8 * losses[0]
+
+
+@pytest.mark.parametrize("schedule", get_args(Schedule))
+def test_every_schedule_of_transformers_runs(
+    schedule: str, make_recipe: MakeRecipe, run: Run
+) -> None:
+    recipe = make_recipe(
+        epochs=1, schedule=schedule, schedule_options=OPTIONS.get(schedule, {}), steps_per_epoch=3
+    )
+    assert len(losses_of(run(recipe).folder)) == 1
+
+
+def test_a_schedule_that_lacks_an_option_says_so(make_recipe: MakeRecipe, run: Run) -> None:
+    with pytest.raises(ConfigError, match="cosine_with_min_lr"):
+        run(make_recipe(schedule="cosine_with_min_lr"))
+
+
+def test_steps_per_epoch_caps_an_epoch(make_recipe: MakeRecipe, run: Run) -> None:
+    report = run(make_recipe(epochs=2, steps_per_epoch=2))
+    state = torch.load(report.folder / "state/resume.pt", weights_only=True)
+    assert state["progress"]["step"] == 4
+
+
+def test_accumulated_batches_are_the_step_of_one_large_batch(
+    make_recipe: MakeRecipe, run: Run
+) -> None:
+    found = []
+    for name, size, n in (("whole", 24, 1), ("parts", 12, 2)):
+        settings = {"batch_size": size, "accumulation_steps": n, "optimizer": "sgd"}
+        recipe = make_recipe(KINDS[1], epochs=1, **settings)
+        model = recipe.model.model_copy(update={"dropout": 0.0})
+        report = run(recipe.model_copy(update={"model": model}), name)
+        found.append(weights_of(report.folder))
+    whole, parts = found
+    for name, value in whole.items():
+        assert torch.allclose(value, parts[name], atol=1e-6), name  # sums in another order
+
+
+def test_a_small_max_grad_norm_bounds_the_step(make_recipe: MakeRecipe, run: Run) -> None:
+    settings = {"optimizer": "sgd", "momentum": 0.0, "weight_decay": 0.0, "warmup_share": 0.0}
+    rates = {"learning_rate": 1.0, "head_learning_rate": 1.0, "schedule": "constant"}
+    base = weights_of(run(make_recipe(epochs=0), "base").folder)
+    recipe = make_recipe(epochs=1, steps_per_epoch=1, max_grad_norm=1e-2, **settings, **rates)
+    moved = weights_of(run(recipe, "one").folder)
+    length = sum(float((moved[k] - base[k]).square().sum()) for k in base) ** 0.5
+    assert length == pytest.approx(1e-2, rel=1e-2)  # the gradient is longer, the step is not
+
+
+def test_a_run_may_keep_its_last_weights(make_recipe: MakeRecipe, run: Run) -> None:
+    settings = {"epochs": 3, "patience": 3, "learning_rate": 1e-2}
+    last = run(make_recipe(**settings, keep="last"))
+    state = torch.load(last.folder / "state/resume.pt", weights_only=True)["learner"]
+    kept = {k: v for k, v in weights_of(last.folder).items() if not k.startswith("label_vectors.")}
+    for name, value in kept.items():
+        assert torch.equal(value, state[f"model.{name}"]), name
+    assert not (last.folder / "state/best.pt").exists()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_still_learns_in_bf16(kind: str, make_recipe: MakeRecipe, run: Run) -> None:
+    losses = losses_of(run(make_recipe(kind, "mean", **LEARNS, precision="bf16")).folder)
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_bf16_computes_otherwise_than_fp32(make_recipe: MakeRecipe, run: Run) -> None:
+    (one,) = losses_of(run(make_recipe(epochs=1, precision="fp32"), "fp32").folder)
+    (other,) = losses_of(run(make_recipe(epochs=1, precision="bf16"), "bf16").folder)
+    assert one != other
+    assert other == pytest.approx(one, rel=0.05)  # 8 bits of mantissa
+
+
+def test_a_loss_that_is_no_number_stops_the_run(make_recipe: MakeRecipe, run: Run) -> None:
+    recipe = make_recipe(
+        KINDS[1], learning_rate=1e30, head_learning_rate=1e30, warmup_share=0.0, max_grad_norm=1e30
+    )
+    with pytest.raises(TrainingDiverged) as caught:
+        run(recipe)
+    assert "learning_rate" in caught.value.hint
+
+
+def test_the_reports_validation_figure_is_that_of_the_kept_epoch(
+    make_recipe: MakeRecipe, run: Run
+) -> None:
+    report = run(make_recipe(epochs=3, patience=3, learning_rate=1e-2))
+    kept = max(event["accuracy"] for event in events_of(report.folder, "epoch"))
+    assert report.validation == pytest.approx(kept)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"momentum": 0.5}, 'momentum has no effect without optimizer = "sgd"'),
+        ({"optimizer": "sgd", "betas": (0.5, 0.9)}, "betas has no effect"),
+        ({"schedule": "constant", "schedule_options": {"a": 1}}, "schedule_options has no effect"),
+        ({"probe_inverse_l2": 2.0}, "probe_inverse_l2 has no effect without probe = true"),
+    ],
+)
+def test_keys_that_contradict_each_other_are_refused(
+    settings: dict[str, Any], words: str, make_recipe: MakeRecipe
+) -> None:
+    with pytest.raises(ValidationError) as caught:
+        make_recipe(**settings)
+    assert words in str(caught.value)
+
+
+def test_a_recipe_that_was_written_out_whole_is_read_back(make_recipe: MakeRecipe) -> None:
+    recipe = make_recipe(optimizer="sgd", schedule="inverse_sqrt")
+    assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe

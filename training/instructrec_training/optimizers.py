@@ -1,0 +1,94 @@
+"""Optimizer and schedule by their names: what torch and transformers offer, passed through."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+from transformers import Adafactor, get_scheduler
+
+from instructrec_deploy.core.errors import ConfigError
+from instructrec_training.learners import Learner
+from instructrec_training.recipe import TrainingPart
+
+FOLLOWS_METRIC = ("reduce_lr_on_plateau", "greedy")  # stepped by validation, not by steps
+
+
+def build_optimizer(learner: Learner, settings: TrainingPart) -> torch.optim.Optimizer:
+    """The optimizer over all weights that may move.
+
+    Source: AdamW arXiv:1711.05101; Adafactor arXiv:1804.04235, with the rates of the recipe in
+    place of its own relative steps.
+    """
+    groups = parameter_groups(learner, settings)
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(groups, momentum=settings.momentum)
+    if settings.optimizer == "adafactor":
+        found: torch.optim.Optimizer = Adafactor(  # type: ignore[no-untyped-call]
+            groups, relative_step=False, scale_parameter=False, warmup_init=False
+        )
+        return found
+    return torch.optim.AdamW(groups, betas=settings.betas, fused=True)
+
+
+def parameter_groups(learner: Learner, settings: TrainingPart) -> list[dict[str, Any]]:
+    """Optimizer groups: head or pretrained rate; no decay on biases, norms and scalars."""
+    own = {id(p) for p in learner.own_parameters()}
+    groups = []
+    for is_own, rate in ((False, settings.learning_rate), (True, settings.head_learning_rate)):
+        for decays in (True, False):
+            chosen = [
+                p
+                for p in learner.parameters()
+                if p.requires_grad and (id(p) in own) == is_own and (p.ndim >= 2) == decays
+            ]
+            decay = settings.weight_decay if decays else 0.0
+            groups.append({"params": chosen, "lr": rate, "weight_decay": decay})
+    return [group for group in groups if group["params"]]
+
+
+class Schedule:
+    """A schedule of transformers: stepped with the optimizer, or by the validation metric."""
+
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, settings: TrainingPart, *, n_steps: int
+    ) -> None:
+        options: dict[str, Any] = dict(settings.schedule_options)
+        if settings.schedule in FOLLOWS_METRIC:
+            options.setdefault("mode", "max")  # the metric is better when larger
+        try:
+            self._inner: Any = get_scheduler(
+                settings.schedule,
+                optimizer,
+                num_warmup_steps=int(settings.warmup_share * n_steps),
+                num_training_steps=n_steps,
+                scheduler_specific_kwargs=options or None,
+            )
+        except (TypeError, ValueError) as error:
+            raise ConfigError(
+                f"training.schedule {settings.schedule!r}: {error}",
+                hint="mend training.schedule_options: they go to transformers' get_scheduler",
+            ) from error
+        self._follows_metric = settings.schedule in FOLLOWS_METRIC or isinstance(
+            self._inner, ReduceLROnPlateau
+        )
+
+    def step(self) -> None:
+        """An optimizer step was made."""
+        if not self._follows_metric:
+            self._inner.step()
+
+    def validated(self, metric: float) -> None:
+        """An epoch's validation metric is known."""
+        if self._follows_metric:
+            self._inner.step(metric)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain data for the resume point."""
+        found: dict[str, Any] = self._inner.state_dict()
+        return found
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put back what `state_dict` gave."""
+        self._inner.load_state_dict(state)
