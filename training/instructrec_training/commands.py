@@ -21,6 +21,12 @@ def train(
         typer.Option("--data-root", help="Where relative data paths start [INSTRUCTREC_DATA]."),
     ] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Replaces the recipe's seed.")] = None,
+    probe_only: Annotated[
+        bool,
+        typer.Option(
+            "--probe-only", help="Logistic regression on frozen vectors and no tuning: seconds."
+        ),
+    ] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with an interrupted run in --out.")
     ] = False,
@@ -49,12 +55,15 @@ def train(
     replayed rows; a model that lost on the old tests is kept, but not promoted.
     """
     from instructrec_training.data import data_root as find_root
-    from instructrec_training.recipe import read_recipe
+    from instructrec_training.recipe import read_recipe, with_values
     from instructrec_training.run import train as run_training
 
+    _refuse_together({"--probe-only": probe_only, "--from-feedback": bool(from_feedback)})
     plan = read_recipe(recipe)
-    if seed is not None:
-        plan = plan.model_copy(update={"training": plan.training.model_copy(update={"seed": seed})})
+    changes: dict[str, Any] = {} if seed is None else {"training.seed": seed}
+    if probe_only:
+        changes |= {"training.epochs": 0, "training.probe": True}
+    plan = with_values(plan, changes)
     root = find_root(data_root)
     retuned = None
     try:
@@ -82,6 +91,7 @@ def train(
             "after": report.after,
             "seconds": round(report.seconds, 1),
             "device": report.device,
+            "probe_s": report.probe_s,
         } | ({"promotion": retuned.facts} if retuned else {})
         typer.echo(json.dumps(figures))
     if retuned is not None:
@@ -92,6 +102,19 @@ def train(
         typer.echo(
             f"trained in {report.seconds:.0f} s; next: instructrec export {out} --out BUNDLE"
         )
+
+
+def _refuse_together(options: dict[str, bool]) -> None:
+    """Ways to train that exclude each other.
+
+    Raises:
+        ConfigError: more than one is asked for.
+    """
+    from instructrec_deploy.core.errors import ConfigError
+
+    given = [name for name, is_given in options.items() if is_given]
+    if len(given) > 1:
+        raise ConfigError(f"{' and '.join(given)} do not go together", hint="give one of them")
 
 
 def _retune(

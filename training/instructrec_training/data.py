@@ -13,6 +13,7 @@ from instructrec_deploy.core.errors import ConfigError, FileMissing
 from instructrec_deploy.core.example import Example
 from instructrec_deploy.core.manifest import TaskSpec
 from instructrec_deploy.evaluation.reader import read_examples
+from instructrec_deploy.evaluation.targets import label_of, label_set_of
 from instructrec_deploy.text.tokenizer import TextTokenizer
 from instructrec_training.recipe import DataPart, Recipe
 from instructrec_training.rows import Row
@@ -74,16 +75,26 @@ def load_task_data(recipe: Recipe, root: Path, tokenizer: TextTokenizer) -> list
     for name, spec in recipe.tasks.items():
         parts = [part for part in recipe.data if part.task == name]
         if parts:
-            loaded.append(_load_task(name, spec, parts, root, tokenizer))
+            seed = recipe.training.seed
+            loaded.append(_load_task(name, spec, parts, root, tokenizer, seed=seed))
     return loaded
 
 
 def _load_task(
-    name: str, spec: TaskSpec, parts: Sequence[DataPart], root: Path, tokenizer: TextTokenizer
+    name: str,
+    spec: TaskSpec,
+    parts: Sequence[DataPart],
+    root: Path,
+    tokenizer: TextTokenizer,
+    *,
+    seed: int,
 ) -> TaskData:
     splits: tuple[list[Example], list[Example], list[Example]] = ([], [], [])
     for part in parts:
-        for target, rows in zip(splits, _split(part, resolve_data(part.path, root)), strict=True):
+        train, validation, test = _split(part, resolve_data(part.path, root))
+        if part.shots:
+            train = few_shot(train, spec, part.shots, seed=seed)
+        for target, rows in zip(splits, (train, validation, test), strict=True):
             target.extend(rows)
     train, validation, test = splits
     if not train:
@@ -117,6 +128,29 @@ def _split(part: DataPart, file: Path) -> tuple[list[Example], list[Example], li
         validation = [row for row, held in zip(train, chosen, strict=True) if held]
         train = [row for row, held in zip(train, chosen, strict=True) if not held]
     return train[: part.limit or None], validation, test
+
+
+def few_shot(
+    examples: Sequence[Example], spec: TaskSpec, shots: int, *, seed: int
+) -> list[Example]:
+    """So many rows of each label, the ones with the least hash of seed and id; in file order.
+
+    Where any labels may be right a row counts for each of its labels, and rows that have none are
+    as many.
+    """
+    is_any = spec.decision == "any"
+    by_label: dict[str, list[int]] = {}
+    for position, example in enumerate(examples):
+        labels = label_set_of(example) or {""} if is_any else {label_of(example)}
+        for label in labels:
+            by_label.setdefault(label, []).append(position)
+
+    def draw(position: int) -> bytes:
+        row = examples[position]
+        return hashlib.sha256(f"{seed}\0{row.id or row.text}".encode()).digest()
+
+    chosen = {i for places in by_label.values() for i in sorted(places, key=draw)[:shots]}
+    return [examples[i] for i in sorted(chosen)]
 
 
 def epoch_batches(

@@ -36,10 +36,6 @@ class Learner(nn.Module):
         """What the task's last linear layer reads of each row, [H]; None where it has none."""
         raise RuntimeError("a learner says what its head reads")
 
-    def use_probe(self, task: int, features: Tensor, targets: Tensor, inverse_l2: float) -> None:
-        """Start the task's own weights from a logistic regression on frozen features [N, H]."""
-        raise RuntimeError("a learner says where the probe goes")
-
     def new_step(self, step: int) -> None:
         """A training step begins."""
 
@@ -118,11 +114,6 @@ class EncoderLearner(Learner):
             return None
         return list(self.model.encode(*self._reader.batch(rows))[1].float().cpu())
 
-    def use_probe(self, task: int, features: Tensor, targets: Tensor, inverse_l2: float) -> None:
-        objective = self.objectives[task]
-        assert isinstance(objective, ClassifyObjective)
-        objective.use_probe(features, targets, inverse_l2)
-
     def _objective(self, number: int, task: TaskData, settings: TrainingPart) -> Objective:
         wordings = Wordings(task.name, task.spec, self._rng)
         if SHAPES[task.spec.kind] is Shape.EXTRACT:
@@ -146,30 +137,9 @@ class HeadLearner(Learner):
         return [p for p in self.parameters() if id(p) not in base]
 
     def features(self, task: int, rows: Sequence[Row]) -> list[Tensor] | None:
-        seen: list[Tensor] = []
-        handle = self._last_layer().register_forward_pre_hook(
-            lambda _module, inputs: seen.append(inputs[0])
-        )
-        try:
-            self.objectives[task].outputs(rows)
-        finally:
-            handle.remove()
-        features = seen[0]
-        return list((features[:, 0] if features.dim() == 3 else features).float().cpu())
-
-    def use_probe(self, task: int, features: Tensor, targets: Tensor, inverse_l2: float) -> None:
-        layer = self._last_layer()
-        weight, bias = fit_probe(
-            features, targets, n_labels=layer.out_features, inverse_l2=inverse_l2
-        )
-        with torch.no_grad():
-            layer.weight.copy_(weight)
-            if layer.bias is not None:
-                layer.bias.copy_(bias)
-
-    def _last_layer(self) -> nn.Linear:
-        layers = [m for m in self.model.modules() if isinstance(m, nn.Linear)]
-        return layers[-1]
+        objective = self.objectives[task]
+        assert isinstance(objective, HeadObjective)
+        return list(objective.read(rows)[1].float().cpu())
 
 
 class HeadObjective(LabelObjective):
@@ -181,9 +151,40 @@ class HeadObjective(LabelObjective):
         self._pad_id = pad_id
 
     def logits(self, rows: Sequence[Row]) -> Tensor:
+        return self.read(rows)[0]
+
+    def read(self, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
+        """Logits [B, L] and what the last linear layer reads of each row, [B, H]."""
         ids, mask = pad([row.ids for row in rows], self._pad_id)
         device = next(self._model.parameters()).device
-        scores: Tensor = self._model(
-            input_ids=ids.to(device), attention_mask=mask.to(device)
-        ).logits
-        return scores
+        seen: list[Tensor] = []
+        handle = self._last_layer().register_forward_pre_hook(
+            lambda _module, inputs: seen.append(inputs[0])
+        )
+        try:
+            logits: Tensor = self._model(
+                input_ids=ids.to(device), attention_mask=mask.to(device)
+            ).logits
+        finally:
+            handle.remove()
+        features = seen[0]
+        return logits, features[:, 0] if features.dim() == 3 else features
+
+    def use_probe(self, rows: Sequence[Row], features: Tensor, inverse_l2: float) -> None:
+        layer = self._last_layer()
+        n, offset = layer.out_features, self.spec.offset or 0.0
+        weight, bias = fit_probe(
+            features,
+            self.targets(rows),
+            n_labels=n,
+            inverse_l2=inverse_l2,
+            offsets=torch.full((len(rows), n), -offset),
+            has_bias=layer.bias is not None,
+        )
+        with torch.no_grad():
+            layer.weight.copy_(weight)
+            if layer.bias is not None:
+                layer.bias.copy_(bias)
+
+    def _last_layer(self) -> nn.Linear:
+        return [m for m in self._model.modules() if isinstance(m, nn.Linear)][-1]

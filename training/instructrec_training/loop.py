@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from instructrec_deploy.core.errors import ConfigError, TrainingDiverged
 from instructrec_training.data import TaskData, epoch_batches, in_length_order
 from instructrec_training.learners import Learner
+from instructrec_training.objectives.labelled import LabelObjective
 from instructrec_training.optimizers import Schedule, build_optimizer
 from instructrec_training.recipe import TrainingPart
 from instructrec_training.rows import Row
@@ -84,20 +85,24 @@ class Loop:
         self._leave_weights()
         return self.progress
 
-    def probe(self) -> None:
-        """Start each task's own weights from a logistic regression on frozen vectors."""
+    def probe(self) -> float:
+        """Start each task of labels from a logistic regression on frozen vectors.
+
+        Returns:
+            seconds it took, without the validation that follows.
+        """
+        started = time.monotonic()
         for number, task in enumerate(self.tasks):
             features = self._outputs(task.train, partial(self.learner.features, number))
-            if features:
-                self.learner.use_probe(
-                    number,
-                    torch.stack(features),
-                    torch.tensor([row.label for row in task.train]),
-                    self.settings.probe_inverse_l2,
-                )
+            objective = self.learner.objectives[number]
+            if features and isinstance(objective, LabelObjective):
+                vectors = torch.stack(features)
+                objective.use_probe(task.train, vectors, self.settings.probe_inverse_l2)
+        seconds = time.monotonic() - started
         metric = self._keep_if_best(is_start=True)
-        self.tracker.record("probe", **{self.metric_name: metric})
-        self.tracker.say(f"probe: validation {self.metric_name} {metric:.4f}")
+        self.tracker.record("probe", **{self.metric_name: metric}, seconds=round(seconds, 2))
+        self.tracker.say(f"probe: validation {self.metric_name} {metric:.4f} ({seconds:.1f} s)")
+        return seconds
 
     @property
     def has_resume_point(self) -> bool:

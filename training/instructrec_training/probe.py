@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from instructrec_training.calibrate import any_loss
+
 MAX_ITERATIONS = 200
 
 
@@ -26,7 +28,8 @@ def fit_probe(
 
     Args:
         features: [N, H] float32.
-        targets: [N] int64 in [0, n_labels).
+        targets: [N] int64 in [0, n_labels); or [N, L], 1 where a label is right, for a regression
+            of every label by itself.
         n_labels: L.
         inverse_l2: scikit-learn's `C`: the penalty on the mean loss is |W|^2 / (2 C N).
         offsets: [N, L] fixed logits to which the classifier's are added (the cosine scores of an
@@ -52,7 +55,11 @@ def fit_probe(
         logits = scaled @ weight.T + bias
         if offsets is not None:
             logits = logits + offsets
-        loss = functional.cross_entropy(logits, targets) + penalty * weight.square().sum()
+        if targets.ndim == 1:
+            loss = functional.cross_entropy(logits, targets)
+        else:
+            loss = any_loss(logits, targets)
+        loss = loss + penalty * weight.square().sum()
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 

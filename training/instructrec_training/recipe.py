@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,8 +12,11 @@ from pydantic import Field, ValidationError, model_validator
 
 from instructrec_deploy.core.errors import ConfigError, FileMissing
 from instructrec_deploy.core.manifest import ModelKind, Strict, TaskSpec, split_fault
+from instructrec_deploy.core.task import SHAPES, Shape
 
 SHIPPED_RECIPES = Path(__file__).parent / "recipes"
+# Keys of [training] that only tasks of labels take.
+LABEL_KEYS = ("label_smoothing", "metric", "probe")
 Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
 Schedule = Literal[  # transformers' SchedulerType
     "linear",
@@ -55,6 +59,7 @@ class DataPart(Strict):
     test_split: str = "test"  # "" tests on the validation rows
     weight: float = Field(1.0, gt=0.0)  # of this file's batches in the mixture
     limit: int = Field(0, ge=0)  # at most so many training rows; 0 takes all
+    shots: int = Field(0, ge=0)  # of each label, drawn by a hash of seed and id; 0 takes all
     columns: dict[str, str] = Field(default_factory=dict)  # our field -> the file's column
 
 
@@ -103,17 +108,24 @@ class TrainingPart(Strict):
                 ("schedule_options",),
             ),
         )
-        fields = type(self).model_fields
+        changed = self.changed()
         faults = [
             f"{key} has no effect without {reason}"
             for holds, reason, keys in needs
             for key in keys
-            if not holds
-            and getattr(self, key) != fields[key].get_default(call_default_factory=True)
+            if not holds and key in changed
         ]
         if faults:
             raise ValueError("; ".join(faults))
         return self
+
+    def changed(self) -> set[str]:
+        """Keys that do not have their default value."""
+        return {
+            key
+            for key, field in type(self).model_fields.items()
+            if getattr(self, key) != field.get_default(call_default_factory=True)
+        }
 
 
 class Recipe(Strict):
@@ -133,6 +145,11 @@ class Recipe(Strict):
         for position, part in enumerate(self.data):
             if part.task not in self.tasks:
                 faults.append(f"data.{position}.task {part.task!r} is not in [tasks]")
+            elif part.shots and SHAPES[self.tasks[part.task].kind] is not Shape.CLASSIFY:
+                faults.append(
+                    f"data.{position}.shots counts rows of a label, and task {part.task!r} has "
+                    "none: use limit"
+                )
         if self.default_task and self.default_task not in self.tasks:
             faults.append(f"default_task {self.default_task!r} is not in [tasks]")
         if self.model.kind == "sequence-classification" and len(self.tasks) != 1:
@@ -140,9 +157,29 @@ class Recipe(Strict):
         for name, task in self.tasks.items():
             if self.model.kind == "instruction-encoder" and not any(task.instructions.values()):
                 faults.append(f"tasks.{name} has no instructions")
+        if all(SHAPES[task.kind] is not Shape.CLASSIFY for task in self.tasks.values()):
+            chosen = [key for key in LABEL_KEYS if key in self.training.changed()]
+            faults += [f"training.{key} has no effect: no task has labels" for key in chosen]
         if faults:
             raise ValueError("; ".join(faults))
         return self
+
+
+def with_values(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
+    """The recipe with keys like "training.epochs" changed, checked as a whole.
+
+    Raises:
+        ConfigError: the values do not fit the recipe.
+    """
+    content = recipe.model_dump()
+    for key, value in values.items():
+        part, _, name = key.partition(".")
+        content[part][name] = value
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        faults, hint = explain_faults(error)
+        raise ConfigError(f"recipe {recipe.name!r}: {faults}", hint=hint) from error
 
 
 def read_recipe(path: str | Path) -> Recipe:

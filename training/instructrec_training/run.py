@@ -63,6 +63,7 @@ class RunReport:
     training_s: float  # of the steps alone
     device: str
     validation: float = 0.0  # the headline on validation rows, mean over tasks
+    probe_s: float | None = None  # reading the frozen vectors and fitting; None: it was not done
 
 
 def train(
@@ -109,9 +110,10 @@ def train(
         )
         before = _before(loop, tasks, out, tracker, resume=resume)
         _centre_any(loop, tasks)
+        probe_s = None
         if recipe.training.probe and not loop.has_resume_point:
             tracker.say("logistic regression on frozen vectors ...")
-            loop.probe()
+            probe_s = round(loop.probe(), 2)
         progress = loop.run(resume=resume)
         validation = loop.validation_score()
         calibrated, after = _after(loop, tasks, tracker)
@@ -123,6 +125,7 @@ def train(
             progress.seconds,
             str(accelerator.device),
             validation,
+            probe_s,
         )
         if accelerator.is_main_process:
             _write_run(recipe, checkpoint, learner, tasks, calibrated, report)
@@ -318,6 +321,7 @@ def _write_run(
         "seconds": round(report.seconds, 1),
         "training_s": round(report.training_s, 1),
         "validation": round(report.validation, 6),
+        "probe_s": report.probe_s,
         "rows": {
             t.name: {"train": len(t.train), "validation": len(t.validation), "test": len(t.test)}
             for t in tasks

@@ -51,3 +51,15 @@ def test_offsets_that_already_fit_leave_little_to_learn() -> None:
     offsets = 50.0 * torch.nn.functional.one_hot(targets, 4).float()
     weight, _ = fit_probe(features, targets, n_labels=4, inverse_l2=1.0, offsets=offsets)
     assert weight.abs().max() < 1e-3
+
+
+def test_a_probe_of_several_labels_is_one_regression_for_each() -> None:
+    features, single = data()
+    targets = torch.stack([single == 0, single <= 1, single == 3], dim=1).float()
+    weight, bias = fit_probe(features, targets, n_labels=3, inverse_l2=0.5)
+    for label in range(3):
+        theirs = LogisticRegression(C=0.5, tol=1e-8, max_iter=1000)
+        theirs.fit(features.numpy(), targets[:, label].numpy())
+        ours = torch.sigmoid(features @ weight[label] + bias[label]).numpy()
+        # 2e-3: two optimizers that stop at different places of a flat optimum
+        assert np.abs(ours - theirs.predict_proba(features.numpy())[:, 1]).max() < 2e-3

@@ -61,16 +61,16 @@ class ClassifyObjective(LabelObjective):
         words = [self.spec.descriptions.get(label, label) for label in self.spec.labels]
         return self._reader.vectors(wording, words)
 
-    def use_probe(self, features: Tensor, targets: Tensor, inverse_l2: float) -> None:
+    def use_probe(self, rows: Sequence[Row], features: Tensor, inverse_l2: float) -> None:
         """Start the learned vectors from a logistic regression on frozen vectors [N, H]."""
         with torch.no_grad():
             vectors = self.candidate_vectors().cpu()
         weight, _ = fit_probe(
             features,
-            targets,
+            self.targets(rows),
             n_labels=len(vectors),
             inverse_l2=inverse_l2,
-            offsets=INITIAL_SCALE * features @ vectors.T,
+            offsets=INITIAL_SCALE * features @ vectors.T - (self.spec.offset or 0.0),
             has_bias=False,  # a label has a vector and nothing else
         )
         with torch.no_grad():

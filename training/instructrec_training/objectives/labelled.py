@@ -42,12 +42,21 @@ class LabelObjective:
     def loss(self, rows: Sequence[Row]) -> Tensor:
         """Cross-entropy of the right label, or of every label by itself where any may be right."""
         scores = self.logits(rows).float()
+        wanted = self.targets(rows).to(scores.device)
         if self.spec.decision == "any":
-            targets = label_matrix([row.labels for row in rows], len(self.spec.labels))
-            return any_loss(scores, targets.to(scores.device), offset=self.spec.offset or 0.0)
-        wanted = torch.tensor([row.label for row in rows], device=scores.device)
+            return any_loss(scores, wanted, offset=self.spec.offset or 0.0)
         smoothing = self._settings.label_smoothing
         return functional.cross_entropy(scores, wanted, label_smoothing=smoothing)
+
+    def targets(self, rows: Sequence[Row]) -> Tensor:
+        """Positions [B] of the right labels; [B, L], 1 where one is right, where any may be."""
+        if self.spec.decision == "any":
+            return label_matrix([row.labels for row in rows], len(self.spec.labels))
+        return torch.tensor([row.label for row in rows])
+
+    def use_probe(self, rows: Sequence[Row], features: Tensor, inverse_l2: float) -> None:
+        """Start from a logistic regression on frozen vectors [N, H] of rows."""
+        raise RuntimeError("an objective says where the probe goes")
 
     def outputs(self, rows: Sequence[Row]) -> list[Tensor]:
         return list(self.logits(rows).float().cpu())
@@ -61,14 +70,13 @@ class LabelObjective:
         """Temperature, thresholds, what fits none; the objective decides by them from now on."""
         logits = torch.stack(list(outputs))
         if self.spec.decision == "any":
-            targets = label_matrix([row.labels for row in rows], len(self.spec.labels))
-            found = calibrate(self.spec, logits, targets)
+            found = calibrate(self.spec, logits, self.targets(rows))
         else:
             outside = torch.tensor([row.is_outside for row in rows])
             found = calibrate(
                 self.spec,
                 logits[~outside],
-                torch.tensor([row.label for row in rows])[~outside],
+                self.targets(rows)[~outside],
                 none_logits=logits[outside] if bool(outside.any()) else None,
             )
         self.spec = self.spec.model_copy(update=found)
