@@ -6,7 +6,8 @@ import hashlib
 import os
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 from instructrec_deploy.core.errors import ConfigError, FileMissing
@@ -15,6 +16,7 @@ from instructrec_deploy.core.manifest import TaskSpec
 from instructrec_deploy.evaluation.reader import read_examples
 from instructrec_deploy.evaluation.targets import label_of, label_set_of
 from instructrec_deploy.text.tokenizer import TextTokenizer
+from instructrec_training.mixture import Mixture, row_factors
 from instructrec_training.recipe import DataPart, Recipe
 from instructrec_training.rows import Row
 from instructrec_training.tokenize_rows import labels_of, rows_of
@@ -34,7 +36,7 @@ class TaskData:
     train: tuple[Row, ...]
     validation: tuple[Row, ...]
     test: tuple[Row, ...]
-    weight: float
+    weight: float  # how often the mixture shows its rows; the mean over its files
 
     @property
     def held_out(self) -> tuple[Row, ...]:
@@ -89,32 +91,40 @@ def _load_task(
     *,
     seed: int,
 ) -> TaskData:
-    splits: tuple[list[Example], list[Example], list[Example]] = ([], [], [])
+    trains: list[list[Example]] = []
+    validation: list[Example] = []
+    test: list[Example] = []
     for part in parts:
-        train, validation, test = _split(part, resolve_data(part.path, root))
-        if part.shots:
-            train = few_shot(train, spec, part.shots, seed=seed)
-        for target, rows in zip(splits, (train, validation, test), strict=True):
-            target.extend(rows)
-    train, validation, test = splits
-    if not train:
+        train, *held_out = _split(part, resolve_data(part.path, root))
+        trains.append(few_shot(train, spec, part.shots, seed=seed) if part.shots else train)
+        validation += held_out[0]
+        test += held_out[1]
+    if not any(trains):
         raise ConfigError(
             f"task {name!r} has no training rows", hint="check the path and `train_split`"
         )
-    spec = spec.model_copy(update={"labels": spec.labels or labels_of(spec, train)})
+    labels = spec.labels or labels_of(spec, list(chain.from_iterable(trains)))
+    spec = spec.model_copy(update={"labels": labels})
 
     def tokenized(examples: Sequence[Example], *, is_training: bool = False) -> tuple[Row, ...]:
         return tuple(rows_of(examples, spec, tokenizer, is_training=is_training))
 
-    weight = sum(part.weight for part in parts) / len(parts)
-    return TaskData(
-        name,
-        spec,
-        tokenized(train, is_training=True),
-        tokenized(validation),
-        tokenized(test),
-        weight,
-    )
+    files = [tokenized(examples, is_training=True) for examples in trains]
+    rows, weight = _weigh(files, [part.weight for part in parts])
+    return TaskData(name, spec, rows, tokenized(validation), tokenized(test), weight)
+
+
+def _weigh(
+    files: Sequence[tuple[Row, ...]], weights: Sequence[float]
+) -> tuple[tuple[Row, ...], float]:
+    """All rows with their share, and the mean weight of a row."""
+    pairs = list(zip(files, weights, strict=True))
+    if len(set(weights)) == 1:
+        return tuple(chain.from_iterable(files)), weights[0]
+    n = sum(len(rows) for rows in files)
+    mean = sum(len(rows) * weight for rows, weight in pairs) / max(n, 1) or 1.0
+    weighed = (replace(row, share=weight / mean) for rows, weight in pairs for row in rows)
+    return tuple(weighed), mean
 
 
 def _split(part: DataPart, file: Path) -> tuple[list[Example], list[Example], list[Example]]:
@@ -154,7 +164,13 @@ def few_shot(
 
 
 def epoch_batches(
-    tasks: Sequence[TaskData], batch_size: int, *, seed: int, epoch: int, limit: int = 0
+    tasks: Sequence[TaskData],
+    batch_size: int,
+    *,
+    seed: int,
+    epoch: int,
+    mixture: Mixture = "proportional",
+    limit: int = 0,
 ) -> list[tuple[int, list[Row]]]:
     """All batches of an epoch as (task number, rows); the same for the same seed and epoch.
 
@@ -163,9 +179,10 @@ def epoch_batches(
     first so many batches of the shuffled epoch; 0 leaves all.
     """
     rng = random.Random(f"{seed}-{epoch}")
+    factors = row_factors([len(t.train) for t in tasks], [t.weight for t in tasks], mixture)
     batches: list[tuple[int, list[Row]]] = []
     for number, task in enumerate(tasks):
-        rows = _weighted(task, rng)
+        rows = _weighted(task, factors[number], rng)
         step = batch_size * BUCKET_BATCHES
         for start in range(0, len(rows), step):
             bucket = sorted(rows[start : start + step], key=lambda row: len(row.ids))
@@ -176,14 +193,17 @@ def epoch_batches(
     return batches[: limit or None]
 
 
-def _weighted(task: TaskData, rng: random.Random) -> list[Row]:
-    rows: list[Row] = []
-    left = task.weight
-    while left > 0:
-        shuffled = rng.sample(task.train, len(task.train))
-        rows += shuffled if left >= 1 else shuffled[: max(1, round(left * len(shuffled)))]
-        left -= 1
-    return rows
+def _weighted(task: TaskData, factor: float, rng: random.Random) -> list[Row]:
+    """The task's rows of an epoch in random order, each as often as factor and share say."""
+    by_share: dict[float, list[Row]] = {}
+    for row in task.train:
+        by_share.setdefault(row.share, []).append(row)
+    found: list[Row] = []
+    for share, rows in by_share.items():
+        wanted = len(found) + max(1, round(factor * share * len(rows)))
+        while len(found) < wanted:
+            found += rng.sample(rows, len(rows))[: wanted - len(found)]
+    return found if len(by_share) == 1 else rng.sample(found, len(found))
 
 
 def in_length_order(rows: Sequence[Row], batch_size: int) -> Iterator[tuple[list[int], list[Row]]]:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from instructrec_deploy.core.errors import ConfigError, TrainingDiverged
 from instructrec_training.data import TaskData, epoch_batches, in_length_order
 from instructrec_training.learners import Learner
+from instructrec_training.mixture import AdaptiveWeights
 from instructrec_training.objectives.labelled import LabelObjective
 from instructrec_training.optimizers import Schedule, build_optimizer
 from instructrec_training.recipe import TrainingPart
@@ -69,6 +70,7 @@ class Loop:
         optimizer = build_optimizer(learner, settings)
         # stepped once per optimizer step, whatever the processes
         self._schedule = Schedule(optimizer, settings, n_steps=self._n_steps)
+        self._weights = AdaptiveWeights(len(tasks)) if settings.adaptive_weights else None
         self._wrapped: nn.Module
         self._wrapped, self._optimizer = accelerator.prepare(learner, optimizer)
 
@@ -168,6 +170,9 @@ class Loop:
                 break
         state.seconds += time.monotonic() - started
         state.epoch += 1
+        if self._weights is not None:
+            seen = torch.tensor(self._weights.seen, device=self._accelerator.device)
+            self._weights.close_epoch(self._accelerator.reduce(seen, "sum").tolist())
         self._validate(sum(losses) / max(1, len(losses)))
         self._save()
 
@@ -189,16 +194,22 @@ class Loop:
 
     def _backward(self, task: int, rows: list[Row], n_batches: int) -> float:
         """Gradients of one batch of a step; its share of the step's loss."""
+        weight = 1.0 if self._weights is None else self._weights.weights[task]
         with self._accelerator.autocast():
-            loss: Tensor = self._wrapped(task, rows) / n_batches
-        self._accelerator.backward(loss)
-        return loss.item()
+            loss: Tensor = self._wrapped(task, rows)
+        self._accelerator.backward(weight * loss / n_batches)
+        if self._weights is not None:
+            self._weights.add(task, loss.item())
+        return loss.item() / n_batches
 
     def _validate(self, loss: float) -> None:
         state, name = self.progress, self.metric_name
         metric = self._keep_if_best()
         self._schedule.validated(metric)
-        figures = {"epoch": state.epoch, "loss": round(loss, 4), name: metric}
+        figures: dict[str, Any] = {"epoch": state.epoch, "loss": round(loss, 4), name: metric}
+        if self._weights is not None:
+            weights = zip(self.tasks, self._weights.weights, strict=True)
+            figures["weights"] = {task.name: round(weight, 4) for task, weight in weights}
         self.tracker.record("epoch", **figures, seconds=round(state.seconds, 1))
         self.tracker.say(
             f"epoch {state.epoch}/{self.settings.epochs}: loss {loss:.3f}, "
@@ -261,6 +272,7 @@ class Loop:
             settings.batch_size,
             seed=settings.seed,
             epoch=epoch,
+            mixture=settings.mixture,
             limit=settings.steps_per_epoch * share,
         )
 
@@ -286,7 +298,7 @@ class Loop:
             "learner": self._plain_state(),
             "optimizer": self._optimizer.state_dict(),
             "schedule": self._schedule.state_dict(),
-            "random": gather_object([self._random_state()]),  # one for each process
+            "processes": gather_object([self._own_state()]),
             "progress": {name: getattr(state, name) for name in Progress.__slots__},
         }
         self._write(RESUME_FILE, content)
@@ -297,29 +309,32 @@ class Loop:
         self.learner.load_state_dict(content["learner"])
         self._optimizer.load_state_dict(content["optimizer"])
         self._schedule.load_state_dict(content["schedule"])
-        states, n = content["random"], self._accelerator.num_processes
+        states, n = content["processes"], self._accelerator.num_processes
         if len(states) != n:
             raise ConfigError(
                 f"this run was begun with {len(states)} processes, and is resumed with {n}",
                 hint="start as many, or name another --out",
             )
-        self._set_random_state(states[self._accelerator.process_index])
+        self._set_own_state(states[self._accelerator.process_index])
         self.progress = Progress(**content["progress"])
 
-    def _random_state(self) -> dict[str, Any]:
-        """Of every generator that this process draws from."""
+    def _own_state(self) -> dict[str, Any]:
+        """What differs by process: the generators it draws from, the losses it saw."""
         on_gpu = self._accelerator.device.type == "cuda"
         return {
             "cpu": torch.get_rng_state(),
             "cuda": torch.cuda.get_rng_state(self._accelerator.device) if on_gpu else None,
             "learner": self.learner.random_state(),
+            "weights": self._weights and self._weights.state(),
         }
 
-    def _set_random_state(self, state: dict[str, Any]) -> None:
+    def _set_own_state(self, state: dict[str, Any]) -> None:
         torch.set_rng_state(state["cpu"])
         if state["cuda"] is not None and self._accelerator.device.type == "cuda":
             torch.cuda.set_rng_state(state["cuda"], self._accelerator.device)
         self.learner.set_random_state(state["learner"])
+        if self._weights is not None:
+            self._weights.set_state(state["weights"])
 
     def _leave_weights(self) -> None:
         """The best epoch's weights, or the last one's."""

@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 from instructrec_deploy.core.errors import ConfigError, FileMissing
 from instructrec_deploy.core.manifest import ModelKind, Strict, TaskSpec, split_fault
 from instructrec_deploy.core.task import SHAPES, Shape
+from instructrec_training.mixture import Mixture
 
 SHIPPED_RECIPES = Path(__file__).parent / "recipes"
 # Keys of [training] that only tasks of labels take.
@@ -57,7 +58,7 @@ class DataPart(Strict):
     validation_split: str = ""  # "" takes `validation_share` of the training rows
     validation_share: float = Field(0.1, gt=0.0, lt=1.0)  # chosen by a hash of the row's id
     test_split: str = "test"  # "" tests on the validation rows
-    weight: float = Field(1.0, gt=0.0)  # of this file's batches in the mixture
+    weight: float = Field(1.0, gt=0.0)  # how often the mixture shows this file's rows
     limit: int = Field(0, ge=0)  # at most so many training rows; 0 takes all
     shots: int = Field(0, ge=0)  # of each label, drawn by a hash of seed and id; 0 takes all
     columns: dict[str, str] = Field(default_factory=dict)  # our field -> the file's column
@@ -86,6 +87,8 @@ class TrainingPart(Strict):
     candidate_refresh_steps: int = Field(1, ge=1)  # re-read candidates with gradient every n steps
     probe: bool = False  # start from a logistic regression on the frozen vectors
     probe_inverse_l2: float = Field(1.0, gt=0.0)  # scikit-learn's C
+    mixture: Mixture = "proportional"  # of several tasks' rows
+    adaptive_weights: bool = False  # weigh tasks by how their losses fall
     metric: Literal["accuracy", "macro_f1"] = "accuracy"  # on validation rows
     patience: int = Field(2, ge=1)  # epochs without a better metric before stopping early
     keep: Literal["best", "last"] = "best"  # epoch whose weights the run leaves
@@ -152,6 +155,9 @@ class Recipe(Strict):
                 )
         if self.default_task and self.default_task not in self.tasks:
             faults.append(f"default_task {self.default_task!r} is not in [tasks]")
+        if len({part.task for part in self.data}) == 1:
+            keys = sorted({"adaptive_weights", "mixture"} & self.training.changed())
+            faults += [f"training.{key} has no effect with one task" for key in keys]
         if self.model.kind == "sequence-classification" and len(self.tasks) != 1:
             faults.append("a sequence-classification model has exactly one task")
         for name, task in self.tasks.items():

@@ -26,6 +26,7 @@ class Row:
     spans: tuple[tuple[int, int, int], ...] = ()  # (candidate, first token, last token)
     words: tuple[str, ...] = ()  # the row's own question; empty: the task's labels are asked
     is_outside: bool = False  # the task's "none of these" is right
+    share: float = 1.0  # how often it is shown, against its task's other rows
     example: Example | None = None  # where it comes from; windows of one text share it
 
 

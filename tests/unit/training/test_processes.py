@@ -103,6 +103,7 @@ def test_two_processes_that_were_killed_resume_to_the_same_weights(
 ) -> None:
     # dropout and the draw of wordings differ by process, so each one's generators must come back
     settings = {"epochs": 2, "checkpoint_steps": 1, "batch_size": 4, "steps_per_epoch": 3}
+    settings["adaptive_weights"] = True
     recipe = with_all_shapes(make_recipe(), data_root, **settings)
     assert start(recipe, "whole", tmp_path / "whole", data_root) == b""
     assert start(recipe, "killed", tmp_path / "run", data_root) != b""

@@ -22,7 +22,7 @@ SETTINGS: list[tuple[str, dict[str, Any]]] = [
     (KINDS[0], {"optimizer": "adafactor", "schedule": "cosine", "keep": "last"}),
     (KINDS[1], {"schedule": "reduce_lr_on_plateau", "schedule_options": {"patience": 0}}),
     (KINDS[1], {"steps_per_epoch": 3, "accumulation_steps": 2, "batch_size": 4}),
-    ("all shapes", {"steps_per_epoch": 4}),
+    ("all shapes", {"steps_per_epoch": 4, "adaptive_weights": True, "mixture": "sqrt"}),
 ]
 
 
