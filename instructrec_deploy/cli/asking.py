@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from instructrec_deploy.core.bundle import Bundle, open_bundle
 from instructrec_deploy.core.decision import PLAIN, Decision, as_decision
@@ -23,6 +23,7 @@ from instructrec_deploy.core.errors import (
 from instructrec_deploy.core.instruction import Candidate, Instruction, as_candidates
 from instructrec_deploy.core.request import MarkLike, Question, Request
 from instructrec_deploy.core.result import Prediction
+from instructrec_deploy.core.task import TaskKind, parse_kind
 
 Outcome = Prediction | InstructRecError
 BATCH_ITEMS = 64  # of one message to a server
@@ -43,11 +44,20 @@ class Asked:
     decision: str = ""
     threshold: float | None = None
     none_label: str = ""
+    kind: str = ""  # of a question without a task: a word of TaskKind
 
     @property
     def change(self) -> Decision:
         """What is said about the decision; PLAIN where nothing is."""
         return as_decision(self.decision, self.threshold, self.none_label)
+
+
+class KnownTask(NamedTuple):
+    """A task that somebody answers."""
+
+    name: str
+    kind: TaskKind
+    is_default: bool
 
 
 class Asker(Protocol):
@@ -61,6 +71,9 @@ class Asker(Protocol):
 
         What is missing of the two comes from the task (the default one where none is named).
         """
+
+    def tasks(self) -> list[KnownTask]:
+        """The tasks that it answers."""
 
     def fixed(self, question: Question) -> Question:
         """The same question in the form that is cheapest to ask many times."""
@@ -182,6 +195,14 @@ class LocalAsker:
         """See `Asker`."""
         return bundle_question(self._bundle, asked)
 
+    def tasks(self) -> list[KnownTask]:
+        """See `Asker`."""
+        book = self._bundle.tasks
+        return [
+            KnownTask(name, spec.kind, name == book.default_task)
+            for name, spec in book.tasks.items()
+        ]
+
     def fixed(self, question: Question) -> Question:
         """See `Asker`: in process, the instruction is cached by its content."""
         return question
@@ -256,10 +277,10 @@ class RemoteAsker:
                 hint="say what is asked: --instruction TEXT, or whose words are meant: --task NAME",
             )
         candidates = asked.candidates or self._task_labels(asked.task)
-        decision = PLAIN.changed(asked.change)
-        return Question(
-            instruction=Instruction.of(asked.instruction, candidates, decision=decision)
-        )
+        if not candidates:  # a task of questions: the words are one, and the server knows what else
+            words = Instruction(asked.instruction, (), task=asked.task, decision=asked.change)
+            return Question(instruction=words)
+        return free_question(replace(asked, candidates=candidates))
 
     def _task_labels(self, task: str) -> tuple[str, ...]:
         for known in self._client.status(with_labels=True).tasks:
@@ -269,6 +290,11 @@ class RemoteAsker:
             f"the server has no task {task!r}" if task else "the server has no default task",
             hint="name another one by --task, or send --candidates",
         )
+
+    def tasks(self) -> list[KnownTask]:
+        """See `Asker`."""
+        known = self._client.status().tasks
+        return [KnownTask(task.name, TaskKind(task.kind), task.is_default) for task in known]
 
     def fixed(self, question: Question) -> Question:
         """See `Asker`: prepared on the server once, then asked by its id."""
@@ -281,11 +307,24 @@ class RemoteAsker:
         self._client.close()
 
 
+def free_question(asked: Asked) -> Question:
+    """A question with an instruction and candidates, of no task."""
+    instruction = Instruction.of(
+        asked.instruction,
+        asked.candidates,
+        kind=parse_kind(asked.kind) if asked.kind else TaskKind.CLASSIFICATION,
+        decision=PLAIN.changed(asked.change),
+    )
+    return Question(instruction=instruction)
+
+
 def bundle_question(bundle: Bundle, asked: Asked) -> Question:
     """A question of the user's own, completed by a task of the bundle."""
     from instructrec_deploy.runtime.predictor import question_of
 
     has_both = asked.instruction and asked.candidates
+    if has_both and asked.kind and not asked.task:
+        return free_question(asked)
     return question_of(
         bundle,
         instruction=asked.instruction or None,

@@ -78,6 +78,7 @@ def evaluate(
     from instructrec_deploy.core.errors import ConfigError
     from instructrec_deploy.evaluation.reader import read_examples
     from instructrec_deploy.evaluation.requests import read_items
+    from instructrec_deploy.evaluation.targets import kind_of
 
     if not data:
         raise ConfigError("no data file", hint="--data FILE.jsonl")
@@ -86,7 +87,8 @@ def evaluate(
     if limit:
         examples = examples[:limit]
     labels = read_labels(labels_from, source) if labels_from else []
-    asked = Asked(instruction, tuple(labels), task)
+    kind = kind_of(examples[0]).value  # of what is asked in the words given here
+    asked = Asked(instruction, tuple(labels), task, kind=kind)
     known = read_items(items) if items else None
     with open_asker(bundle, address, is_unary=is_unary) as asker:
         result = measure_rows(examples, asked, asker, known, none_label=none_label, seed=seed)
@@ -123,14 +125,18 @@ def measure_rows(
     from instructrec_deploy.cli.asking import Outcome, ask_all, make_question
     from instructrec_deploy.core.errors import InstructRecError, Unavailable
     from instructrec_deploy.core.request import Question
+    from instructrec_deploy.core.task import SHAPES, Shape
     from instructrec_deploy.evaluation.evaluate import evaluate_rows
     from instructrec_deploy.evaluation.judging import is_single_label
     from instructrec_deploy.evaluation.requests import has_candidates
+    from instructrec_deploy.evaluation.targets import kind_of
 
+    asked = with_task(asked, asker)
     question, candidates = Question(), [str(label) for label in asked.candidates]
     if not all(map(has_candidates, examples)):  # some have no candidates of their own
         question = make_question(asked, asker)
-        candidates = candidates or known_labels(question, asker, examples[0].text)
+        if SHAPES[kind_of(examples[0])] is Shape.CLASSIFY:
+            candidates = candidates or known_labels(question, asker, examples[0].text)
         question = asker.fixed(question)
     top_k = 1 if is_single_label(examples) else 0
 
@@ -145,6 +151,31 @@ def measure_rows(
 
     predict(examples[:1])  # the first answer prepares the instruction
     return evaluate_rows(examples, predict, candidates=candidates, none_label=none_label, seed=seed)
+
+
+def with_task(asked: Asked, asker: Asker) -> Asked:
+    """What is asked, with the task it takes its words or labels from: one of the rows' kind.
+
+    Raises:
+        ConfigError: the default task is of another kind, and none or several are of this one.
+    """
+    from instructrec_deploy.core.errors import ConfigError
+    from instructrec_deploy.core.task import SHAPES, Shape, parse_kind
+
+    if asked.task or (asked.instruction and asked.candidates):
+        return asked
+    kind, tasks = parse_kind(asked.kind), asker.tasks()
+    fitting = [task for task in tasks if task.kind is kind]
+    has_spans = SHAPES[kind] is Shape.EXTRACT
+    if any(t.is_default for t in fitting) or (not has_spans and len(fitting) != 1):
+        return asked
+    if len(fitting) != 1:
+        named = ", ".join(task.name for task in fitting) or "none"
+        raise ConfigError(
+            f"the rows are of kind {asked.kind}, the default task is not (of this kind: {named})",
+            hint="name the task by --task, or send --instruction and --labels-from",
+        )
+    return replace(asked, task=fitting[0].name)
 
 
 def row_request(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from instructrec_deploy.core.request import Mark
     from instructrec_deploy.core.result import Prediction, Span
 
-WORD_FIELDS = ("instruction", "task", "prepared_id", "decision", "none_label", "text2")
+WORD_FIELDS = ("instruction", "kind", "task", "prepared_id", "decision", "none_label", "text2")
 STDIN = "-"  # as a text: standard input
 MAX_TIMEOUT_S = 86_400.0  # longer than gRPC can count is no time at all
 CHUNK = 256  # lines of standard input that are answered together
@@ -39,6 +39,9 @@ def predict(
     address: Annotated[str, typer.Option("--address", "-a", help="Ask a server: HOST:PORT")] = "",
     task: Annotated[str, typer.Option(help="A task of the bundle; empty: its default.")] = "",
     instruction: Annotated[str, typer.Option("--instruction", "-i", help="What is asked.")] = "",
+    kind: Annotated[
+        str, typer.Option(help="Of a question without a task: classification, ner, qa, ...")
+    ] = "",
     candidates: Annotated[str, typer.Option(help="The answers to choose from: a,b,c")] = "",
     candidate: Annotated[
         list[str] | None, typer.Option("--candidate", "-c", help="One answer; repeatable.")
@@ -64,7 +67,7 @@ def predict(
     """Predict texts of the arguments; without any, or with -, those of standard input.
 
     Standard input gives JSON lines on standard output, one for each line, in order; a JSON line
-    has "text" and may have "id", "instruction", "candidates", "task", "top_k", "decision",
+    has "text" and may have "id", "instruction", "kind", "candidates", "task", "top_k", "decision",
     "threshold", "none_label" of its own. Beside its text it may bring "text2", or "head" and
     "tail" as {"start", "end"}; "history", a list of items, stands in place of the text.
     """
@@ -76,7 +79,7 @@ def predict(
         raise ConfigError("no bundle and no --address", hint="instructrec predict BUNDLE TEXT...")
     bundle = None if address else Path(given.pop(0))
     listed = split_candidates(candidate or [], candidates)
-    asked = Asked(instruction, listed, task, prepared_id, decision, threshold, none_label)
+    asked = Asked(instruction, listed, task, prepared_id, decision, threshold, none_label, kind)
     from_stdin = is_standard_input(given)
     lines = read_lines(sys.stdin.buffer) if from_stdin else argument_lines(given)
     writer = JsonWriter() if as_json or from_stdin else TableWriter()
@@ -238,9 +241,9 @@ def line_asked(line: Line, asked: Asked) -> Asked:
     from instructrec_deploy.cli.asking import Asked
 
     fields = line.fields
-    task = fields.get("task", "")
+    task, own_kind = fields.get("task", ""), ""
     if task in ROW_KINDS:  # rows of data files name the kind of their task in this field
-        task = ""
+        task, own_kind = "", task
     return Asked(
         fields.get("instruction") or asked.instruction,
         line.candidates or asked.candidates,
@@ -249,6 +252,7 @@ def line_asked(line: Line, asked: Asked) -> Asked:
         fields.get("decision") or asked.decision,
         asked.threshold if fields.get("threshold") is None else fields["threshold"],
         fields.get("none_label") or asked.none_label,
+        fields.get("kind") or asked.kind or own_kind,
     )
 
 

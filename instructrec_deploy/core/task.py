@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from instructrec_deploy.core.errors import RequestError
+
 
 class Shape(StrEnum):
     """What an answer looks like."""
@@ -38,6 +40,19 @@ SHAPES: dict[TaskKind, Shape] = {
     TaskKind.SUMMARIZATION: Shape.GENERATE,
     TaskKind.DIALOGUE: Shape.GENERATE,
 }
+
+
+def parse_kind(word: str) -> TaskKind:
+    """A kind by its public word, or by that of a data file (`pii`, `recommendation`).
+
+    Raises:
+        RequestError: there is none of that name.
+    """
+    try:
+        return ROW_KINDS[word]
+    except KeyError:
+        raise RequestError("no such kind of task", hint=f"one of {', '.join(ROW_KINDS)}") from None
+
 
 # What the field `task` of a data row may say; a word that is not here is a task's name.
 ROW_KINDS: dict[str, TaskKind] = {

@@ -14,7 +14,9 @@ from instructrec_deploy.core.errors import InstructRecError, RowInvalid
 from instructrec_deploy.core.example import Example
 from instructrec_deploy.core.instruction import Candidate
 from instructrec_deploy.core.request import Mark, Question, Request, as_mark, check_marks
+from instructrec_deploy.core.task import TaskKind
 from instructrec_deploy.evaluation.reader import iter_objects
+from instructrec_deploy.evaluation.targets import kind_of, question_of
 from instructrec_deploy.text.render import Passage, item_words, render_history, render_request
 
 Items = Mapping[str, Candidate]
@@ -120,8 +122,8 @@ def marks_of(example: Example) -> tuple[Mark, Mark] | tuple[None, None]:
 
 
 def has_candidates(example: Example) -> bool:
-    """Whether the row brings candidates of its own."""
-    return "candidates" in example.extra
+    """Whether the row brings candidates of its own; a question is one, of its passage."""
+    return "candidates" in example.extra or kind_of(example) is TaskKind.QA
 
 
 def candidates_of(example: Example, items: Items | None = None) -> tuple[Candidate, ...]:
@@ -130,6 +132,8 @@ def candidates_of(example: Example, items: Items | None = None) -> tuple[Candida
     Raises:
         RowInvalid: they are no list, one has no name, or an id is not among the items.
     """
+    if kind_of(example) is TaskKind.QA:
+        return (Candidate(question_of(example)),)
     given = example.extra.get("candidates")
     if not isinstance(given, list) or not given:
         raise _fault(example, "candidates are no list", 'write "candidates": ["one", "two"]')

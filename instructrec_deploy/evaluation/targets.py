@@ -55,8 +55,37 @@ def label_set_of(example: Example) -> frozenset[str]:
 
 
 def labels_of(examples: Sequence[Example]) -> list[str]:
-    """All labels that stand in the rows, sorted."""
-    return sorted({label for example in examples for label in label_set_of(example)})
+    """All labels, or types of entities, that stand in the rows, sorted."""
+    found: set[str] = set()
+    for example in examples:
+        if kind_of(example) is TaskKind.NER:
+            found |= types_of(example)
+        else:
+            found |= label_set_of(example)
+    return sorted(found)
+
+
+def types_of(example: Example) -> set[str]:
+    """The types that are sought in the row's set, and those of its entities."""
+    sought = example.extra.get("types", ())
+    named = {kind for kind in sought if isinstance(kind, str)}
+    return named | {kind for _, _, kind in entities_of(example)}
+
+
+def question_of(example: Example) -> str:
+    """The row's question.
+
+    Raises:
+        RowInvalid: there is none.
+    """
+    question = example.extra.get("question")
+    if not isinstance(question, str) or not question.strip():
+        raise _fault(
+            example,
+            "it has no question",
+            'rows of kind qa carry the passage in "text" and a "question"',
+        )
+    return question
 
 
 def entities_of(example: Example) -> frozenset[Entity]:

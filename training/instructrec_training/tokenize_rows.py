@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 
-from instructrec_deploy.core.errors import RowInvalid
 from instructrec_deploy.core.example import Example
 from instructrec_deploy.core.manifest import TaskSpec
 from instructrec_deploy.core.task import SHAPES, Shape, TaskKind
@@ -14,7 +13,9 @@ from instructrec_deploy.evaluation.targets import (
     entities_of,
     label_of,
     label_set_of,
+    question_of,
     references_of,
+    types_of,
 )
 from instructrec_deploy.text.render import Passage
 from instructrec_deploy.text.tokenizer import Encoded, TextTokenizer
@@ -29,9 +30,7 @@ def labels_of(spec: TaskSpec, examples: Sequence[Example]) -> tuple[str, ...]:
     if spec.kind is TaskKind.QA:
         return ()
     if SHAPES[spec.kind] is Shape.EXTRACT:
-        found = {kind for example in examples for kind in example.extra.get("types", ())}
-        found |= {kind for example in examples for _, _, kind in entities_of(example)}
-        return tuple(sorted(found))
+        return tuple(sorted({kind for example in examples for kind in types_of(example)}))
     if spec.decision == "any":
         return tuple(sorted({label for e in examples for label in label_set_of(e)}))
     return tuple(sorted({label_of(example) for example in examples} - {spec.none_label}))
@@ -80,21 +79,6 @@ def _labelled_row(ids: list[int], text: str, example: Example, spec: TaskSpec) -
     is_outside = bool(spec.none_label) and label == spec.none_label
     place = spec.labels.index(label) if label in spec.labels else -1
     return Row(ids, place, text, example=example, is_outside=is_outside)
-
-
-def question_of(example: Example) -> str:
-    """The question of a row.
-
-    Raises:
-        RowInvalid: there is none.
-    """
-    question = example.extra.get("question")
-    if not isinstance(question, str) or not question.strip():
-        raise RowInvalid(
-            f"row {example.id!r} of {example.dataset!r} has no `question`",
-            hint="rows of kind qa carry the passage in `text` and a `question`",
-        )
-    return question
 
 
 def _span_rows(

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from instructrec_deploy.cli.main import app
 from instructrec_deploy.core.bundle import READER_FILE, open_bundle
 from instructrec_deploy.core.errors import (
     ConfigError,
@@ -233,3 +235,24 @@ def test_a_checkpoint_without_a_reader_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match="no span reader"):
         export_run(run_maker(tasks=TASKS), tmp_path / "bundle")
+
+
+def test_rows_of_spans_are_measured_by_the_verb(exported: ExportReport, tmp_path: Path) -> None:
+    things = {"task": "ner", "text": "card stolen", "types": ["card"], "target": []}
+    reading = {"task": "qa", "text": "my card stolen", "question": "what?", "target": ["my card"]}
+    for row, figure in ((things, "entity_f1"), (reading, "exact_match")):
+        path = tmp_path / f"{figure}.jsonl"
+        path.write_text(json.dumps(row), encoding="utf-8")
+        done = CliRunner().invoke(app, ["evaluate", str(exported.out), "-d", str(path), "--json"])
+        assert done.exit_code == 0, done.output
+        assert json.loads(done.output)[figure] is not None
+        assert json.loads(done.output)["n_errors"] == 0
+
+
+def test_a_question_of_any_kind_is_asked_on_the_command_line(exported: ExportReport) -> None:
+    words = ["predict", str(exported.out), "my card stolen in 北京", "--json"]
+    own = ["--kind", "ner", "-i", "找出东西", "--candidates", "card，城市"]
+    done = CliRunner().invoke(app, [*words, *own])
+    assert {span["type"] for span in json.loads(done.output)["spans"]} <= {"card", "城市"}
+    done = CliRunner().invoke(app, [*words, "--task", "reading", "-i", "what is stolen?"])
+    assert json.loads(done.output)["answers"][0]["task"] == "reading"
