@@ -14,6 +14,7 @@ from instructrec_deploy.models.checkpoint import Checkpoint
 from instructrec_deploy.models.instruction_encoder import InstructionEncoder
 from instructrec_deploy.text.tokenizer import TextTokenizer
 from instructrec_training.data import TaskData
+from instructrec_training.lora import ADAPTER_MARK
 from instructrec_training.objectives.base import CandidateReader, Objective, Wordings
 from instructrec_training.objectives.classify import ClassifyObjective
 from instructrec_training.objectives.extract import ExtractObjective
@@ -48,6 +49,11 @@ class Learner(nn.Module):
 
     def set_random_state(self, state: Any) -> None:
         """Put back what `random_state` gave."""
+
+    @property
+    def encoder(self) -> Any:
+        """The pretrained part, as transformers made it."""
+        raise RuntimeError("a learner names its encoder")
 
     def own_parameters(self) -> list[nn.Parameter]:
         """New weights, which take the head's learning rate; the rest is pretrained."""
@@ -103,11 +109,15 @@ class EncoderLearner(Learner):
         version, numbers, gauss = state
         self._rng.setstate((version, tuple(numbers), gauss))
 
+    @property
+    def encoder(self) -> Any:
+        return self.model.encoder
+
     def own_parameters(self) -> list[nn.Parameter]:
         pretrained = {id(p) for p in self.model.encoder.parameters()}
         if self.model.reader is not None:  # copies of pretrained layers
             pretrained |= {id(p) for p in self.model.reader.layers.parameters()}
-        return [p for p in self.parameters() if id(p) not in pretrained]
+        return _new_parameters(self, pretrained)
 
     def features(self, task: int, rows: Sequence[Row]) -> list[Tensor] | None:
         if not isinstance(self.objectives[task], ClassifyObjective):
@@ -132,9 +142,13 @@ class HeadLearner(Learner):
             HeadObjective(self.model, task, settings, pad_id=checkpoint.section.pad_id)
         ]
 
+    @property
+    def encoder(self) -> Any:
+        return self.model.base_model
+
     def own_parameters(self) -> list[nn.Parameter]:
         base = {id(p) for p in self.model.base_model.parameters()}
-        return [p for p in self.parameters() if id(p) not in base]
+        return _new_parameters(self, base)
 
     def features(self, task: int, rows: Sequence[Row]) -> list[Tensor] | None:
         objective = self.objectives[task]
@@ -188,3 +202,12 @@ class HeadObjective(LabelObjective):
 
     def _last_layer(self) -> nn.Linear:
         return [m for m in self._model.modules() if isinstance(m, nn.Linear)][-1]
+
+
+def _new_parameters(learner: Learner, pretrained: set[int]) -> list[nn.Parameter]:
+    """Weights that no pretrained model brought, adapters inside it among them."""
+    return [
+        p
+        for name, p in learner.named_parameters()
+        if id(p) not in pretrained or ADAPTER_MARK in name
+    ]

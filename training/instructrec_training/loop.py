@@ -7,6 +7,7 @@ import random
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,11 +19,13 @@ from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor, nn
 
 from instructrec_deploy.core.errors import ConfigError, TrainingDiverged
+from instructrec_training.averaging import MovingAverage
 from instructrec_training.data import TaskData, epoch_batches, in_length_order
 from instructrec_training.learners import Learner
 from instructrec_training.mixture import AdaptiveWeights
 from instructrec_training.objectives.labelled import LabelObjective
 from instructrec_training.optimizers import Schedule, build_optimizer
+from instructrec_training.perturbation import EmbeddingPerturbation
 from instructrec_training.recipe import TrainingPart
 from instructrec_training.rows import Row
 from instructrec_training.tracking import Tracker
@@ -73,6 +76,11 @@ class Loop:
         self._weights = AdaptiveWeights(len(tasks)) if settings.adaptive_weights else None
         self._wrapped: nn.Module
         self._wrapped, self._optimizer = accelerator.prepare(learner, optimizer)
+        self._mean = MovingAverage(learner, settings.ema_decay) if settings.ema_decay else None
+        self._perturbation = None
+        if settings.adversarial_epsilon:
+            words = learner.encoder.get_input_embeddings()
+            self._perturbation = EmbeddingPerturbation(words, settings.adversarial_epsilon)
 
     def run(self, *, resume: bool = False) -> Progress:
         """Train until done, until validation stops improving, or until time is up."""
@@ -82,6 +90,8 @@ class Loop:
                 f"resumed at epoch {self.progress.epoch}, step {self.progress.step} "
                 f"of {self._n_steps}"
             )
+        elif self._mean is not None:
+            self._mean.start()
         while self.progress.epoch < self.settings.epochs and not self._is_over():
             self._epoch()
         self._leave_weights()
@@ -190,21 +200,32 @@ class Loop:
         self._optimizer.step()
         self._schedule.step()
         self._optimizer.zero_grad()
+        if self._mean is not None:
+            self._mean.update()
         return total
 
     def _backward(self, task: int, rows: list[Row], n_batches: int) -> float:
         """Gradients of one batch of a step; its share of the step's loss."""
         weight = 1.0 if self._weights is None else self._weights.weights[task]
-        with self._accelerator.autocast():
-            loss: Tensor = self._wrapped(task, rows)
-        self._accelerator.backward(weight * loss / n_batches)
+        with nullcontext() if self._perturbation is None else self._perturbation.watching():
+            loss = self._loss(task, rows)
+            self._accelerator.backward(weight * loss / n_batches)
         if self._weights is not None:
             self._weights.add(task, loss.item())
+        if self._perturbation is not None:
+            with self._perturbation.moved():
+                self._accelerator.backward(weight * self._loss(task, rows) / n_batches)
         return loss.item() / n_batches
+
+    def _loss(self, task: int, rows: list[Row]) -> Tensor:
+        with self._accelerator.autocast():
+            loss: Tensor = self._wrapped(task, rows)
+        return loss
 
     def _validate(self, loss: float) -> None:
         state, name = self.progress, self.metric_name
-        metric = self._keep_if_best()
+        with nullcontext() if self._mean is None else self._mean.applied():
+            metric = self._keep_if_best()
         self._schedule.validated(metric)
         figures: dict[str, Any] = {"epoch": state.epoch, "loss": round(loss, 4), name: metric}
         if self._weights is not None:
@@ -298,6 +319,7 @@ class Loop:
             "learner": self._plain_state(),
             "optimizer": self._optimizer.state_dict(),
             "schedule": self._schedule.state_dict(),
+            "mean": self._mean and self._mean.state(),
             "processes": gather_object([self._own_state()]),
             "progress": {name: getattr(state, name) for name in Progress.__slots__},
         }
@@ -317,6 +339,8 @@ class Loop:
             )
         self._set_own_state(states[self._accelerator.process_index])
         self.progress = Progress(**content["progress"])
+        if self._mean is not None:
+            self._mean.set_state(content["mean"])
 
     def _own_state(self) -> dict[str, Any]:
         """What differs by process: the generators it draws from, the losses it saw."""
@@ -337,11 +361,13 @@ class Loop:
             self._weights.set_state(state["weights"])
 
     def _leave_weights(self) -> None:
-        """The best epoch's weights, or the last one's."""
+        """The best epoch's weights, or the last one's, as they were validated."""
         self._accelerator.wait_for_everyone()
         best = self._folder / BEST_FILE
         if self.settings.keep == "best" and best.is_file():
             self.learner.load_state_dict(torch.load(best, map_location="cpu", weights_only=True))
+        elif self._mean is not None and self.progress.step:
+            self._mean.apply()
         self.learner.eval()
 
 

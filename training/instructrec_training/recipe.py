@@ -76,7 +76,7 @@ class TrainingPart(Strict):
     betas: tuple[Beta, Beta] = (0.9, 0.999)  # adamw
     momentum: float = Field(0.9, ge=0.0, lt=1.0)  # sgd
     learning_rate: float = Field(1e-4, gt=0.0)
-    head_learning_rate: float = Field(1e-3, gt=0.0)  # fusion, label vectors, classifier
+    head_learning_rate: float = Field(1e-3, gt=0.0)  # fusion, label vectors, classifier, adapters
     weight_decay: float = Field(0.01, ge=0.0)
     warmup_share: float = Field(0.1, ge=0.0, lt=1.0)  # of all steps
     schedule: Schedule = "linear"
@@ -87,11 +87,18 @@ class TrainingPart(Strict):
     candidate_refresh_steps: int = Field(1, ge=1)  # re-read candidates with gradient every n steps
     probe: bool = False  # start from a logistic regression on the frozen vectors
     probe_inverse_l2: float = Field(1.0, gt=0.0)  # scikit-learn's C
+    lora_rank: int = Field(0, ge=0)  # 0: no adapters, all weights are tuned
+    lora_alpha: int = Field(0, ge=0)  # 0: twice the rank
+    lora_dropout: float = Field(0.0, ge=0.0, lt=1.0)
+    lora_targets: tuple[str, ...] = ()  # names of linear layers; (): the attention's projections
+    adversarial_epsilon: float = Field(0.0, ge=0.0)  # length of the step on the embeddings
     mixture: Mixture = "proportional"  # of several tasks' rows
     adaptive_weights: bool = False  # weigh tasks by how their losses fall
     metric: Literal["accuracy", "macro_f1"] = "accuracy"  # on validation rows
     patience: int = Field(2, ge=1)  # epochs without a better metric before stopping early
     keep: Literal["best", "last"] = "best"  # epoch whose weights the run leaves
+    ema_decay: float = Field(0.0, ge=0.0, lt=1.0)  # 0: no moving average of the weights
+    average_with_base: Annotated[float, Field(ge=0.0, le=1.0)] | Literal["auto"] = 0.0
     checkpoint_steps: int = Field(0, ge=0)  # resume point every n steps; 0: every epoch
     max_minutes: float = Field(0.0, ge=0.0)  # stop after so long; 0: no limit
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where the GPU has it
@@ -104,6 +111,7 @@ class TrainingPart(Strict):
         needs: tuple[tuple[bool, str, tuple[str, ...]], ...] = (
             (self.optimizer == "adamw", 'optimizer = "adamw"', ("betas",)),
             (self.optimizer == "sgd", 'optimizer = "sgd"', ("momentum",)),
+            (bool(self.lora_rank), "lora_rank", ("lora_alpha", "lora_dropout", "lora_targets")),
             (self.probe, "probe = true", ("probe_inverse_l2",)),
             (
                 self.schedule not in ("constant", "constant_with_warmup"),
@@ -118,6 +126,8 @@ class TrainingPart(Strict):
             for key in keys
             if not holds and key in changed
         ]
+        if self.lora_rank and (self.freeze_layers or self.freeze_embeddings):
+            faults.append("lora_rank freezes the whole encoder: leave freeze_* out")
         if faults:
             raise ValueError("; ".join(faults))
         return self

@@ -37,6 +37,7 @@ from instructrec_deploy.models.checkpoint import (
 )
 from instructrec_deploy.text.tokenizer import TextTokenizer
 from instructrec_training.data import TaskData, load_task_data
+from instructrec_training.finish import Finish
 from instructrec_training.freezing import freeze
 from instructrec_training.learners import EncoderLearner, HeadLearner, Learner
 from instructrec_training.loop import Loop, forget_state, set_seed
@@ -63,6 +64,7 @@ class RunReport:
     training_s: float  # of the steps alone
     device: str
     validation: float = 0.0  # the headline on validation rows, mean over tasks
+    base_share: float = 0.0  # of the base in the encoder's weights
     probe_s: float | None = None  # reading the frozen vectors and fitting; None: it was not done
 
 
@@ -100,6 +102,7 @@ def train(
         _announce(tracker, recipe, checkpoint, tasks, accelerator)
         freeze(checkpoint.model, recipe.training)
         learner = _learner(recipe, checkpoint, tasks)
+        finish = Finish(learner, recipe.training)
         loop = Loop(
             learner,
             tasks,
@@ -115,6 +118,7 @@ def train(
             tracker.say("logistic regression on frozen vectors ...")
             probe_s = round(loop.probe(), 2)
         progress = loop.run(resume=resume)
+        base_share = finish(loop)
         validation = loop.validation_score()
         calibrated, after = _after(loop, tasks, tracker)
         report = RunReport(
@@ -125,6 +129,7 @@ def train(
             progress.seconds,
             str(accelerator.device),
             validation,
+            base_share,
             probe_s,
         )
         if accelerator.is_main_process:
@@ -321,6 +326,7 @@ def _write_run(
         "seconds": round(report.seconds, 1),
         "training_s": round(report.training_s, 1),
         "validation": round(report.validation, 6),
+        "average_with_base": report.base_share,
         "probe_s": report.probe_s,
         "rows": {
             t.name: {"train": len(t.train), "validation": len(t.validation), "test": len(t.test)}

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -102,8 +103,14 @@ def test_two_processes_that_were_killed_resume_to_the_same_weights(
     make_recipe: MakeRecipe, data_root: Path, tmp_path: Path
 ) -> None:
     # dropout and the draw of wordings differ by process, so each one's generators must come back
-    settings = {"epochs": 2, "checkpoint_steps": 1, "batch_size": 4, "steps_per_epoch": 3}
-    settings["adaptive_weights"] = True
+    settings: dict[str, Any] = {
+        "epochs": 2,
+        "checkpoint_steps": 1,
+        "batch_size": 4,
+        "steps_per_epoch": 3,
+    }
+    settings |= {"adaptive_weights": True, "ema_decay": 0.9, "lora_rank": 2, "lora_dropout": 0.1}
+    settings |= {"adversarial_epsilon": 0.1}
     recipe = with_all_shapes(make_recipe(), data_root, **settings)
     assert start(recipe, "whole", tmp_path / "whole", data_root) == b""
     assert start(recipe, "killed", tmp_path / "run", data_root) != b""

@@ -22,6 +22,11 @@ SETTINGS: list[tuple[str, dict[str, Any]]] = [
     (KINDS[0], {"optimizer": "adafactor", "schedule": "cosine", "keep": "last"}),
     (KINDS[1], {"schedule": "reduce_lr_on_plateau", "schedule_options": {"patience": 0}}),
     (KINDS[1], {"steps_per_epoch": 3, "accumulation_steps": 2, "batch_size": 4}),
+    (KINDS[0], {"ema_decay": 0.9, "keep": "last"}),
+    (KINDS[1], {"ema_decay": 0.9}),
+    (KINDS[0], {"lora_rank": 2, "lora_dropout": 0.2, "average_with_base": 0.3}),
+    (KINDS[0], {"adversarial_epsilon": 0.5}),
+    ("all shapes", {"adversarial_epsilon": 0.5, "lora_rank": 2, "ema_decay": 0.9}),
     ("all shapes", {"steps_per_epoch": 4, "adaptive_weights": True, "mixture": "sqrt"}),
 ]
 
