@@ -15,7 +15,8 @@ import json
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ from instructrec_training.learners import EncoderLearner, HeadLearner, Learner
 from instructrec_training.loop import Loop, forget_state, set_seed
 from instructrec_training.objectives.labelled import LabelObjective
 from instructrec_training.recipe import Recipe
+from instructrec_training.robustness import wording_report
 from instructrec_training.tracking import Tracker
 
 CHECKPOINT_FOLDER = "checkpoint"
@@ -61,6 +63,7 @@ class RunReport:
     seconds: float  # of the whole run
     training_s: float  # of the steps alone
     device: str
+    wordings: dict[str, Any] = field(default_factory=dict)  # by task; see `robustness`
 
 
 def train(
@@ -112,6 +115,7 @@ def train(
             loop.probe()
         progress = loop.run(resume=resume)
         calibrated, after = _after(loop, tasks, tracker)
+        wordings = _by_wording(loop, tasks)
         report = RunReport(
             out,
             before,
@@ -119,6 +123,7 @@ def train(
             time.monotonic() - started,
             progress.seconds,
             str(accelerator.device),
+            wordings,
         )
         if accelerator.is_main_process:
             _write_run(recipe, checkpoint, learner, tasks, calibrated, report)
@@ -271,6 +276,18 @@ def _after(
     return calibrated, after
 
 
+def _by_wording(loop: Loop, tasks: Sequence[TaskData]) -> dict[str, Any]:
+    """How much the words of the instruction matter; a model with fixed labels reads none."""
+    if not isinstance(loop.learner, EncoderLearner):
+        return {}
+    return {
+        task.name: wording_report(
+            task.spec, loop.learner.objectives[n], task.held_out, partial(loop.outputs_under, n)
+        )
+        for n, task in enumerate(tasks)
+    }
+
+
 def _figures(report: dict[str, Any]) -> str:
     """The headline figures in words."""
     parts: list[str] = []
@@ -319,8 +336,11 @@ def _write_run(
         "split": {t.name: "test" if t.test else "validation" for t in tasks},
         "before": report.before,
         "after": report.after,
+        "wordings": report.wordings,
     }
-    (out / EVALUATION_FILE).write_text(json.dumps(evaluation, indent=2) + "\n", encoding="utf-8")
+    (out / EVALUATION_FILE).write_text(
+        json.dumps(evaluation, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
     _write_samples(recipe, tasks, out / "samples.jsonl")
 
 
