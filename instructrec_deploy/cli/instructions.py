@@ -188,7 +188,7 @@ def _comment(facts: dict[str, Any]) -> list[str]:
     """Where the snippet comes from and what it is worth."""
     confirm = facts["confirm"]
     low, high = confirm["gain_interval"]
-    said = "proven" if confirm["is_proven"] else "not proven: the interval holds zero"
+    said = "confirmed" if confirm["is_confirmed"] else "not confirmed: the interval holds zero"
     lines = [
         f"Searched with {facts['model']} on {facts['data']} ({facts['split']}), "
         f"{facts['n_tried']} wordings, {facts['metric']}.",

@@ -18,7 +18,8 @@ from instructrec_deploy.core.wordings import LABEL_MARK, LanguageWordings, fold
 from instructrec_deploy.evaluation.wording_edits import EDITS, Material, is_usable
 
 GRAMMAR_FILE = Path(__file__).parent / "wording_grammar.toml"
-TRIES = 30  # edits tried for each one wanted, before the neighbourhood counts as exhausted
+# Edits tried, and more for each one wanted, before the neighbourhood counts as exhausted.
+BASE_TRIES, TRIES = 300, 30
 RESTYLE_SHARE = 0.3  # of the edits put the labels another way; the rest change the words
 OWN_STYLE = "own"  # the labels as the task has them
 FORMED_BASES = (OWN_STYLE, "bare", "described")  # nouns, as a rule: they fit into a sentence
@@ -166,7 +167,7 @@ class Proposer:
         if not parents:
             return []
         texts = [text for text, _ in self._seeds] + self._sentences
-        return self._take((self._edit(parents, texts) for _ in range(TRIES * n)), n)
+        return self._take((self._edit(parents, texts) for _ in range(BASE_TRIES + TRIES * n)), n)
 
     def _edit(self, parents: Sequence[Proposal], texts: Sequence[str]) -> Proposal:
         rng = self._rng

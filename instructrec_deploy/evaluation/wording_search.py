@@ -96,7 +96,7 @@ class SearchReport:
     seconds: float
 
     @property
-    def is_proven(self) -> bool:
+    def is_confirmed(self) -> bool:
         """Whether the whole interval of the gain lies above zero."""
         return self.gain.low > 0
 
@@ -135,7 +135,7 @@ class SearchReport:
                 "best": round(self.confirm_best, 6),
                 "gain": round(self.gain.value, 6),
                 "gain_interval": _pair(self.gain),
-                "is_proven": self.is_proven,
+                "is_confirmed": self.is_confirmed,
             },
             "styles": style_gains(self.tried),
             "wordings": [tried.to_dict() for tried in self.tried],

@@ -117,7 +117,7 @@ def test_a_better_wording_than_a_bad_default_is_found_and_kept(
     (facts,) = run(*words, "--test-split", "test").rows
     assert facts["confirm"]["default"] < 0.2
     assert facts["confirm"]["best"] > 0.8
-    assert facts["confirm"]["is_proven"]
+    assert facts["confirm"]["is_confirmed"]
     assert facts["test"]["gain_interval"][0] > 0
     described = tomllib.loads(facts["toml"])["tasks"]["intent"].get("descriptions", {})
     assert described.get("card lost", "card lost").count("lost") == 1

@@ -61,12 +61,12 @@ def run(
 
 
 @pytest.mark.parametrize("lang", LANGUAGES)
-def test_a_planted_wording_of_the_user_is_found_and_proven(lang: str) -> None:
+def test_a_planted_wording_of_the_user_is_found_and_confirmed(lang: str) -> None:
     planted = "Say the magic word" if lang == "en" else "说出那个神奇的词"
     report = run(FakeModel(lambda p: 0.95 if p.text == planted else 0.5), lang, given=planted)
     assert report.best.proposal.text == planted
     assert report.chosen is report.best
-    assert report.is_proven
+    assert report.is_confirmed
     assert report.gain.value > 0.3
     assert report.confirm_best == pytest.approx(0.95, abs=0.08)  # 150 rows: 3.5 standard errors
 
@@ -136,7 +136,7 @@ def test_a_wording_that_only_fits_the_choosing_rows_is_not_chosen() -> None:
     report = run(model, given="Fits by chance")
     assert report.best.proposal.text == "Fits by chance"
     assert report.gain.value < 0
-    assert not report.is_proven
+    assert not report.is_confirmed
     assert report.chosen is report.default
     assert report.companions(6)[0] == "Which one?"
     assert len(confirming) == report.n_confirm
@@ -146,7 +146,7 @@ def test_where_nothing_is_better_the_default_stays() -> None:
     report = run(FakeModel(lambda p: 0.9 if p.text == "Which one?" and p.style == "own" else 0.4))
     assert report.best is report.default is report.chosen
     assert report.gain.value == 0
-    assert not report.is_proven
+    assert not report.is_confirmed
 
 
 def test_of_equal_accuracy_the_likelier_answers_win() -> None:
