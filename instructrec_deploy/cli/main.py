@@ -31,6 +31,7 @@ VERBS = {
     "serve": "serve:serve",
     "predict": "predict:predict",
     "evaluate": "evaluate:evaluate",
+    "instructions": "instructions:app",
     "bench": "bench:bench",
     "feedback": "feedback:app",
     "bundle": "bundle:app",

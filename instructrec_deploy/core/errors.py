@@ -300,6 +300,24 @@ class FeedbackUnusable(ConfigError):
     code = "IR-1612"
 
 
+class FamilyUnknown(ConfigError):
+    """No family of wordings has that name, or it is not written in that language."""
+
+    code = "IR-1620"
+
+
+class WordingsInvalid(ConfigError):
+    """A file of wordings is not usable."""
+
+    code = "IR-1621"
+
+
+class SearchImpossible(ConfigError):
+    """There is nothing a search for wordings could find: fixed labels, or too few rows."""
+
+    code = "IR-1622"
+
+
 class TrainingDiverged(ConfigError):
     """The loss of a training step is no number any more."""
 

@@ -75,6 +75,7 @@ class Manifest(Strict):
 
 
 RULES = (  # tables and words that are left out of a file where they say nothing
+    "held_out",
     "thresholds",
     "none_label",
     "parents",
@@ -93,6 +94,7 @@ class TaskSpec(Strict):
     labels: tuple[str, ...] = ()
     descriptions: dict[str, str] = Field(default_factory=dict)  # label -> what the model reads
     instructions: dict[str, tuple[str, ...]] = Field(default_factory=dict)  # lang -> wordings
+    held_out: dict[str, str] = Field(default_factory=dict)  # lang -> wording never trained on
     lang: str = "en"  # whose first wording is the default
     temperature: float = Field(1.0, gt=0.0)
     decision: DecisionKind = "one"  # softmax or sigmoid over the labels: docs/tasks.md
@@ -114,13 +116,18 @@ class TaskSpec(Strict):
 
     @model_validator(mode="after")
     def _rules_fit(self) -> TaskSpec:
-        if faults := self.deciding().faults(self.labels):
+        seen = [
+            (f"held_out.{lang}", "it is one of the instructions, and training must not see it")
+            for lang, wording in self.held_out.items()
+            if wording in self.instructions.get(lang, ())
+        ]
+        if faults := [*self.deciding().faults(self.labels), *seen]:
             raise RuleFaults(faults)
         return self
 
     @model_serializer(mode="wrap")
     def _without_empty(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """TOML has no word for None, and a table of rules that is empty only fills the file."""
+        """TOML has no word for None, and an empty table only fills the file."""
         found: dict[str, Any] = dump(self)
         return {k: v for k, v in found.items() if v is not None and not (k in RULES and not v)}
 

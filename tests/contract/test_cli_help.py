@@ -22,6 +22,10 @@ OPTIONS = {
     | {"--decision", "--threshold", "--none-label"},
     "evaluate": {"--data", "--split", "--address", "--unary", "--task", "--instruction"}
     | {"--labels-from", "--none-label", "--limit", "--seed", "--json"},
+    "instructions list": {"--json"},
+    "instructions search": {"--data", "--split", "--task", "--instruction", "--labels-from"}
+    | {"--lang", "--family", "--wordings", "--budget", "--metric", "--limit", "--seed"}
+    | {"--test-split", "--out", "--json"},
     "bench": {"--data", "--rounds", "--seconds", "--cold-starts", "--out", "--json", "--set"},
     "feedback add": {"--label", "--task", "--predicted", "--lang", "--source", "--address"}
     | {"--bundle", "--timeout", "--json"},

@@ -37,6 +37,8 @@ def loaded_after(code: str, *, folder: Path | None = None) -> set[str]:
         "instructrec_deploy.client.sync",
         "instructrec_deploy.client.aio",
         "instructrec_deploy.evaluation.evaluate",
+        "instructrec_deploy.evaluation.wording_search",
+        "instructrec_deploy.cli.wording_job",
     ],
 )
 def test_the_serving_path_loads_no_training_framework(module: str) -> None:

@@ -140,6 +140,17 @@ class Loop:
         self.learner.new_evaluation()
         return found
 
+    def outputs_under(
+        self, number: int, wordings: Sequence[str], rows: Sequence[Row]
+    ) -> list[Tensor]:
+        """`outputs` in each of the wordings of an instruction: [W, ...] for each row."""
+        self.learner.new_evaluation()
+        found = self._outputs(
+            rows, partial(self.learner.objectives[number].outputs_under, wordings)
+        )
+        self.learner.new_evaluation()
+        return found
+
     def _outputs(
         self, rows: Sequence[Row], function: Callable[[Sequence[Row]], list[Tensor] | None]
     ) -> list[Tensor]:

@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 from instructrec_deploy.core.errors import ConfigError, FileMissing
 from instructrec_deploy.core.manifest import ModelKind, Strict, TaskSpec, split_fault
 from instructrec_deploy.core.task import SHAPES, Shape
+from instructrec_training.families import INSTRUCTIONS_FROM, with_families
 from instructrec_training.mixture import Mixture
 
 SHIPPED_RECIPES = Path(__file__).parent / "recipes"
@@ -152,6 +153,11 @@ class Recipe(Strict):
     tasks: dict[str, TaskSpec] = Field(min_length=1)
     training: TrainingPart = TrainingPart()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _take_families(cls, raw: Any) -> Any:
+        return with_families(raw)
+
     @model_validator(mode="after")
     def _names_fit(self) -> Recipe:
         faults = []
@@ -265,4 +271,4 @@ def _known_keys(location: tuple[Any, ...]) -> list[str]:
         "training": TrainingPart,
     }
     model = parts.get(str(location[0]), Recipe) if len(location) > 1 else Recipe
-    return list(model.model_fields)
+    return [*model.model_fields, *([INSTRUCTIONS_FROM] if model is TaskSpec else [])]

@@ -15,7 +15,8 @@ import json
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ from instructrec_training.learners import EncoderLearner, HeadLearner, Learner
 from instructrec_training.loop import Loop, forget_state, set_seed
 from instructrec_training.objectives.labelled import LabelObjective
 from instructrec_training.recipe import Recipe
+from instructrec_training.robustness import wording_report
 from instructrec_training.tracking import Tracker
 
 CHECKPOINT_FOLDER = "checkpoint"
@@ -66,6 +68,7 @@ class RunReport:
     validation: float = 0.0  # the headline on validation rows, mean over tasks
     base_share: float = 0.0  # of the base in the encoder's weights
     probe_s: float | None = None  # reading the frozen vectors and fitting; None: it was not done
+    wordings: dict[str, Any] = field(default_factory=dict)  # by task; see `robustness`
 
 
 def train(
@@ -121,6 +124,7 @@ def train(
         base_share = finish(loop)
         validation = loop.validation_score()
         calibrated, after = _after(loop, tasks, tracker)
+        wordings = _by_wording(loop, tasks)
         report = RunReport(
             out,
             before,
@@ -131,6 +135,7 @@ def train(
             validation,
             base_share,
             probe_s,
+            wordings,
         )
         if accelerator.is_main_process:
             _write_run(recipe, checkpoint, learner, tasks, calibrated, report)
@@ -284,6 +289,18 @@ def _after(
     return calibrated, after
 
 
+def _by_wording(loop: Loop, tasks: Sequence[TaskData]) -> dict[str, Any]:
+    """How much the words of the instruction matter; a model with fixed labels reads none."""
+    if not isinstance(loop.learner, EncoderLearner):
+        return {}
+    return {
+        task.name: wording_report(
+            task.spec, loop.learner.objectives[n], task.held_out, partial(loop.outputs_under, n)
+        )
+        for n, task in enumerate(tasks)
+    }
+
+
 def _figures(report: dict[str, Any]) -> str:
     """The headline figures in words."""
     parts: list[str] = []
@@ -335,8 +352,11 @@ def _write_run(
         "split": {t.name: "test" if t.test else "validation" for t in tasks},
         "before": report.before,
         "after": report.after,
+        "wordings": report.wordings,
     }
-    (out / EVALUATION_FILE).write_text(json.dumps(evaluation, indent=2) + "\n", encoding="utf-8")
+    (out / EVALUATION_FILE).write_text(
+        json.dumps(evaluation, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
     _write_samples(recipe, tasks, out / "samples.jsonl")
 
 

@@ -1,12 +1,13 @@
 """What the loop asks of a task, whatever shape its answers have.
 
-Shapes: B rows, T tokens, C candidates, K tokens of a memory, H hidden size.
+Shapes: B rows, T tokens, C candidates, K tokens of a memory, H hidden size, W wordings.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
@@ -32,6 +33,12 @@ class Objective(Protocol):
 
     def outputs(self, rows: Sequence[Row]) -> list[Tensor]:
         """What the model says about each row, for `measure`; called without gradient."""
+
+    def outputs_under(self, wordings: Sequence[str], rows: Sequence[Row]) -> list[Tensor]:
+        """`outputs` in each of the wordings, one under another: [W, ...] for each row."""
+
+    def hits(self, rows: Sequence[Row], outputs: Sequence[Tensor]) -> list[bool] | None:
+        """Whether each row is answered right; None where answers can be right in part."""
 
     def measure(
         self, rows: Sequence[Row], outputs: Sequence[Tensor], *, n_resamples: int = 1_000
@@ -109,7 +116,19 @@ class Wordings:
         self._default = spec.wording()
         self._all = [words for lang in spec.instructions.values() for words in lang] or [name]
         self._rng = rng
+        self._asked = ""
 
     def pick(self, *, is_training: bool) -> str:
         """One wording."""
+        if self._asked:
+            return self._asked
         return self._rng.choice(self._all) if is_training else self._default
+
+    @contextmanager
+    def asking(self, wording: str) -> Iterator[None]:
+        """Pick this wording, whichever the task has, as long as it is open."""
+        self._asked = wording
+        try:
+            yield
+        finally:
+            self._asked = ""

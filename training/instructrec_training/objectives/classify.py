@@ -1,6 +1,6 @@
 """Classification with an instruction encoder: the task's labels, a learned vector for each.
 
-Shapes: B rows, T tokens, L labels of the task, H hidden size.
+Shapes: B rows, T tokens, L labels of the task, H hidden size, W wordings.
 """
 
 from __future__ import annotations
@@ -40,9 +40,11 @@ class ClassifyObjective(LabelObjective):
         self._reader = reader
         self._wordings = wordings
         self._kept: Tensor | None = None
+        self._kept_under: dict[tuple[str, ...], Tensor] = {}
 
     def weights_change(self) -> None:
         self._kept = None
+        self._kept_under.clear()
 
     def logits(self, rows: Sequence[Row]) -> Tensor:
         """Scores [B, L] of the task's labels."""
@@ -54,6 +56,22 @@ class ClassifyObjective(LabelObjective):
         ids, mask = self._reader.batch(rows)
         states, pooled = model.encode(ids, mask)
         return model.score(states, mask, pooled, vectors + self.learned)
+
+    def outputs_under(self, wordings: Sequence[str], rows: Sequence[Row]) -> list[Tensor]:
+        """Scores [W, L] of each row; a text is read once for all wordings."""
+        model, asked = self._reader.model, tuple(wordings)
+        vectors = self._kept_under.get(asked)
+        if vectors is None:
+            vectors = torch.cat([self._vectors_under(wording) for wording in asked]).detach()
+            self._kept_under[asked] = vectors
+        ids, mask = self._reader.batch(rows)
+        states, pooled = model.encode(ids, mask)
+        scores = model.score(states, mask, pooled, vectors + self.learned.repeat(len(asked), 1))
+        return list(scores.view(len(rows), len(asked), -1).float().cpu())
+
+    def _vectors_under(self, wording: str) -> Tensor:
+        with self._wordings.asking(wording):
+            return self.candidate_vectors()
 
     def candidate_vectors(self) -> Tensor:
         """The labels' words under a wording of the instruction: [L, H], L2-normalized."""

@@ -1,6 +1,7 @@
 """Spans with an instruction encoder: entities of named types, or the answer to a question.
 
-Shapes: B rows, T tokens, C candidates, K tokens of a memory, H hidden size.
+Shapes: B rows, T tokens, C candidates, K tokens of a memory, H hidden size,
+W wordings.
 """
 
 from __future__ import annotations
@@ -57,6 +58,19 @@ class ExtractObjective:
         scores, _ = self._scores(rows)
         found = scores.float().cpu()
         return [found[i, : len(row.ids)].clone() for i, row in enumerate(rows)]
+
+    def outputs_under(self, wordings: Sequence[str], rows: Sequence[Row]) -> list[Tensor]:
+        """[W, T, C, 3] of each row. The reader sees text and candidates together: read W times."""
+        found = []
+        for wording in wordings:
+            self._kept = None
+            with self._wordings.asking(wording):
+                found.append(self.outputs(rows))
+        self._kept = None
+        return [torch.stack(own) for own in zip(*found, strict=True)]
+
+    def hits(self, rows: Sequence[Row], outputs: Sequence[Tensor]) -> list[bool] | None:
+        return None
 
     def measure(
         self, rows: Sequence[Row], outputs: Sequence[Tensor], *, n_resamples: int = 1_000

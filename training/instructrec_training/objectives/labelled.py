@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from instructrec_deploy.core.manifest import TaskSpec
-from instructrec_deploy.core.result import Prediction
+from instructrec_deploy.core.result import Answer, Prediction
 from instructrec_deploy.evaluation.judging import make_judge
 from instructrec_deploy.evaluation.metrics import class_metrics
 from instructrec_deploy.tasks.classify import decode_answers
@@ -60,6 +60,25 @@ class LabelObjective:
 
     def outputs(self, rows: Sequence[Row]) -> list[Tensor]:
         return list(self.logits(rows).float().cpu())
+
+    def outputs_under(self, wordings: Sequence[str], rows: Sequence[Row]) -> list[Tensor]:
+        """The same in any words: only an objective that reads an instruction says otherwise."""
+        return [scores.expand(len(wordings), -1) for scores in self.outputs(rows)]
+
+    def hits(self, rows: Sequence[Row], outputs: Sequence[Tensor]) -> list[bool] | None:
+        """Whether the label decided on is the right one; None where any may be right."""
+        if self.spec.decision == "any":
+            return None
+        logits = torch.stack(list(outputs))
+        if self.spec.deciding().is_plain:
+            guesses = logits.argmax(1).tolist()
+            return [row.label == guess for row, guess in zip(rows, guesses, strict=True)]
+        labels = self.spec.labels
+        return [
+            (answer.label or self.spec.none_label)
+            == (self.spec.none_label if row.is_outside else labels[row.label])
+            for row, answer in zip(rows, decode(self.spec, logits), strict=True)
+        ]
 
     def measure(
         self, rows: Sequence[Row], outputs: Sequence[Tensor], *, n_resamples: int = 1_000
@@ -107,13 +126,18 @@ def measure_classes(
             scores=[None if math.isnan(score) else score for score in scores.tolist()],
             n_resamples=n_resamples,
         ).to_dict()
-    answers = decode_answers(
-        logits.numpy(),
-        spec.labels,
-        temperature=spec.temperature,
-        top_ks=[1] * len(rows),
-        decision=spec.deciding(),
-    )
+    answers = decode(spec, logits)
     examples = [row.example for row in rows if row.example is not None]
     judge = make_judge(examples, none_label=spec.none_label)
     return judge.measure([Prediction((answer,)) for answer in answers]).to_dict()
+
+
+def decode(spec: TaskSpec, logits: Tensor) -> list[Answer]:
+    """The answers that the server would give to logits [B, L]."""
+    return decode_answers(
+        logits.numpy(),
+        spec.labels,
+        temperature=spec.temperature,
+        top_ks=[1] * len(logits),
+        decision=spec.deciding(),
+    )
