@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -95,7 +95,7 @@ def _load_task(
     validation: list[Example] = []
     test: list[Example] = []
     for part in parts:
-        train, *held_out = _split(part, resolve_data(part.path, root))
+        train, *held_out = _split(part, resolve_data(part.path, root), spec)
         trains.append(few_shot(train, spec, part.shots, seed=seed) if part.shots else train)
         validation += held_out[0]
         test += held_out[1]
@@ -127,8 +127,29 @@ def _weigh(
     return tuple(weighed), mean
 
 
-def _split(part: DataPart, file: Path) -> tuple[list[Example], list[Example], list[Example]]:
+def held_out_labels(labels: Iterable[str], n: int) -> frozenset[str]:
+    """The n labels with the least SHA-256 of their UTF-8: never trained on, to measure what is new.
+
+    Raises:
+        ConfigError: nothing would be left.
+    """
+    ranked = sorted(set(labels), key=lambda label: hashlib.sha256(label.encode()).hexdigest())
+    if n >= len(ranked):
+        raise ConfigError(
+            f"held_out_labels is {n}, the file has {len(ranked)} labels", hint="leave some in"
+        )
+    return frozenset(ranked[:n])
+
+
+def _split(
+    part: DataPart, file: Path, spec: TaskSpec
+) -> tuple[list[Example], list[Example], list[Example]]:
+    """Rows to train, validate and test on; rows of labels that are held out are in none."""
     rows = read_examples(file, columns=part.columns)
+    if part.held_out_labels:
+        labels = {label_of(row) for row in rows} - {spec.none_label}
+        unseen = held_out_labels(labels, part.held_out_labels)
+        rows = [row for row in rows if row.target not in unseen]
     train = [row for row in rows if row.split in (part.train_split, "all")]
     test = [row for row in rows if part.test_split and row.split == part.test_split]
     if part.validation_split:

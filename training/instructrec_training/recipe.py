@@ -61,6 +61,7 @@ class DataPart(Strict):
     test_split: str = "test"  # "" tests on the validation rows
     weight: float = Field(1.0, gt=0.0)  # how often the mixture shows this file's rows
     limit: int = Field(0, ge=0)  # at most so many training rows; 0 takes all
+    held_out_labels: int = Field(0, ge=0)  # so many are left out: those with the least SHA-256
     shots: int = Field(0, ge=0)  # of each label, drawn by a hash of seed and id; 0 takes all
     columns: dict[str, str] = Field(default_factory=dict)  # our field -> the file's column
 
@@ -158,6 +159,10 @@ class Recipe(Strict):
     def _take_families(cls, raw: Any) -> Any:
         return with_families(raw)
 
+    def _has_one_label(self, task: str) -> bool:
+        spec = self.tasks[task]
+        return SHAPES[spec.kind] is Shape.CLASSIFY and spec.decision == "one"
+
     @model_validator(mode="after")
     def _names_fit(self) -> Recipe:
         faults = []
@@ -168,6 +173,10 @@ class Recipe(Strict):
                 faults.append(
                     f"data.{position}.shots counts rows of a label, and task {part.task!r} has "
                     "none: use limit"
+                )
+            elif part.held_out_labels and not self._has_one_label(part.task):
+                faults.append(
+                    f"data.{position}.held_out_labels: task {part.task!r} has no rows of one label"
                 )
         if self.default_task and self.default_task not in self.tasks:
             faults.append(f"default_task {self.default_task!r} is not in [tasks]")

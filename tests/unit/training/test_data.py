@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from instructrec_deploy.core.errors import FileMissing, RowInvalid
+from instructrec_deploy.core.errors import ConfigError, FileMissing, RowInvalid
 from instructrec_deploy.core.manifest import TaskSpec
 from instructrec_deploy.core.request import Mark
 from instructrec_deploy.text.render import render
@@ -19,6 +19,7 @@ from instructrec_deploy.text.tokenizer import TextTokenizer
 from instructrec_training.data import (
     TaskData,
     epoch_batches,
+    held_out_labels,
     in_validation,
     load_task_data,
     resolve_data,
@@ -142,3 +143,27 @@ def test_a_recipe_reads_a_table_with_columns_of_other_names(
     assert [row.text for row in task.train] == ["我的余额"]
     assert [row.text for row in task.validation] == ["查询余额"]
     assert task.spec.labels == ("余额",)
+
+
+def test_rows_of_held_out_labels_are_in_no_part(
+    make_recipe: MakeRecipe, tiny_base: Path, tmp_path: Path
+) -> None:
+    assert held_out_labels(["mpg", "apr", "余额", "time", "mpg"], 2) == {"mpg", "apr"}
+    with pytest.raises(ConfigError, match="the file has 2 labels"):
+        held_out_labels(["a", "b"], 2)
+    lines = [
+        json.dumps({"text": "i lost my card", "target": label, "id": f"{label}{n}", "split": split})
+        for n, label in enumerate(["mpg", "apr", "time"] * 8)
+        for split in ("train", "test")
+    ]
+    (tmp_path / "intents.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    recipe = make_recipe()
+    parts = [part.model_copy(update={"held_out_labels": 2}) for part in recipe.data]
+    tokenizer = TextTokenizer(tiny_base / "tokenizer.json", max_tokens=64)
+    changed = recipe.model_copy(update={"data": tuple(parts)})
+    (task,) = load_task_data(changed, tmp_path, tokenizer)
+    assert task.spec.labels == ("time",)
+    seen = {
+        row.example.target for row in (*task.train, *task.validation, *task.test) if row.example
+    }
+    assert seen == {"time"}
