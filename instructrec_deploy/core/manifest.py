@@ -166,7 +166,7 @@ class TaskSpec(Strict):
             "exclusive": rules.exclusive,
             "head_types": dict(rules.head_types),
             "tail_types": dict(rules.tail_types),
-            "priors": self.priors | {c.label: c.prior for c in candidates if c.prior},
+            "priors": {c.label: c.prior or self.priors.get(c.label, 0.0) for c in candidates},
         }
         if not set(labels) <= set(self.labels):
             changes |= {"none_logit": None, "offset": None}

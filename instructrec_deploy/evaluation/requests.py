@@ -139,7 +139,9 @@ def candidates_of(example: Example, items: Items | None = None) -> tuple[Candida
         raise _fault(example, "candidates are no list", 'write "candidates": ["one", "two"]')
     if not items and all(isinstance(one, str) and one.isdecimal() for one in given):
         raise _fault(
-            example, "its candidates are bare numbers", "say what the ids stand for: --items FILE"
+            example,
+            "its candidates are bare numbers",
+            "say what the ids stand for: --items FILE, or `items` in a recipe's [[data]]",
         )
     where = _name(example)
     return tuple(

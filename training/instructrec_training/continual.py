@@ -20,7 +20,7 @@ from accelerate import PartialState
 from instructrec_deploy.core.bundle import TASKS_FILE, read_text
 from instructrec_deploy.core.errors import ConfigError, FileMissing, PromotionRefused
 from instructrec_deploy.core.manifest import TaskBook, parse_toml
-from instructrec_deploy.core.task import SHAPES, Shape
+from instructrec_deploy.core.task import SHAPES, Shape, TaskKind
 from instructrec_deploy.export.promotion import PROMOTION_FILE, check_promoted
 from instructrec_deploy.export.samples import SAMPLES_FILE
 from instructrec_deploy.models.checkpoint import Checkpoint, load_checkpoint
@@ -177,7 +177,7 @@ def continue_recipe(recipe: Recipe, run: Path, book: TaskBook) -> Recipe:
     for name in sorted(used):
         spec = recipe.tasks[name]
         is_classified = SHAPES[spec.kind] is Shape.CLASSIFY and spec.decision == "one"
-        if not is_classified or spec.none_label:
+        if not is_classified or spec.none_label or spec.kind is TaskKind.RANKING:
             raise ConfigError(
                 f"task {name!r} has other answers than one of its labels: it cannot be retuned yet",
                 hint="retune a recipe whose tasks have one label each",

@@ -12,10 +12,14 @@ from pathlib import Path
 
 from instructrec_deploy.core.errors import ConfigError, FileMissing
 from instructrec_deploy.core.example import Example
+from instructrec_deploy.core.instruction import Candidate
 from instructrec_deploy.core.manifest import TaskSpec
+from instructrec_deploy.core.task import TaskKind
 from instructrec_deploy.evaluation.reader import read_examples
+from instructrec_deploy.evaluation.requests import read_items
 from instructrec_deploy.evaluation.targets import label_of, label_set_of
 from instructrec_deploy.text.tokenizer import TextTokenizer
+from instructrec_training.catalogue import Catalogue, user_of
 from instructrec_training.mixture import Mixture, row_factors
 from instructrec_training.recipe import DataPart, Recipe
 from instructrec_training.rows import Row
@@ -103,11 +107,17 @@ def _load_task(
         raise ConfigError(
             f"task {name!r} has no training rows", hint="check the path and `train_split`"
         )
-    labels = spec.labels or labels_of(spec, list(chain.from_iterable(trains)))
-    spec = spec.model_copy(update={"labels": labels})
+    train = list(chain.from_iterable(trains))
+    catalogue = None
+    if spec.kind is TaskKind.RANKING:
+        catalogue = Catalogue.of(train, _items(parts, root))
+        spec = catalogue.complete(spec)
+    spec = spec.model_copy(update={"labels": spec.labels or labels_of(spec, train)})
 
     def tokenized(examples: Sequence[Example], *, is_training: bool = False) -> tuple[Row, ...]:
-        return tuple(rows_of(examples, spec, tokenizer, is_training=is_training))
+        return tuple(
+            rows_of(examples, spec, tokenizer, is_training=is_training, catalogue=catalogue)
+        )
 
     files = [tokenized(examples, is_training=True) for examples in trains]
     rows, weight = _weigh(files, [part.weight for part in parts])
@@ -141,6 +151,14 @@ def held_out_labels(labels: Iterable[str], n: int) -> frozenset[str]:
     return frozenset(ranked[:n])
 
 
+def _items(parts: Sequence[DataPart], root: Path) -> dict[str, Candidate] | None:
+    """What ids stand for, of all files that say so."""
+    found: dict[str, Candidate] = {}
+    for path in {part.items: None for part in parts if part.items}:
+        found |= read_items(resolve_data(path, root))
+    return found or None
+
+
 def _split(
     part: DataPart, file: Path, spec: TaskSpec
 ) -> tuple[list[Example], list[Example], list[Example]]:
@@ -155,7 +173,7 @@ def _split(
     if part.validation_split:
         validation = [row for row in rows if row.split == part.validation_split]
     else:
-        chosen = [in_validation(row.id or row.text, part.validation_share) for row in train]
+        chosen = [in_validation(_split_key(row), part.validation_share) for row in train]
         validation = [row for row, held in zip(train, chosen, strict=True) if held]
         train = [row for row, held in zip(train, chosen, strict=True) if not held]
     return train[: part.limit or None], validation, test
@@ -182,6 +200,11 @@ def few_shot(
 
     chosen = {i for places in by_label.values() for i in sorted(places, key=draw)[:shots]}
     return [examples[i] for i in sorted(chosen)]
+
+
+def _split_key(row: Example) -> str:
+    """What rows that must stay together share: the user, where there are users."""
+    return user_of(row) if "user" in row.extra else row.id or row.text
 
 
 def epoch_batches(

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from instructrec_deploy.core.task import SHAPES, Shape
+from instructrec_deploy.core.manifest import TaskSpec
+from instructrec_deploy.core.task import SHAPES, Shape, TaskKind
 from instructrec_deploy.models.checkpoint import Checkpoint
 from instructrec_deploy.models.instruction_encoder import InstructionEncoder
 from instructrec_deploy.text.tokenizer import TextTokenizer
@@ -19,6 +20,7 @@ from instructrec_training.objectives.base import CandidateReader, Objective, Wor
 from instructrec_training.objectives.classify import ClassifyObjective
 from instructrec_training.objectives.extract import ExtractObjective
 from instructrec_training.objectives.labelled import LabelObjective
+from instructrec_training.objectives.rank import RankObjective
 from instructrec_training.probe import fit_probe
 from instructrec_training.recipe import TrainingPart
 from instructrec_training.rows import Row, pad
@@ -84,7 +86,14 @@ class EncoderLearner(Learner):
                     else torch.zeros(len(task.spec.labels), hidden_size)
                 )
                 for number, task in enumerate(tasks)
-                if SHAPES[task.spec.kind] is Shape.CLASSIFY and task.spec.labels
+                if has_label_vectors(task.spec)
+            }
+        )
+        self.prior_weights = nn.ParameterDict(
+            {
+                str(number): nn.Parameter(torch.tensor(task.spec.prior_weight))
+                for number, task in enumerate(tasks)
+                if task.spec.kind is TaskKind.RANKING
             }
         )
         self._rng = random.Random(settings.seed)
@@ -128,8 +137,17 @@ class EncoderLearner(Learner):
         wordings = Wordings(task.name, task.spec, self._rng)
         if SHAPES[task.spec.kind] is Shape.EXTRACT:
             return ExtractObjective(task.spec, self._reader, wordings)
+        if task.spec.kind is TaskKind.RANKING:
+            weight = self.prior_weights[str(number)]
+            return RankObjective(task.spec, self._reader, wordings, weight)
         learned = self.label_vectors[str(number)]
         return ClassifyObjective(task.spec, self._reader, wordings, learned, settings)
+
+
+def has_label_vectors(spec: TaskSpec) -> bool:
+    """Whether tuning learns a vector for each of the task's labels; candidates of rankings vary."""
+    is_labelled = SHAPES[spec.kind] is Shape.CLASSIFY and spec.kind is not TaskKind.RANKING
+    return is_labelled and bool(spec.labels)
 
 
 class HeadLearner(Learner):

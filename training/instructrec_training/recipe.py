@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from instructrec_deploy.core.errors import ConfigError, FileMissing
 from instructrec_deploy.core.manifest import ModelKind, Strict, TaskSpec, split_fault
-from instructrec_deploy.core.task import SHAPES, Shape
+from instructrec_deploy.core.task import SHAPES, Shape, TaskKind
 from instructrec_training.families import INSTRUCTIONS_FROM, with_families
 from instructrec_training.mixture import Mixture
 
@@ -55,9 +55,10 @@ class DataPart(Strict):
 
     path: str  # relative to the data root; "shipped:NAME" is data that comes with the package
     task: str  # a task of [tasks]
+    items: str = ""  # ranking: a file that says what the ids among the rows' candidates stand for
     train_split: str = "train"
     validation_split: str = ""  # "" takes `validation_share` of the training rows
-    validation_share: float = Field(0.1, gt=0.0, lt=1.0)  # chosen by a hash of the row's id
+    validation_share: float = Field(0.1, gt=0.0, lt=1.0)  # by a hash of the row's user, or id
     test_split: str = "test"  # "" tests on the validation rows
     weight: float = Field(1.0, gt=0.0)  # how often the mixture shows this file's rows
     limit: int = Field(0, ge=0)  # at most so many training rows; 0 takes all
@@ -169,7 +170,7 @@ class Recipe(Strict):
         for position, part in enumerate(self.data):
             if part.task not in self.tasks:
                 faults.append(f"data.{position}.task {part.task!r} is not in [tasks]")
-            elif part.shots and SHAPES[self.tasks[part.task].kind] is not Shape.CLASSIFY:
+            elif part.shots and not _has_fixed_labels(self.tasks[part.task]):
                 faults.append(
                     f"data.{position}.shots counts rows of a label, and task {part.task!r} has "
                     "none: use limit"
@@ -186,6 +187,8 @@ class Recipe(Strict):
         if self.model.kind == "sequence-classification" and len(self.tasks) != 1:
             faults.append("a sequence-classification model has exactly one task")
         for name, task in self.tasks.items():
+            if self.model.kind == "sequence-classification" and task.kind is TaskKind.RANKING:
+                faults.append(f"tasks.{name}: a ranking needs an instruction-encoder")
             if self.model.kind == "instruction-encoder" and not any(task.instructions.values()):
                 faults.append(f"tasks.{name} has no instructions")
         if all(SHAPES[task.kind] is not Shape.CLASSIFY for task in self.tasks.values()):
@@ -194,6 +197,10 @@ class Recipe(Strict):
         if faults:
             raise ValueError("; ".join(faults))
         return self
+
+
+def _has_fixed_labels(task: TaskSpec) -> bool:
+    return SHAPES[task.kind] is Shape.CLASSIFY and task.kind is not TaskKind.RANKING
 
 
 def with_values(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:

@@ -14,14 +14,14 @@ import numpy as np
 from torch import Tensor
 
 from instructrec_deploy.core.manifest import TaskSpec
-from instructrec_deploy.core.task import SHAPES, Shape
+from instructrec_deploy.core.task import SHAPES, Shape, TaskKind
 from instructrec_deploy.evaluation.figures import DECIMALS, Floats
 from instructrec_deploy.evaluation.gains import mean_interval
 from instructrec_training.objectives.base import Objective
 from instructrec_training.rows import Row
 
 MAX_TEXTS = 1_000  # an accuracy is then known to 3 points
-MAX_SPAN_TEXTS = 200  # a text is searched for spans with each wording anew: so many take as long
+MAX_TEXTS_ANEW = 200  # where text or candidates are read for each wording: so many take as long
 Ask = Callable[[Sequence[str], Sequence[Row]], Sequence[Tensor]]  # -> [W, ...] for each row
 Line = dict[str, Any]
 
@@ -35,7 +35,7 @@ def wording_report(
         spec: the task; `instructions` were seen in training, `held_out` were not.
         objective: measures the answers: their accuracy, or the headline where they can be right
             in part.
-        rows: rows it was not tuned on; of more than 1,000 texts (200 to find spans in) some are
+        rows: rows it was not tuned on; of more than 1,000 texts (200 to find spans in, or to rank for) some are
             sampled.
         ask: what the model says when it is asked in the given words.
 
@@ -46,15 +46,15 @@ def wording_report(
     """
     if not rows:
         return {}
-    is_spans = SHAPES[spec.kind] is Shape.EXTRACT
+    is_read_anew = SHAPES[spec.kind] is Shape.EXTRACT or spec.kind is TaskKind.RANKING
     texts = _texts(rows)
-    if len(texts) > (most := MAX_SPAN_TEXTS if is_spans else MAX_TEXTS):
+    if len(texts) > (most := MAX_TEXTS_ANEW if is_read_anew else MAX_TEXTS):
         texts = random.Random(seed).sample(texts, most)
     drawn = [row for text in texts for row in text]
 
     asked = [(lang, wording) for lang, group in spec.instructions.items() for wording in group]
     asked += spec.held_out.items()
-    answers = _answers([w for _, w in asked], drawn, ask, at_once=1 if is_spans else len(asked))
+    answers = _answers([w for _, w in asked], drawn, ask, at_once=1 if is_read_anew else len(asked))
     scored = [_score(objective, drawn, outputs) for outputs in answers]
     lines = [
         {"lang": lang, "instruction": wording, name: round(float(values.mean()), DECIMALS)}

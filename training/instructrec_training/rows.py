@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from instructrec_deploy.core.example import Example
+from instructrec_deploy.core.instruction import Candidate
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +22,12 @@ class Row:
     ids: list[int]
     label: int  # position of the right candidate; -1: none of them, several, or spans
     text: str  # all that is read, as one: rows that are read alike have the same
-    labels: tuple[int, ...] = ()  # positions of all right candidates, of "any" tasks only
+    labels: tuple[int, ...] = ()  # positions of all right candidates, of "any" and ranking tasks
     offsets: tuple[tuple[int, int], ...] = ()  # code points of each id; of span tasks only
     spans: tuple[tuple[int, int, int], ...] = ()  # (candidate, first token, last token)
     words: tuple[str, ...] = ()  # the row's own question; empty: the task's labels are asked
+    candidates: tuple[Candidate, ...] = ()  # the row's own, with priors; of ranking tasks only
+    seen: frozenset[str] = frozenset()  # labels of items that its user is known to have chosen
     is_outside: bool = False  # the task's "none of these" is right
     share: float = 1.0  # how often it is shown, against its task's other rows
     example: Example | None = None  # where it comes from; windows of one text share it

@@ -43,12 +43,13 @@ from instructrec_training.freezing import freeze
 from instructrec_training.learners import EncoderLearner, HeadLearner, Learner
 from instructrec_training.loop import Loop, forget_state, set_seed
 from instructrec_training.objectives.labelled import LabelObjective
+from instructrec_training.objectives.rank import RankObjective
 from instructrec_training.recipe import Recipe
 from instructrec_training.robustness import wording_report
 from instructrec_training.tracking import Tracker
 
 CHECKPOINT_FOLDER = "checkpoint"
-N_CENTRING = 256  # training rows whose untuned scores say where an "any" task starts
+N_CENTRING = 256  # training rows whose untuned scores say where a task starts
 STATE_FOLDER = "state"
 RECIPE_FILE = "recipe.json"
 EVALUATION_FILE = "evaluation.json"
@@ -115,7 +116,7 @@ def train(
             state_folder=out / STATE_FOLDER,
         )
         before = _before(loop, tasks, out, tracker, resume=resume)
-        _centre_any(loop, tasks)
+        _start(loop, tasks)
         probe_s = None
         if recipe.training.probe and not loop.has_resume_point:
             tracker.say("logistic regression on frozen vectors ...")
@@ -267,12 +268,14 @@ def _before(
     return before
 
 
-def _centre_any(loop: Loop, tasks: Sequence[TaskData]) -> None:
-    """Tasks of any label start from where the untuned model's scores stand; resumed runs, too."""
+def _start(loop: Loop, tasks: Sequence[TaskData]) -> None:
+    """Tasks of any label, and priors, start where untuned scores stand; resumed runs, too."""
     for number, task in enumerate(tasks):
-        objective = loop.learner.objectives[number]
+        objective, rows = loop.learner.objectives[number], task.train[:N_CENTRING]
         if task.spec.decision == "any" and isinstance(objective, LabelObjective):
-            objective.centre(loop.outputs(number, task.train[:N_CENTRING]))
+            objective.centre(loop.outputs(number, rows))
+        if isinstance(objective, RankObjective):
+            objective.start(rows, loop.outputs(number, rows))
 
 
 def _after(

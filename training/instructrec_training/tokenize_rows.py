@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 
+from instructrec_deploy.core.errors import RowInvalid
 from instructrec_deploy.core.example import Example
 from instructrec_deploy.core.manifest import TaskSpec
 from instructrec_deploy.core.task import SHAPES, Shape, TaskKind
@@ -15,11 +16,13 @@ from instructrec_deploy.evaluation.targets import (
     label_set_of,
     question_of,
     references_of,
+    relevant_of,
     types_of,
 )
 from instructrec_deploy.text.render import Passage
 from instructrec_deploy.text.tokenizer import Encoded, TextTokenizer
 from instructrec_training.calibrate import read_labels
+from instructrec_training.catalogue import Catalogue
 from instructrec_training.rows import Row
 
 EMPTY_WINDOWS = 1  # windows without an answer that are learned from, of each long passage
@@ -37,7 +40,12 @@ def labels_of(spec: TaskSpec, examples: Sequence[Example]) -> tuple[str, ...]:
 
 
 def rows_of(
-    examples: Sequence[Example], spec: TaskSpec, tokenizer: TextTokenizer, *, is_training: bool
+    examples: Sequence[Example],
+    spec: TaskSpec,
+    tokenizer: TextTokenizer,
+    *,
+    is_training: bool,
+    catalogue: Catalogue | None = None,
 ) -> Iterator[Row]:
     """Tokenize examples.
 
@@ -47,6 +55,7 @@ def rows_of(
         spec: the task, its labels filled in.
         tokenizer: of the model.
         is_training: leave out most windows of a long passage that hold no answer.
+        catalogue: of a ranking task.
 
     Raises:
         RowInvalid: a target has another form than the task's kind wants.
@@ -58,6 +67,9 @@ def rows_of(
     passages = [passage_of(example) for example in examples]
     encoded = tokenizer.encode_passages(passages, use_offsets=False)
     for found, example, passage in zip(encoded, examples, passages, strict=True):
+        if catalogue is not None:
+            yield _ranked_row(found.ids, words_of(passage), example, catalogue)
+            continue
         row = _labelled_row(found.ids, words_of(passage), example, spec)
         if row.label >= 0 or spec.decision == "any" or (row.is_outside and not is_training):
             yield row
@@ -79,6 +91,19 @@ def _labelled_row(ids: list[int], text: str, example: Example, spec: TaskSpec) -
     is_outside = bool(spec.none_label) and label == spec.none_label
     place = spec.labels.index(label) if label in spec.labels else -1
     return Row(ids, place, text, example=example, is_outside=is_outside)
+
+
+def _ranked_row(ids: list[int], text: str, example: Example, catalogue: Catalogue) -> Row:
+    """A row with its own candidates; `labels` are the places of those that are wanted."""
+    candidates, wanted = catalogue.candidates(example), relevant_of(example)
+    places = tuple(i for i, candidate in enumerate(candidates) if candidate.label in wanted)
+    if not places:
+        raise RowInvalid(
+            f"row {example.id!r}: what is wanted is not among its candidates",
+            hint="a ranking's target is a position in `candidates`, from 0, or a label of one",
+        )
+    seen = catalogue.seen(example)
+    return Row(ids, -1, text, places, candidates=candidates, seen=seen, example=example)
 
 
 def _span_rows(
