@@ -35,8 +35,8 @@ def wording_report(
         spec: the task; `instructions` were seen in training, `held_out` were not.
         objective: measures the answers: their accuracy, or the headline where they can be right
             in part.
-        rows: rows it was not tuned on; of more than 1,000 texts (200 to find spans in, or to rank for) some are
-            sampled.
+        rows: rows it was not tuned on; of more than 1,000 texts (200 to find spans in, or to rank
+            for) some are sampled.
         ask: what the model says when it is asked in the given words.
 
     Returns:
