@@ -44,8 +44,8 @@ class ClassifyObjective(LabelObjective):
     def weights_change(self) -> None:
         self._kept = None
 
-    def logits(self, rows: Sequence[Row]) -> Tensor:
-        """Scores [B, L] of the task's labels."""
+    def read(self, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
+        """Scores [B, L] of the task's labels, and the texts' vectors [B, H]."""
         model = self._reader.model
         vectors = self._kept
         if vectors is None:
@@ -53,7 +53,7 @@ class ClassifyObjective(LabelObjective):
             self._kept = vectors.detach()
         ids, mask = self._reader.batch(rows)
         states, pooled = model.encode(ids, mask)
-        return model.score(states, mask, pooled, vectors + self.learned)
+        return model.score(states, mask, pooled, vectors + self.learned), pooled
 
     def candidate_vectors(self) -> Tensor:
         """The labels' words under a wording of the instruction: [L, H], L2-normalized."""
