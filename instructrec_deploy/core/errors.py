@@ -318,6 +318,12 @@ class SearchImpossible(ConfigError):
     code = "IR-1622"
 
 
+class TeacherUnfit(ConfigError):
+    """A teacher cannot score the labels of the task it is to teach."""
+
+    code = "IR-1630"
+
+
 class TrainingDiverged(ConfigError):
     """The loss of a training step is no number any more."""
 

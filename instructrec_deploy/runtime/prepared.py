@@ -27,6 +27,7 @@ from instructrec_deploy.core.settings import Section
 from instructrec_deploy.core.task import Shape, TaskKind
 from instructrec_deploy.runtime.engine import Engine, pad_rows
 from instructrec_deploy.runtime.learned import LearnedLabels
+from instructrec_deploy.runtime.vectors import VectorCache, vector_key
 from instructrec_deploy.tasks.base import Floats, Ints, check_kind
 from instructrec_deploy.text.tokenizer import TextTokenizer
 
@@ -41,6 +42,9 @@ class PreparedSettings(Section):
     max_bytes: int = Field(
         default=64 << 20, ge=0
     )  # about 180 sets of 77 candidates with MiniLM's fusion
+    max_vector_bytes: int = Field(
+        default=32 << 20, ge=0
+    )  # of single candidates, for sets that overlap: about 15,000 with MiniLM; 0 keeps none
     step_tokens: int = Field(default=1024, ge=1)  # padded tokens of candidates read in one step
 
 
@@ -102,6 +106,7 @@ class Preparer:
         self._tokenizer = tokenizer
         self._settings = settings
         self._learned = learned
+        self._kept = VectorCache(settings.max_vector_bytes)
         self._columns = {label: column for column, label in enumerate(fixed_labels)}
 
     def check(self, instruction: Instruction) -> None:
@@ -180,7 +185,9 @@ class Preparer:
             )
         vectors = np.empty((len(rows), model.hidden_size), np.float32)
         own: dict[int, Floats] = {}
-        order = sorted(range(len(rows)), key=lambda index: len(rows[index].ids))
+        keys = [vector_key(row) for row in rows]
+        missing = range(len(rows)) if use_lower else self._take_kept(keys, vectors)
+        order = sorted(missing, key=lambda index: len(rows[index].ids))
         while order:
             chosen = self._batch([len(rows[index].ids) for index in order], order)
             ids, mask = pad_rows([rows[index].ids for index in chosen], model.pad_id)
@@ -197,6 +204,7 @@ class Preparer:
                 )
             mean = np.einsum("bt,bth->bh", weights, states) / weights.sum(axis=1, keepdims=True)
             vectors[chosen] = mean / np.linalg.norm(mean, axis=1, keepdims=True)
+            self._kept.keep((keys[index], vectors[index]) for index in chosen)
             if lower is not None:
                 own |= {
                     index: lower[row, slice(*rows[index].own)] for row, index in enumerate(chosen)
@@ -204,6 +212,14 @@ class Preparer:
             if order:
                 yield
         return vectors, np.concatenate([own[i] for i in range(len(rows))]) if use_lower else None
+
+    def _take_kept(self, keys: list[bytes], vectors: Floats) -> list[int]:
+        """Fill in the vectors that are kept; the places of the others."""
+        found = self._kept.find(keys)
+        for index, vector in enumerate(found):
+            if vector is not None:
+                vectors[index] = vector
+        return [index for index, vector in enumerate(found) if vector is None]
 
     def _batch(self, lengths: list[int], order: list[int]) -> list[int]:
         """Take the longest candidates that fit the budget off the end of `order`."""

@@ -182,9 +182,6 @@ class HeadObjective(LabelObjective):
         self._model = model
         self._pad_id = pad_id
 
-    def logits(self, rows: Sequence[Row]) -> Tensor:
-        return self.read(rows)[0]
-
     def read(self, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
         """Logits [B, L] and what the last linear layer reads of each row, [B, H]."""
         ids, mask = pad([row.ids for row in rows], self._pad_id)

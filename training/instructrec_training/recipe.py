@@ -18,7 +18,8 @@ from instructrec_training.mixture import Mixture
 
 SHIPPED_RECIPES = Path(__file__).parent / "recipes"
 # Keys of [training] that only tasks of labels take.
-LABEL_KEYS = ("label_smoothing", "metric", "probe")
+LABEL_KEYS = ("focal_gamma", "metric", "probe")
+SINGLE_KEYS = ("label_smoothing", "contrastive_weight", "teacher")  # and only single labels
 Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
 Schedule = Literal[  # transformers' SchedulerType
     "linear",
@@ -87,6 +88,12 @@ class TrainingPart(Strict):
     max_grad_norm: float = Field(1.0, gt=0.0)
     accumulation_steps: int = Field(1, ge=1)
     label_smoothing: float = Field(0.0, ge=0.0, lt=1.0)
+    focal_gamma: float = Field(0.0, ge=0.0)  # rows that are already sure count less; 0: all alike
+    contrastive_weight: float = Field(0.0, ge=0.0)
+    contrastive_temperature: float = Field(0.1, gt=0.0)
+    teacher: str = ""  # a run's checkpoint folder, or a bundle
+    distil_weight: float = Field(0.5, gt=0.0, le=1.0)  # of the teacher against the labels
+    distil_temperature: float = Field(2.0, gt=0.0)
     candidate_refresh_steps: int = Field(1, ge=1)  # re-read candidates with gradient every n steps
     probe: bool = False  # start from a logistic regression on the frozen vectors
     probe_inverse_l2: float = Field(1.0, gt=0.0)  # scikit-learn's C
@@ -115,6 +122,8 @@ class TrainingPart(Strict):
             (self.optimizer == "adamw", 'optimizer = "adamw"', ("betas",)),
             (self.optimizer == "sgd", 'optimizer = "sgd"', ("momentum",)),
             (bool(self.lora_rank), "lora_rank", ("lora_alpha", "lora_dropout", "lora_targets")),
+            (bool(self.teacher), "teacher", ("distil_weight", "distil_temperature")),
+            (self.contrastive_weight > 0, "contrastive_weight", ("contrastive_temperature",)),
             (self.probe, "probe = true", ("probe_inverse_l2",)),
             (
                 self.schedule not in ("constant", "constant_with_warmup"),
@@ -194,6 +203,10 @@ class Recipe(Strict):
         if all(SHAPES[task.kind] is not Shape.CLASSIFY for task in self.tasks.values()):
             chosen = [key for key in LABEL_KEYS if key in self.training.changed()]
             faults += [f"training.{key} has no effect: no task has labels" for key in chosen]
+        if not any(_has_single_labels(task) for task in self.tasks.values()):
+            chosen = [key for key in SINGLE_KEYS if key in self.training.changed()]
+            what = "no task is answered by one of its labels"
+            faults += [f"training.{key} has no effect: {what}" for key in chosen]
         if faults:
             raise ValueError("; ".join(faults))
         return self
@@ -201,6 +214,10 @@ class Recipe(Strict):
 
 def _has_fixed_labels(task: TaskSpec) -> bool:
     return SHAPES[task.kind] is Shape.CLASSIFY and task.kind is not TaskKind.RANKING
+
+
+def _has_single_labels(task: TaskSpec) -> bool:
+    return _has_fixed_labels(task) and task.decision == "one"
 
 
 def with_values(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:

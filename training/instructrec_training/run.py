@@ -38,6 +38,7 @@ from instructrec_deploy.models.checkpoint import (
 )
 from instructrec_deploy.text.tokenizer import TextTokenizer
 from instructrec_training.data import TaskData, load_task_data
+from instructrec_training.distil import add_teacher
 from instructrec_training.finish import Finish
 from instructrec_training.freezing import freeze
 from instructrec_training.learners import EncoderLearner, HeadLearner, Learner
@@ -107,6 +108,7 @@ def train(
         freeze(checkpoint.model, recipe.training)
         learner = _learner(recipe, checkpoint, tasks)
         finish = Finish(learner, recipe.training)
+        add_teacher(learner, tasks, recipe.training, tracker, device=accelerator.device)
         loop = Loop(
             learner,
             tasks,

@@ -68,6 +68,31 @@ def test_a_long_preparation_comes_in_steps(pipeline: Pipeline) -> None:
     assert len(list(steps)) > 3
 
 
+def test_a_candidate_that_was_read_for_another_set_is_not_read_again(pipeline: Pipeline) -> None:
+    settings = PreparedSettings(step_tokens=1)  # a step for each candidate that is read
+
+    def read(preparer: Preparer, candidates: list[Candidate]) -> tuple[int, PreparedInstruction]:
+        steps, n_steps = preparer.steps(Instruction.of("哪个？", candidates), "k"), 0
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                return n_steps, end.value
+            n_steps += 1
+
+    preparer = Preparer(pipeline.engine, pipeline.tokenizer, settings)
+    films = [Candidate(str(i), words) for i, words in enumerate(["card lost", "余额", "refund 😊"])]
+    assert read(preparer, films)[0] == 2  # between three candidates
+    again = [Candidate("9", "我的 pin"), *(Candidate(c.label, c.words, 2.0) for c in films[::-1])]
+    n_steps, found = read(preparer, again)
+    assert n_steps == 0
+    fresh = read(Preparer(pipeline.engine, pipeline.tokenizer, settings), again)[1]
+    assert found.vectors == pytest.approx(fresh.vectors, abs=1e-5)  # rounding of another batch
+    none_kept = settings.model_copy(update={"max_vector_bytes": 0})
+    preparer = Preparer(pipeline.engine, pipeline.tokenizer, none_kept)
+    assert [read(preparer, films)[0] for _ in range(2)] == [2, 2]
+
+
 def test_a_model_with_fixed_labels_picks_columns(head_pipeline: Pipeline) -> None:
     prepared = head_pipeline.prepare(Instruction.of("any", [LABELS[3], LABELS[1]]))
     assert prepared.columns is not None

@@ -16,7 +16,7 @@ from instructrec_deploy.core.manifest import TaskBook, TaskSpec, parse_toml
 from instructrec_training.objectives.base import CandidateReader
 from instructrec_training.objectives.labelled import LabelObjective
 from instructrec_training.recipe import Recipe, TrainingPart
-from instructrec_training.robustness import MAX_TEXTS_ANEW, MAX_TEXTS, wording_report
+from instructrec_training.robustness import MAX_TEXTS, MAX_TEXTS_ANEW, wording_report
 from instructrec_training.rows import Row
 from instructrec_training.run import train
 from tests.unit.training.test_extract import recipe_of, write_rows

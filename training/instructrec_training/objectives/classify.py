@@ -46,8 +46,8 @@ class ClassifyObjective(LabelObjective):
         self._kept = None
         self._kept_under.clear()
 
-    def logits(self, rows: Sequence[Row]) -> Tensor:
-        """Scores [B, L] of the task's labels."""
+    def read(self, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
+        """Scores [B, L] of the task's labels, and the texts' vectors [B, H]."""
         model = self._reader.model
         vectors = self._kept
         if vectors is None:
@@ -55,7 +55,7 @@ class ClassifyObjective(LabelObjective):
             self._kept = vectors.detach()
         ids, mask = self._reader.batch(rows)
         states, pooled = model.encode(ids, mask)
-        return model.score(states, mask, pooled, vectors + self.learned)
+        return model.score(states, mask, pooled, vectors + self.learned), pooled
 
     def outputs_under(self, wordings: Sequence[str], rows: Sequence[Row]) -> list[Tensor]:
         """Scores [W, L] of each row; a text is read once for all wordings."""

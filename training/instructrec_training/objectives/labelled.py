@@ -6,12 +6,11 @@ Shapes: B rows, L labels of the task.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from instructrec_deploy.core.manifest import TaskSpec
 from instructrec_deploy.core.result import Answer, Prediction
@@ -19,6 +18,7 @@ from instructrec_deploy.evaluation.judging import make_judge
 from instructrec_deploy.evaluation.metrics import class_metrics
 from instructrec_deploy.tasks.classify import decode_answers
 from instructrec_training.calibrate import any_loss, calibrate, initial_offset, label_matrix
+from instructrec_training.objectives.class_loss import contrast, distillation, focal_loss
 from instructrec_training.recipe import TrainingPart
 from instructrec_training.rows import Row
 
@@ -28,11 +28,16 @@ class LabelObjective:
 
     def __init__(self, spec: TaskSpec, settings: TrainingPart) -> None:
         self.spec = spec
+        self.teacher: Mapping[str, Tensor] = {}  # a row's text -> its teacher's logits [L]
         self._settings = settings
+
+    def read(self, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
+        """Scores [B, L] of the task's labels, and the vectors [B, H] they are made of."""
+        raise RuntimeError("an objective says how it scores")
 
     def logits(self, rows: Sequence[Row]) -> Tensor:
         """Scores [B, L] of the task's labels."""
-        raise RuntimeError("an objective says how it scores")
+        return self.read(rows)[0]
 
     @property
     def headline(self) -> str:
@@ -40,13 +45,27 @@ class LabelObjective:
         return "micro_f1" if self.spec.decision == "any" else self._settings.metric
 
     def loss(self, rows: Sequence[Row]) -> Tensor:
-        """Cross-entropy of the right label, or of every label by itself where any may be right."""
-        scores = self.logits(rows).float()
-        wanted = self.targets(rows).to(scores.device)
+        """Cross-entropy of the right label, or of every label by itself where any may be right;
+        and what the recipe adds to that of single labels: a teacher, a contrast of texts."""
+        settings = self._settings
+        logits, vectors = self.read(rows)
+        scores, wanted = logits.float(), self.targets(rows).to(logits.device)
         if self.spec.decision == "any":
-            return any_loss(scores, wanted, offset=self.spec.offset or 0.0)
-        smoothing = self._settings.label_smoothing
-        return functional.cross_entropy(scores, wanted, label_smoothing=smoothing)
+            offset, gamma = self.spec.offset or 0.0, settings.focal_gamma
+            if gamma:
+                return focal_loss(scores - offset, wanted, gamma=gamma)
+            return any_loss(scores, wanted, offset=offset)
+        loss = focal_loss(
+            scores, wanted, gamma=settings.focal_gamma, smoothing=settings.label_smoothing
+        )
+        if self.teacher:
+            theirs = torch.stack([self.teacher[row.text] for row in rows]).to(scores.device)
+            distance = distillation(scores, theirs, settings.distil_temperature)
+            loss = (1.0 - settings.distil_weight) * loss + settings.distil_weight * distance
+        if settings.contrastive_weight:
+            apart = contrast(vectors.float(), wanted, settings.contrastive_temperature)
+            loss = loss + settings.contrastive_weight * apart
+        return loss
 
     def targets(self, rows: Sequence[Row]) -> Tensor:
         """Positions [B] of the right labels; [B, L], 1 where one is right, where any may be."""
