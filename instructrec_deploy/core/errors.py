@@ -324,6 +324,12 @@ class TeacherUnfit(ConfigError):
     code = "IR-1630"
 
 
+class SearchInvalid(ConfigError):
+    """A search space is empty, names an unknown key, or belongs to another search."""
+
+    code = "IR-1631"
+
+
 class TrainingDiverged(ConfigError):
     """The loss of a training step is no number any more."""
 

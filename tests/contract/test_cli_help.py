@@ -36,7 +36,8 @@ OPTIONS = {
     "bundle verify": {"--json"},
     "health": {"--address", "--timeout"},
     "train": {"--out", "--data-root", "--seed", "--resume", "--from-feedback", "--from-run"}
-    | {"--replay-share", "--max-loss", "--json", "--quiet", "--probe-only"},
+    | {"--replay-share", "--max-loss", "--json", "--quiet", "--probe-only"}
+    | {"--search", "--trials"},
 }
 
 

@@ -27,6 +27,13 @@ def train(
             "--probe-only", help="Logistic regression on frozen vectors and no tuning: seconds."
         ),
     ] = False,
+    search: Annotated[
+        Path | None,
+        typer.Option("--search", help="TOML with [search.KEY] ranges: try settings, write best."),
+    ] = None,
+    trials: Annotated[
+        int, typer.Option("--trials", min=1, help="With --search: finished trials to reach.")
+    ] = 20,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with an interrupted run in --out.")
     ] = False,
@@ -58,13 +65,18 @@ def train(
     from instructrec_training.recipe import read_recipe, with_values
     from instructrec_training.run import train as run_training
 
-    _refuse_together({"--probe-only": probe_only, "--from-feedback": bool(from_feedback)})
+    feedback = from_feedback is not None or from_run is not None
+    _refuse_together({"--probe-only": probe_only, "--from-feedback": feedback})
+    _refuse_together({"--search": search is not None, "--from-feedback": feedback})
     plan = read_recipe(recipe)
     changes: dict[str, Any] = {} if seed is None else {"training.seed": seed}
     if probe_only:
         changes |= {"training.epochs": 0, "training.probe": True}
     plan = with_values(plan, changes)
     root = find_root(data_root)
+    if search is not None:
+        _search(plan, search, out, root, trials, as_json=as_json, quiet=quiet)
+        return
     retuned = None
     try:
         if from_feedback is not None or from_run is not None:
@@ -144,3 +156,31 @@ def _retune(
         for line in retuned.promotion.lines():
             say(line)
     return retuned
+
+
+def _search(
+    plan: Recipe, file: Path, out: Path, root: Path, trials: int, *, as_json: bool, quiet: bool
+) -> None:
+    from instructrec_training.search import read_space, search
+
+    def say(words: str) -> None:
+        if not quiet:
+            typer.echo(words, err=True)
+
+    space = read_space(file)
+    found = search(plan, space, out, data_root=root, n_trials=trials, is_quiet=True, say=say)
+    if as_json:
+        figures = {
+            "best": found.values,
+            "validation": found.validation,
+            "trials": found.n_trials,
+            "recipe": str(found.recipe),
+        }
+        typer.echo(json.dumps(figures))
+        return
+    for key, value in found.values.items():
+        typer.echo(f"{key} = {json.dumps(value)}")
+    typer.echo(
+        f"validation {found.validation:.4f}, best of {found.n_trials} trials; "
+        f"next: instructrec train {found.recipe} --out RUN"
+    )
