@@ -183,6 +183,8 @@ class Loop:
                 words=f"epoch {state.epoch + 1}/{settings.epochs}",
                 rows_per_s=n_rows / elapsed,
             )
+            if settings.log_steps and state.step % settings.log_steps == 0:
+                self._record_step(losses[-1], n_rows / elapsed)
             if settings.checkpoint_steps and state.step % settings.checkpoint_steps == 0:
                 state.seconds += elapsed
                 started, n_rows = time.monotonic(), 0
@@ -232,6 +234,17 @@ class Loop:
         with self._accelerator.autocast():
             loss: Tensor = self._wrapped(task, rows)
         return loss
+
+    def _record_step(self, loss: float, rows_per_s: float) -> None:
+        rates = [float(group["lr"]) for group in self._optimizer.param_groups]
+        self.tracker.record(
+            "step",
+            step=self.progress.step,
+            loss=round(loss, 6),
+            learning_rate=min(rates),
+            head_learning_rate=max(rates),
+            rows_per_s=round(rows_per_s, 1),
+        )
 
     def _validate(self, loss: float) -> None:
         state, name = self.progress, self.metric_name

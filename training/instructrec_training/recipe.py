@@ -112,6 +112,8 @@ class TrainingPart(Strict):
     checkpoint_steps: int = Field(0, ge=0)  # resume point every n steps; 0: every epoch
     max_minutes: float = Field(0.0, ge=0.0)  # stop after so long; 0: no limit
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where the GPU has it
+    log_steps: int = Field(50, ge=0)  # a "step" line in log.jsonl every n steps; 0: none
+    tensorboard: bool = False  # RUN/tensorboard beside log.jsonl
     seed: int = 1
     samples: int = Field(64, ge=1)  # training texts kept with the run for golden pairs
 

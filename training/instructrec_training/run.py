@@ -6,6 +6,7 @@ RUN/evaluation.json   before and after, per task, with 95 % intervals
 RUN/samples.jsonl     some training texts, from which export makes golden pairs
 RUN/recipe.json       the recipe as it was resolved
 RUN/log.jsonl         one JSON object per event
+RUN/tensorboard/      the same for TensorBoard, where the recipe wants it
 RUN/state/            resume point
 """
 
@@ -100,7 +101,12 @@ def train(
     accelerator = _accelerator(recipe)
     _claim_folder(out, recipe, resume=resume, is_main=accelerator.is_main_process)
     accelerator.wait_for_everyone()
-    tracker = Tracker(out / "log.jsonl", is_main=accelerator.is_main_process, is_quiet=is_quiet)
+    tracker = Tracker(
+        out / "log.jsonl",
+        is_main=accelerator.is_main_process,
+        is_quiet=is_quiet,
+        tensorboard=out / "tensorboard" if recipe.training.tensorboard else None,
+    )
     with tracker:
         with accelerator.main_process_first():  # it writes tokenizer.json and may fetch a preset
             checkpoint, tasks = (prepare or _prepare)(recipe, out, data_root)

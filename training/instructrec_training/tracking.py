@@ -19,6 +19,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from instructrec_deploy.core.errors import MissingExtra
+
 
 class Tracker:
     """Appends to `log.jsonl` and shows progress on standard error.
@@ -26,8 +28,16 @@ class Tracker:
     The log holds figures only, never a text.
     """
 
-    def __init__(self, log: Path, *, is_main: bool = True, is_quiet: bool = False) -> None:
+    def __init__(
+        self,
+        log: Path,
+        *,
+        is_main: bool = True,
+        is_quiet: bool = False,
+        tensorboard: Path | None = None,
+    ) -> None:
         self._log = log if is_main else None
+        self._board = _open_board(tensorboard) if tensorboard and is_main else None
         self.console = Console(stderr=True, quiet=is_quiet or not is_main)
         self._progress = Progress(
             SpinnerColumn(),
@@ -55,16 +65,23 @@ class Tracker:
         trace: TracebackType | None,
     ) -> None:
         self._progress.stop()
+        if self._board is not None:
+            self._board.close()
 
     def say(self, words: str) -> None:
         """A line for people."""
         self.console.print(words, highlight=False, markup=False)
 
     def record(self, event: str, **figures: Any) -> None:
-        """A line for programs."""
+        """A line for programs; TensorBoard has its numbers by `step`, else by `epoch`."""
         if self._log is not None:
             with self._log.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps({"event": event, **figures}) + "\n")
+        if self._board is not None:
+            numbers = {k: v for k, v in figures.items() if isinstance(v, int | float)}
+            place = int(numbers.get("step", numbers.get("epoch", 0)))
+            for name in numbers.keys() - {"step", "epoch"}:
+                self._board.add_scalar(f"{event}/{name}", numbers[name], place)
 
     def step(self, done: int, total: int, *, words: str, rows_per_s: float) -> None:
         """Move the bar; without a terminal, say where it is every 15 seconds."""
@@ -75,3 +92,14 @@ class Tracker:
         if not self.console.is_terminal and time.monotonic() - self._told > 15:
             self._told = time.monotonic()
             self.say(f"  {words}: step {done}/{total}, {rate}")
+
+
+def _open_board(folder: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise MissingExtra(
+            "training.tensorboard needs tensorboard",
+            hint="pip install 'instructrec-deploy[tensorboard]'",
+        ) from error
+    return SummaryWriter(str(folder))
