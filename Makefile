@@ -3,7 +3,7 @@
 #   make setup    the environment in .venv, with the command .venv/bin/instructrec
 #   make demo     tune, export, serve and ask, in English and in Chinese
 #   make test     the tests                    make check   format, lint, types, imports, proto, stubs
-#   make bench    measure BUNDLES="a b"        make golden  rewrite the golden outputs (review the diff)
+#   make bench    measure BUNDLES="a b"
 #   make proto    the protobuf stubs           make clean   remove what was built (not .venv)
 #
 # PYTHON=python3.12   another interpreter (3.11 or newer)
@@ -26,7 +26,7 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check proto bench golden clean
+.PHONY: help setup demo test check proto bench clean
 
 help:
 	@sed -n '3,13s/^# \{0,1\}//p' Makefile
@@ -59,10 +59,6 @@ proto: setup
 bench: setup
 	mkdir -p benchmarks/results
 	$(BIN)/instructrec bench $(BUNDLES) --out benchmarks/results/bench.json $(BENCH_ARGS)
-
-golden: setup
-	INSTRUCTREC_REWRITE_GOLDEN=1 $(BIN)/python -m pytest -q tests/golden
-	git diff --stat tests/golden
 
 clean:
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

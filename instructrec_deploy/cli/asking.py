@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from instructrec_deploy.core.bundle import Bundle, open_bundle
 from instructrec_deploy.core.decision import PLAIN, Decision, as_decision
@@ -116,10 +116,12 @@ def make_request(
     text2: str = "",
     head: MarkLike | None = None,
     tail: MarkLike | None = None,
+    explain: bool = False,
 ) -> Request | InstructRecError:
     """A request, or why there is none."""
+    given: dict[str, Any] = {"text2": text2, "head": head, "tail": tail, "explain": explain}
     try:
-        return Request.of(text, (question,), id=id, top_k=top_k, text2=text2, head=head, tail=tail)
+        return Request.of(text, (question,), id=id, top_k=top_k, **given)
     except InstructRecError as error:
         return error
 

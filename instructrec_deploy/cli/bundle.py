@@ -72,7 +72,8 @@ def figure_lines(facts: dict[str, Any]) -> list[str]:
     lines = []
     for name, found in facts["evaluation"].items():
         before, after = found["before"], found["after"]
-        lines.append(f"quality {name}: {found['split']} split, {after.get('n', '?')} rows")
+        rows = f"{found['split']} split, {after.get('n', '?')} rows"
+        lines.append(f"quality {name}: of the checkpoint, {rows}")
         for figure in [key.removesuffix("_interval") for key in after if key.endswith("_interval")]:
             words = f"{figure.replace('_', ' ').replace('f1', 'F1')} {_figure(after, figure)}"
             untuned = (

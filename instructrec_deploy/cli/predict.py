@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 WORD_FIELDS = ("instruction", "kind", "task", "prepared_id", "decision", "none_label", "text2")
 STDIN = "-"  # as a text: standard input
 MAX_TIMEOUT_S = 86_400.0  # longer than gRPC can count is no time at all
+N_MOVING = 5  # words that are shown
 CHUNK = 256  # lines of standard input that are answered together
 
 
@@ -38,7 +39,12 @@ def predict(
     ] = None,
     address: Annotated[str, typer.Option("--address", "-a", help="Ask a server: HOST:PORT")] = "",
     task: Annotated[str, typer.Option(help="A task of the bundle; empty: its default.")] = "",
-    instruction: Annotated[str, typer.Option("--instruction", "-i", help="What is asked.")] = "",
+    instruction: Annotated[
+        str,
+        typer.Option(
+            "--instruction", "-i", help="What is asked; without candidates, of the task's labels."
+        ),
+    ] = "",
     kind: Annotated[
         str, typer.Option(help="Of a question without a task: classification, ner, qa, ...")
     ] = "",
@@ -59,6 +65,9 @@ def predict(
     text2: Annotated[
         str, typer.Option(help="The second text of a pair, for every text without its own.")
     ] = "",
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Say which words moved the answer.")
+    ] = False,
     timeout_s: Annotated[
         float, typer.Option("--timeout", min=0.001, max=MAX_TIMEOUT_S, help="Seconds, of one call.")
     ] = 60.0,
@@ -66,7 +75,8 @@ def predict(
 ) -> None:
     """Predict texts of the arguments; without any, or with -, those of standard input.
 
-    Standard input gives JSON lines on standard output, one for each line, in order; a JSON line
+    Standard input gives JSON lines on standard output, one for each line that is not blank, in
+    order. A line that begins with { is a JSON object (if the first one is, all must be); it
     has "text" and may have "id", "instruction", "kind", "candidates", "task", "top_k", "decision",
     "threshold", "none_label" of its own. Beside its text it may bring "text2", or "head" and
     "tail" as {"start", "end"}; "history", a list of items, stands in place of the text.
@@ -85,7 +95,9 @@ def predict(
     writer = JsonWriter() if as_json or from_stdin else TableWriter()
     with open_asker(bundle, address, timeout_s=timeout_s) as asker:
         while chunk := list(islice(lines, CHUNK)):
-            for line, outcome in answer_lines(chunk, asked, top_k, asker, text2=text2):
+            for line, outcome in answer_lines(
+                chunk, asked, top_k, asker, text2=text2, explain=explain
+            ):
                 writer.write(line, outcome)
             sys.stdout.flush()
     if writer.error is not None:
@@ -130,11 +142,12 @@ def argument_lines(texts: Iterable[str]) -> Iterator[Line]:
 
 
 def read_lines(stream: BinaryIO) -> Iterator[Line]:
-    """Lines of a stream: JSON objects if the first one is, else plain texts; empty ones are none.
+    """Lines of a stream: JSON objects and plain texts; blank ones are none.
 
+    A line that begins with "{" is a JSON object. Where the first line is one, all must be.
     An unusable line is an input with an error, so that answers stay in step with lines.
     """
-    is_json: bool | None = None
+    must_be_json: bool | None = None
     for number, raw in enumerate(stream, start=1):
         try:
             text = raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
@@ -143,9 +156,10 @@ def read_lines(stream: BinaryIO) -> Iterator[Line]:
             continue
         if not text.strip():
             continue
-        if is_json is None:
-            is_json = text.lstrip().startswith("{")
-        yield parse_json_line(text, number) if is_json else Line(text, {})
+        is_object = text.lstrip().startswith("{")
+        if must_be_json is None:
+            must_be_json = is_object
+        yield parse_json_line(text, number) if is_object or must_be_json else Line(text, {})
 
 
 def parse_json_line(line: str, number: int) -> Line:
@@ -201,7 +215,13 @@ def _read_row(row: dict[str, Any]) -> Line:
 
 
 def answer_lines(
-    lines: list[Line], asked: Asked, top_k: int, asker: Asker, *, text2: str = ""
+    lines: list[Line],
+    asked: Asked,
+    top_k: int,
+    asker: Asker,
+    *,
+    text2: str = "",
+    explain: bool = False,
 ) -> Iterator[tuple[Line, Prediction | InstructRecError]]:
     """Each line with its prediction or error, in order; usable lines are asked together."""
     from instructrec_deploy.cli.asking import ask_all, make_question, make_request
@@ -231,6 +251,7 @@ def answer_lines(
                 text2=line.fields.get("text2") or text2,
                 head=line.marks[0],
                 tail=line.marks[1],
+                explain=explain,
             )
         )
     yield from zip(lines, ask_all(asker, items), strict=True)
@@ -299,6 +320,8 @@ class TableWriter(Writer):
             typer.echo(table_line(line.text, outcome))
             for span in outcome.spans:
                 typer.echo(span_line(span))
+            for words in moving_words(line.text, outcome):
+                typer.echo(words)
         elif outcome is not self._told:
             self.note(outcome)
             self._told = outcome
@@ -328,6 +351,16 @@ def span_line(span: Span) -> str:
     words = words if len(words) <= 48 else words[:45] + "..."
     pad = " " * max(0, 50 - sum(2 if ord(c) > 0x2E7F else 1 for c in words))
     return f"    {words}{pad} {span.score:6.1%}  {span.start}-{span.end}  {span.label}".rstrip()
+
+
+def moving_words(text: str, prediction: Prediction) -> list[str]:
+    """`    words  +probability`, those that moved the first answer most."""
+    found = prediction.answers[0].attributions if prediction.answers else ()
+    ranked = sorted(found, key=lambda one: -abs(one.score))[:N_MOVING]
+    return [
+        f"    {' '.join(text[one.start : one.end].split())}  {100 * one.score:+.1f} points"
+        for one in ranked
+    ]
 
 
 def _is_unicode(text: str) -> bool:

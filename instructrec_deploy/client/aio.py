@@ -92,12 +92,14 @@ class AsyncClient:
         text2: str = "",
         head: MarkLike | None = None,
         tail: MarkLike | None = None,
+        explain: bool = False,
         timeout_s: float | None = None,
     ) -> Prediction:
         """Ask one question about one text: by instruction and candidates, task, or prepared id.
 
         `text2` is the second text of a pair; `head` and `tail` are two parts of the text whose
-        relation is asked for, each (start, end) in code points.
+        relation is asked for, each (start, end) in code points. `explain` asks which words moved
+        the answer.
 
         Raises:
             InstructRecError: what the server raised, or Unavailable, DeadlinePassed.
@@ -116,6 +118,7 @@ class AsyncClient:
             text2=text2,
             head=head,
             tail=tail,
+            explain=explain,
         )
         return await self.predict_request(request, timeout_s=timeout_s)
 

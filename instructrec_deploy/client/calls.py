@@ -88,6 +88,7 @@ def build_request(
     text2: str = "",
     head: MarkLike | None = None,
     tail: MarkLike | None = None,
+    explain: bool = False,
 ) -> Request:
     """One text and one question about it; without any, the bundle's default task.
 
@@ -110,7 +111,7 @@ def build_request(
         none_label=none_label,
     )
     marks = as_mark(head, "head"), as_mark(tail, "tail")
-    return Request(text, (question,), id, top_k, text2, *marks)
+    return Request(text, (question,), id, top_k, text2, *marks, explain)
 
 
 def build_question(

@@ -91,6 +91,7 @@ class Client:
         text2: str = "",
         head: MarkLike | None = None,
         tail: MarkLike | None = None,
+        explain: bool = False,
         timeout_s: float | None = None,
     ) -> Prediction:
         """Ask one question about one text: by instruction and candidates, task, or prepared id.
@@ -102,6 +103,7 @@ class Client:
             text2: the second text of a pair.
             head, tail: two parts of the text whose relation is asked for: (start, end) in code
                 points.
+            explain: say which words moved the answer (`Answer.attributions`).
 
         Raises:
             InstructRecError: what the server raised, or Unavailable, DeadlinePassed.
@@ -120,6 +122,7 @@ class Client:
             text2=text2,
             head=head,
             tail=tail,
+            explain=explain,
         )
         return self.predict_request(request, timeout_s=timeout_s)
 

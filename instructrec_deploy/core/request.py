@@ -55,6 +55,7 @@ class Request:
     text2: str = ""  # of a pair: what `text` is held against
     head: Mark | None = None  # of a relation: from this part of `text` ...
     tail: Mark | None = None  # ... to this one
+    explain: bool = False  # say which words moved the answers
 
     @classmethod
     def of(
@@ -67,6 +68,7 @@ class Request:
         text2: str = "",
         head: MarkLike | None = None,
         tail: MarkLike | None = None,
+        explain: bool = False,
         max_text_chars: int = MAX_TEXT_CHARS,
     ) -> Request:
         """Check and build.
@@ -74,13 +76,14 @@ class Request:
         Args:
             text2: the second text of a pair; it counts to the limit.
             head, tail: two parts of `text`, or neither.
+            explain: say which words moved the answers; it costs up to 32 more readings.
 
         Raises:
             TextEmpty, TextTooLong, MarkInvalid, MarkMissing: as their names say.
             RequestError: too many questions, or a `top_k` that is no count.
         """
         _check_texts(text, text2, max_text_chars)
-        marks = check_marks(text, as_mark(head, "head"), as_mark(tail, "tail"))
+        first, last = check_marks(text, as_mark(head, "head"), as_mark(tail, "tail"))
         if not questions or len(questions) > MAX_QUESTIONS:
             raise RequestError(
                 f"{len(questions)} questions about one text, allowed are 1 to {MAX_QUESTIONS}",
@@ -88,7 +91,7 @@ class Request:
             )
         if not 0 <= top_k <= MAX_TOP_K:
             raise RequestError(f"top_k is {top_k}", hint="use 0 for all scores, or a count")
-        return cls(text, questions, id, top_k, text2, *marks)
+        return cls(text, questions, id, top_k, text2, first, last, explain)
 
 
 def as_mark(value: MarkLike | Sequence[int] | Mapping[str, Any] | None, name: str) -> Mark | None:

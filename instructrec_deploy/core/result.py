@@ -84,6 +84,22 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
+class Attribution:
+    """How much probability the answer loses without a piece of the text; below 0: it gains.
+
+    Offsets are code points into the text as sent, half-open.
+    """
+
+    start: int
+    end: int
+    score: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON output."""
+        return {"start": self.start, "end": self.end, "score": round(self.score, 6)}
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """The answer to one question about the text. Empty (`label == ""`) where blocked.
 
@@ -102,6 +118,7 @@ class Answer:
     labels: tuple[str, ...] = ()
     abstained: bool = False  # nothing fits well enough: no guess
     spans: tuple[Span, ...] = ()  # of an extracting task
+    attributions: tuple[Attribution, ...] = ()  # where the request asked to explain
 
     def moved(self, place: Callable[[int, int], tuple[int, int]]) -> Answer:
         """The same answer with its spans put where `place` says."""
@@ -172,6 +189,7 @@ class Prediction:
             "score": round(self.score, 6),
             "scores": {s.label: round(s.score, 6) for s in first.scores} if first else {},
             "spans": [span.to_dict() for span in self.spans],
+            "attributions": [one.to_dict() for one in first.attributions] if first else [],
             "answers": [
                 {
                     "task": a.task,
@@ -181,6 +199,7 @@ class Prediction:
                     "score": round(a.score, 6),
                     "scores": {s.label: round(s.score, 6) for s in a.scores},
                     "spans": [span.to_dict() for span in a.spans],
+                    "attributions": [one.to_dict() for one in a.attributions],
                     "prepared_id": a.prepared_id,
                 }
                 for a in self.answers

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Protocol
@@ -14,6 +14,7 @@ from instructrec_deploy.core.request import Mark, Question, Request
 from instructrec_deploy.core.result import Answer, Verdict
 from instructrec_deploy.core.task import Shape
 from instructrec_deploy.runtime.prepared import PreparedCache, PreparedInstruction, Preparer
+from instructrec_deploy.safety.marks import Span, restore_span
 from instructrec_deploy.text.render import Passage, render
 from instructrec_deploy.text.tokenizer import Encoded
 
@@ -67,6 +68,8 @@ class Job:
     verdicts: tuple[Verdict, ...] = ()  # about the text, and about the second one of a pair
     ids: list[int] = field(default_factory=list)
     windows: list[Encoded] = field(default_factory=list)  # where spans are sought: all of the text
+    pieces: list[Span] = field(default_factory=list)  # of the text, to explain: code points
+    variants: list[list[int]] = field(default_factory=list)  # the text without each piece
     truncated: bool = False
     tokenize_s: float = 0.0  # guard and tokenizer, of the batch it was tokenized with
     started_s: float = 0.0  # when its computation began
@@ -85,7 +88,18 @@ class Job:
     def rows(self) -> list[list[int]]:
         """Ids of all that is to be read, first those that candidates are scored on."""
         own = [] if self.windows and not self.window_start else [self.ids]
-        return own + [window.ids for window in self.windows]
+        return [*own, *(window.ids for window in self.windows), *self.variants]
+
+    @property
+    def is_explained(self) -> bool:
+        """Whether an answer is to say which words moved it."""
+        return self.request.explain and not self.seeks_only_spans
+
+    def source(self, start: int, end: int) -> Span:
+        """A range of what the model read as one of the text as sent."""
+        return (
+            restore_span(self.verdicts[0].findings, start, end) if self.is_masked else (start, end)
+        )
 
     @property
     def window_start(self) -> int:
@@ -126,6 +140,15 @@ class Job:
     def passage(self) -> Passage:
         """What the encoder reads."""
         return render(self.text, text2=self.text2, head=self.head, tail=self.tail)
+
+
+def row_places(jobs: Sequence[Job]) -> list[range]:
+    """For each job where its rows stand among those of all."""
+    places, done = [], 0
+    for job in jobs:
+        places.append(range(done, done + len(job.rows)))
+        done = places[-1].stop
+    return places
 
 
 class Resolver:

@@ -17,7 +17,8 @@ from instructrec_deploy.core.request import Question, Request
 from instructrec_deploy.core.result import Answer, Prediction, Timings, Verdict
 from instructrec_deploy.core.task import Shape
 from instructrec_deploy.runtime.engine import Encoding, Engine, EngineSettings
-from instructrec_deploy.runtime.jobs import Ask, GuardLike, Job, Resolver
+from instructrec_deploy.runtime.explain import attribute, check_explainable, cut_text
+from instructrec_deploy.runtime.jobs import Ask, GuardLike, Job, Resolver, row_places
 from instructrec_deploy.runtime.learned import open_learned_labels
 from instructrec_deploy.runtime.prepared import (
     PreparedCache,
@@ -114,6 +115,7 @@ class Pipeline:
                     raise TextUndecodable(
                         "the text holds a lone surrogate", hint="send valid Unicode"
                     ) from error
+        check_explainable(request)
         resolve = self.resolver.resolve
         asks = tuple([resolve(question) for question in request.questions])
         read = (request.text, request.text2, request.head, request.tail)
@@ -134,6 +136,8 @@ class Pipeline:
                 job.truncated = encoded.truncated and not job.seeks_only_spans
                 if job.seeks_spans:
                     job.windows = self.tokenizer.encode_windows(job.text)
+                if job.is_explained:
+                    cut_text(job, self.tokenizer)
         spent = self.clock() - start
         for job in jobs:
             job.tokenize_s = spent
@@ -219,7 +223,7 @@ class Pipeline:
         self, jobs: list[Job], encoding: Encoding, lane: int
     ) -> tuple[list[list[Answer]], dict[int, InstructRecError]]:
         """All questions, those about the same instruction together."""
-        places_of = _row_places(jobs)
+        places_of = row_places(jobs)
         groups: dict[str, list[tuple[int, int]]] = {}
         for row, job in enumerate(jobs):
             for place, ask in enumerate(job.asks):
@@ -257,11 +261,8 @@ class Pipeline:
         instruction = prepared.instruction
         if instruction.shape is Shape.EXTRACT:
             return answer_spans(self.engine, encoding, jobs, places, prepared, lane=lane)
-        logits = self._logits(encoding, [rows[0] for rows in places], prepared, lane)
-        if prepared.priors is not None:
-            logits = logits + prepared.priors
-        return decode_answers(
-            logits,
+        answers = decode_answers(
+            self._logits(encoding, [rows[0] for rows in places], prepared, lane),
             prepared.labels,
             temperature=instruction.temperature,
             top_ks=[job.request.top_k for job in jobs],
@@ -269,8 +270,21 @@ class Pipeline:
             prepared_id=prepared.key,
             decision=instruction.decision,
         )
+        for index, job in enumerate(jobs):
+            if job.variants:
+                rows = [places[index][0], *places[index][-len(job.variants) :]]
+                logits = self._logits(encoding, rows, prepared, lane)
+                answers[index] = attribute(answers[index], logits, instruction, job)
+        return answers
 
     def _logits(
+        self, encoding: Encoding, rows: list[int], prepared: PreparedInstruction, lane: int
+    ) -> Floats:
+        """[B, C], priors included."""
+        logits = self._scores(encoding, rows, prepared, lane)
+        return logits if prepared.priors is None else logits + prepared.priors
+
+    def _scores(
         self, encoding: Encoding, rows: list[int], prepared: PreparedInstruction, lane: int
     ) -> Floats:
         picked = encoding.rows(rows)
@@ -358,15 +372,6 @@ class Pipeline:
             model=self.bundle.manifest.name,
             model_version=self.bundle.manifest.version,
         )
-
-
-def _row_places(jobs: Sequence[Job]) -> list[range]:
-    """For each job where its rows stand among those of all."""
-    places, done = [], 0
-    for job in jobs:
-        places.append(range(done, done + len(job.rows)))
-        done = places[-1].stop
-    return places
 
 
 def _fixed_labels(bundle: Bundle) -> tuple[str, ...]:

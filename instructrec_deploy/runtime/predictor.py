@@ -161,6 +161,7 @@ class Predictor:
         text2: str = "",
         head: MarkLike | None = None,
         tail: MarkLike | None = None,
+        explain: bool = False,
     ) -> Prediction: ...
 
     @overload
@@ -179,6 +180,7 @@ class Predictor:
         text2: str = "",
         head: MarkLike | None = None,
         tail: MarkLike | None = None,
+        explain: bool = False,
     ) -> list[Prediction]: ...
 
     def predict(
@@ -196,6 +198,7 @@ class Predictor:
         text2: str = "",
         head: MarkLike | None = None,
         tail: MarkLike | None = None,
+        explain: bool = False,
     ) -> Prediction | list[Prediction]:
         """Answer one question about one text or about many.
 
@@ -211,6 +214,8 @@ class Predictor:
             none_label: what the answer is called where nothing fits.
             text2: of a pair, what each text is held against.
             head, tail: of a relation, two parts of the text: (start, end) in code points.
+            explain: say which words moved the answer (`Answer.attributions`); costs up to 32 more
+                readings of a text.
 
         Raises:
             InstructRecError: the first text that cannot be answered; `predict_requests` keeps the
@@ -228,7 +233,9 @@ class Predictor:
         )
         texts = [text] if isinstance(text, str) else text
         requests = [
-            Request.of(one, (question,), top_k=top_k, text2=text2, head=head, tail=tail)
+            Request.of(
+                one, (question,), top_k=top_k, text2=text2, head=head, tail=tail, explain=explain
+            )
             for one in texts
         ]
         predictions = []

@@ -15,7 +15,6 @@ from instructrec_deploy.core.task import TaskKind
 from instructrec_deploy.runtime.engine import Encoding, Engine, pad_rows
 from instructrec_deploy.runtime.jobs import Job
 from instructrec_deploy.runtime.prepared import PreparedInstruction
-from instructrec_deploy.safety.marks import restore_span
 from instructrec_deploy.tasks.base import Floats
 from instructrec_deploy.tasks.extract import Window, decode_entities, decode_reply
 from instructrec_deploy.text.tokenizer import Encoded
@@ -61,7 +60,11 @@ def answer_spans(
         InternalError: the graph failed.
         BundleError: the instruction was prepared for another model.
     """
-    rows = [row for job, own in zip(jobs, places, strict=True) for row in own[job.window_start :]]
+    rows = [
+        row
+        for job, own in zip(jobs, places, strict=True)
+        for row in own[job.window_start : job.window_start + len(job.windows)]
+    ]
     scores = _scores(engine, encoding.rows(rows), prepared, lane)
     answers, done = [], 0
     for job in jobs:
@@ -127,10 +130,7 @@ def _decode(job: Job, windows: Sequence[Window], prepared: PreparedInstruction) 
             task=instruction.task,
             prepared_id=prepared.key,
         )
-    if not job.is_masked:
-        return answer
-    findings = job.verdicts[0].findings  # about the text; a second one has no spans
-    return answer.moved(lambda start, end: restore_span(findings, start, end))
+    return answer.moved(job.source) if job.is_masked else answer
 
 
 def _joined(parts: Sequence[Encoding]) -> Encoding:

@@ -9,6 +9,7 @@ from instructrec_deploy.core.errors import InstructRecError
 from instructrec_deploy.core.failure import STATUS_NAMES, STATUS_NUMBERS, rebuild_error
 from instructrec_deploy.core.result import (
     Answer,
+    Attribution,
     Finding,
     LabelScore,
     Prediction,
@@ -124,6 +125,8 @@ def _fill_answer(message: pb.Answer, answer: Answer) -> None:
         message.spans.add(
             start=span.start, end=span.end, label=span.label, text=span.text, score=span.score
         )
+    for moved in answer.attributions:
+        message.attributions.add(start=moved.start, end=moved.end, score=moved.score)
 
 
 def _fill_verdict(message: pb.Verdict, verdict: Verdict) -> None:
@@ -215,6 +218,7 @@ def _read_answer(message: pb.Answer) -> Answer:
         tuple(message.labels),
         message.abstained,
         tuple(Span(s.start, s.end, s.label, s.text, s.score) for s in message.spans),
+        tuple(Attribution(a.start, a.end, a.score) for a in message.attributions),
     )
 
 

@@ -126,6 +126,7 @@ def read_request(
         text2=message.text2,
         head=_read_mark(message.head) if message.HasField("head") else None,
         tail=_read_mark(message.tail) if message.HasField("tail") else None,
+        explain=message.explain,
         max_text_chars=limits.max_text_chars,
     )
 
@@ -285,6 +286,7 @@ def _write_request(request: Request, questions: Sequence[Question]) -> pb.Predic
         text2=request.text2,
         head=_write_mark(request.head, "head"),
         tail=_write_mark(request.tail, "tail"),
+        explain=request.explain,
     )
 
 

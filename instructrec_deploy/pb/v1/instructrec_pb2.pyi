@@ -53,7 +53,7 @@ class Mark(_message.Message):
     def __init__(self, start: _Optional[int] = ..., end: _Optional[int] = ...) -> None: ...
 
 class PredictRequest(_message.Message):
-    __slots__ = ("text", "questions", "id", "top_k", "text2", "head", "tail")
+    __slots__ = ("text", "questions", "id", "top_k", "text2", "head", "tail", "explain")
     TEXT_FIELD_NUMBER: _ClassVar[int]
     QUESTIONS_FIELD_NUMBER: _ClassVar[int]
     ID_FIELD_NUMBER: _ClassVar[int]
@@ -61,6 +61,7 @@ class PredictRequest(_message.Message):
     TEXT2_FIELD_NUMBER: _ClassVar[int]
     HEAD_FIELD_NUMBER: _ClassVar[int]
     TAIL_FIELD_NUMBER: _ClassVar[int]
+    EXPLAIN_FIELD_NUMBER: _ClassVar[int]
     text: str
     questions: _containers.RepeatedCompositeFieldContainer[Question]
     id: str
@@ -68,7 +69,8 @@ class PredictRequest(_message.Message):
     text2: str
     head: Mark
     tail: Mark
-    def __init__(self, text: _Optional[str] = ..., questions: _Optional[_Iterable[_Union[Question, _Mapping]]] = ..., id: _Optional[str] = ..., top_k: _Optional[int] = ..., text2: _Optional[str] = ..., head: _Optional[_Union[Mark, _Mapping]] = ..., tail: _Optional[_Union[Mark, _Mapping]] = ...) -> None: ...
+    explain: bool
+    def __init__(self, text: _Optional[str] = ..., questions: _Optional[_Iterable[_Union[Question, _Mapping]]] = ..., id: _Optional[str] = ..., top_k: _Optional[int] = ..., text2: _Optional[str] = ..., head: _Optional[_Union[Mark, _Mapping]] = ..., tail: _Optional[_Union[Mark, _Mapping]] = ..., explain: _Optional[bool] = ...) -> None: ...
 
 class LabelScore(_message.Message):
     __slots__ = ("label", "score")
@@ -92,8 +94,18 @@ class Span(_message.Message):
     score: float
     def __init__(self, start: _Optional[int] = ..., end: _Optional[int] = ..., label: _Optional[str] = ..., text: _Optional[str] = ..., score: _Optional[float] = ...) -> None: ...
 
+class Attribution(_message.Message):
+    __slots__ = ("start", "end", "score")
+    START_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    SCORE_FIELD_NUMBER: _ClassVar[int]
+    start: int
+    end: int
+    score: float
+    def __init__(self, start: _Optional[int] = ..., end: _Optional[int] = ..., score: _Optional[float] = ...) -> None: ...
+
 class Answer(_message.Message):
-    __slots__ = ("task", "label", "score", "scores", "prepared_id", "spans", "labels", "abstained")
+    __slots__ = ("task", "label", "score", "scores", "prepared_id", "spans", "labels", "abstained", "attributions")
     TASK_FIELD_NUMBER: _ClassVar[int]
     LABEL_FIELD_NUMBER: _ClassVar[int]
     SCORE_FIELD_NUMBER: _ClassVar[int]
@@ -102,6 +114,7 @@ class Answer(_message.Message):
     SPANS_FIELD_NUMBER: _ClassVar[int]
     LABELS_FIELD_NUMBER: _ClassVar[int]
     ABSTAINED_FIELD_NUMBER: _ClassVar[int]
+    ATTRIBUTIONS_FIELD_NUMBER: _ClassVar[int]
     task: str
     label: str
     score: float
@@ -110,7 +123,8 @@ class Answer(_message.Message):
     spans: _containers.RepeatedCompositeFieldContainer[Span]
     labels: _containers.RepeatedScalarFieldContainer[str]
     abstained: bool
-    def __init__(self, task: _Optional[str] = ..., label: _Optional[str] = ..., score: _Optional[float] = ..., scores: _Optional[_Iterable[_Union[LabelScore, _Mapping]]] = ..., prepared_id: _Optional[str] = ..., spans: _Optional[_Iterable[_Union[Span, _Mapping]]] = ..., labels: _Optional[_Iterable[str]] = ..., abstained: _Optional[bool] = ...) -> None: ...
+    attributions: _containers.RepeatedCompositeFieldContainer[Attribution]
+    def __init__(self, task: _Optional[str] = ..., label: _Optional[str] = ..., score: _Optional[float] = ..., scores: _Optional[_Iterable[_Union[LabelScore, _Mapping]]] = ..., prepared_id: _Optional[str] = ..., spans: _Optional[_Iterable[_Union[Span, _Mapping]]] = ..., labels: _Optional[_Iterable[str]] = ..., abstained: _Optional[bool] = ..., attributions: _Optional[_Iterable[_Union[Attribution, _Mapping]]] = ...) -> None: ...
 
 class Finding(_message.Message):
     __slots__ = ("category", "rule", "action", "start", "end", "score")

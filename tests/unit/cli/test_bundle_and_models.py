@@ -54,7 +54,7 @@ def test_show_says_how_good_a_bundle_is(run: Run, tiny_bundle: Path, tmp_path: P
     assert facts["evaluation"]["意图"]["split"] == "test"
     assert facts["parity"] == measured["export"]["parity"]
     out = run("bundle", "show", bundle).out
-    assert "意图: test split, 84 rows" in out
+    assert "意图: of the checkpoint, test split, 84 rows" in out
     assert "accuracy 0.750 [0.650, 0.812], untuned 0.500 [0.400, 0.600]" in out
     assert "macro F1 0.700 [0.600, 0.800]\n" in out
     assert "label for 98.4% of 64 texts; probabilities moved by 0.0125 on average" in out

@@ -284,9 +284,12 @@ def test_a_line_may_decide_for_itself(run: Run, tiny_bundle: Path) -> None:
     assert codes == ["IR-1109", "IR-1130", "IR-1130"]
 
 
-def test_only_the_first_line_decides_the_form() -> None:
-    stream = json.dumps({"text": "a"}).encode() + b"\nplain\n"
+def test_objects_are_read_as_such_wherever_they_stand() -> None:
     import io
 
-    first, second = read_lines(io.BytesIO(stream))
+    one = json.dumps({"text": "a", "id": "7"}).encode()
+    first, second = read_lines(io.BytesIO(one + b"\nplain\n"))
     assert (first.text, second.error is not None) == ("a", True)
+    plain, told, broken = read_lines(io.BytesIO(b"plain\n\n" + one + b"\n{broken\n"))
+    assert (plain.text, told.text, told.id) == ("plain", "a", "7")
+    assert broken.error is not None

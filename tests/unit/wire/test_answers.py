@@ -5,9 +5,11 @@ from __future__ import annotations
 from instructrec_deploy.core.errors import InstructRecError, Overloaded, TaskUnknown
 from instructrec_deploy.core.result import (
     Answer,
+    Attribution,
     Finding,
     LabelScore,
     Prediction,
+    Span,
     Timings,
     Verdict,
 )
@@ -30,6 +32,8 @@ PREDICTION = Prediction(
         Answer("", "", 0.0, ()),
         Answer("主题", "体育", 0.75, (LabelScore("体育", 0.75),), "", ("体育", "sport")),
         Answer("", "其他", 0.5, (LabelScore("a", 0.5),), abstained=True),
+        Answer("实体", "人名", 0.5, (), spans=(Span(3, 5, "人名", "李雷", 0.5),)),
+        Answer("t", "a", 0.5, (), attributions=(Attribution(0, 4, 0.25), Attribution(5, 7, -0.5))),
     ),
     id="caller's own 🙂",
     text="my number is [PHONE]",
