@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,15 @@ def events_of(run: Path, event: str) -> list[dict[str, Any]]:
 def losses_of(run: Path) -> list[float]:
     """Mean training loss of each epoch."""
     return [event["loss"] for event in events_of(run, "epoch")]
+
+
+def allow_any_label(root: Path) -> None:
+    """Rewrite the intents so that one row has one label, one two, and one none."""
+    both = {"card lost": ["card lost"], "refund": ["card lost", "refund"], "余额": []}
+    file = root / "intents.jsonl"
+    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    lines = [json.dumps(row | {"target": both[row["target"]]}) for row in rows]
+    file.write_text("\n".join(lines), encoding="utf-8")
 
 
 def with_training(recipe: Recipe, **changes: Any) -> Recipe:
@@ -80,3 +90,10 @@ def with_all_shapes(recipe: Recipe, root: Path, **changes: Any) -> Recipe:
     }
     content["training"] |= changes
     return Recipe.model_validate(content)
+
+
+def learning(make: Callable[..., Recipe], root: Path, kind: str, extra: dict[str, Any]) -> Recipe:
+    """A recipe that runs long enough to learn: of a kind of model; else of tasks of all shapes."""
+    if kind in KINDS:
+        return make(kind, "mean", **LEARNS | extra)
+    return with_all_shapes(make(), root, **LEARNS | extra)

@@ -22,7 +22,7 @@ from instructrec_training.objectives.class_loss import contrast, distillation, f
 from instructrec_training.recipe import Recipe
 from instructrec_training.run import RunReport
 from tests.tiny import LABELS
-from tests.tiny_runs import KINDS, LEARNS, losses_of, with_all_shapes
+from tests.tiny_runs import KINDS, LEARNS, learning, losses_of, with_all_shapes
 
 MakeRecipe = Callable[..., Recipe]
 Run = Callable[..., RunReport]
@@ -180,11 +180,7 @@ def test_a_teacher_with_other_labels_is_refused(
 def test_a_run_still_learns_with(
     extra: dict[str, Any], kind: str, make_recipe: MakeRecipe, run: Run, data_root: Path
 ) -> None:
-    if kind in KINDS:
-        recipe = make_recipe(kind, "mean", **LEARNS | extra)
-    else:
-        recipe = with_all_shapes(make_recipe(), data_root, **LEARNS | extra)
-    losses = losses_of(run(recipe).folder)
+    losses = losses_of(run(learning(make_recipe, data_root, kind, extra)).folder)
     assert losses[-1] < 0.8 * losses[0]
 
 

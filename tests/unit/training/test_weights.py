@@ -16,7 +16,7 @@ from instructrec_training.averaging import BaseBlend, MovingAverage
 from instructrec_training.perturbation import EmbeddingPerturbation, perturbation
 from instructrec_training.recipe import Recipe
 from instructrec_training.run import RunReport
-from tests.tiny_runs import KINDS, LEARNS, events_of, losses_of, weights_of, with_all_shapes
+from tests.tiny_runs import KINDS, events_of, learning, losses_of, weights_of
 
 MakeRecipe = Callable[..., Recipe]
 Run = Callable[..., RunReport]
@@ -150,11 +150,7 @@ def test_adapters_for_layers_that_are_not_there_are_refused(
 def test_a_run_still_learns_with(
     extra: dict[str, Any], kind: str, make_recipe: MakeRecipe, run: Run, data_root: Path
 ) -> None:
-    if kind in KINDS:
-        recipe = make_recipe(kind, "mean", **LEARNS | extra)
-    else:
-        recipe = with_all_shapes(make_recipe(), data_root, **LEARNS | extra)
-    losses = losses_of(run(recipe).folder)
+    losses = losses_of(run(learning(make_recipe, data_root, kind, extra)).folder)
     assert losses[-1] < 0.8 * losses[0]
 
 
