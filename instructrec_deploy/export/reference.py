@@ -20,7 +20,7 @@ from instructrec_deploy.models.checkpoint import Checkpoint
 from instructrec_deploy.models.instruction_encoder import InstructionEncoder
 from instructrec_deploy.tasks.extract import Window
 from instructrec_deploy.text.render import render_request
-from instructrec_deploy.text.tokenizer import EncodedCandidate, TextTokenizer
+from instructrec_deploy.text.tokenizer import EncodedCandidate
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
@@ -35,9 +35,7 @@ class Reference:
         self._checkpoint = checkpoint
         self._model = checkpoint.model.eval()
         self._pad_id = section.pad_id
-        self.tokenizer = TextTokenizer(
-            checkpoint.tokenizer_path, max_tokens=section.max_tokens, prefix=section.text_prefix
-        )
+        self.tokenizer = checkpoint.open_tokenizer()
 
     def batches(self, requests: Sequence[Request]) -> list[dict[str, Ints]]:
         """The encoder's inputs for texts of any length, those of like length together."""

@@ -34,10 +34,20 @@ def ask_spans(
     Raises:
         ParityFailed: a sample cannot be answered.
     """
+    return _answered(predictor, name, spec, samples, _read(predictor, name, spec, samples))
+
+
+def _answered(
+    predictor: Predictor,
+    name: str,
+    spec: TaskSpec,
+    samples: Sequence[Sample],
+    windows: Sequence[Sequence[Window]],
+) -> Answered:
+    """As `ask_spans`; `windows`: the scores of each text."""
     requests = [request_of(name, spec, sample) for sample in samples]
     outcomes = predictor.predict_requests(requests)
     predictions = tuple(must_answer(name, outcome) for outcome in outcomes)
-    windows = _read(predictor, name, spec, samples)
     margins = [_margin(spec, s.request.text, w) for s, w in zip(samples, windows, strict=True)]
     return Answered(tuple(samples), predictions, np.array(margins, np.float32), is_plain=False)
 
@@ -60,8 +70,8 @@ def compare_spans(
     Raises:
         ParityFailed: a sample cannot be answered.
     """
-    answered = ask_spans(predictor, name, spec, samples)
     found = _read(predictor, name, spec, samples)
+    answered = _answered(predictor, name, spec, samples, found)
     truth = [reference.windows(name, spec, sample) for sample in samples]
     alone = [_read(predictor, name, spec, [sample])[0] for sample in samples[:N_ALONE]]
     return Compared(

@@ -81,6 +81,17 @@ class Checkpoint:
         """How many weights the model has."""
         return sum(p.numel() for p in self.model.parameters())
 
+    def open_tokenizer(self) -> TextTokenizer:
+        """Its tokenizer, reading as the model wants it.
+
+        Raises:
+            BundleError: the file is missing or unreadable.
+        """
+        section = self.section
+        return TextTokenizer(
+            self.tokenizer_path, max_tokens=section.max_tokens, prefix=section.text_prefix
+        )
+
 
 @contextlib.contextmanager
 def quiet_transformers() -> Iterator[None]:

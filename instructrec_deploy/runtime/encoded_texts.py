@@ -74,21 +74,14 @@ class EncodedTexts:
             InternalError: a graph failed.
         """
         prepared = self._pipeline.prepare(instruction, lane=lane)
-        if prepared.vectors is None:
-            raise InternalError("a model with fixed labels has no candidates to score")
         scores = np.empty((len(rows), len(prepared.labels)))
         batches = self._batch_of[rows]
         for number in np.unique(batches):
             places = np.flatnonzero(batches == number)
-            picked = self._encodings[number].rows(self._place_of[rows[places]].tolist())
-            scores[places] = self._pipeline.engine.score(
-                picked,
-                prepared.vectors,
-                prepared.fusion_queries,
-                prepared.fusion_values,
-                lane=lane,
-            )
-        return scores if prepared.priors is None else scores + prepared.priors
+            chosen = self._place_of[rows[places]].tolist()
+            encoding = self._encodings[number]
+            scores[places] = self._pipeline.logits(encoding, chosen, prepared, lane=lane)
+        return scores
 
     def logits_of_all(self, instructions: Sequence[Instruction], rows: Ints) -> list[Floats]:
         """`logits` of several instructions, on all lanes."""

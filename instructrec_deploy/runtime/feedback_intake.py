@@ -111,7 +111,7 @@ def mask_feedback(feedback: Feedback, guard: GuardLike) -> Feedback:
         return moved
 
     def move(marks: Iterable[SpanMark | None]) -> list[SpanMark]:
-        return _moved([m for m in marks if m is not None], feedback.text, findings)
+        return _moved([m for m in marks if m is not None], findings)
 
     head_and_tail = move((feedback.head, feedback.tail))
     head, tail = head_and_tail or (None, None)
@@ -171,8 +171,8 @@ def _guarded(text: str, guard: GuardLike) -> tuple[str, tuple[Finding, ...]]:
     return guarded.text, guarded.verdict.findings
 
 
-def _moved(marks: list[SpanMark], text: str, findings: tuple[Finding, ...]) -> list[SpanMark]:
-    places = move_spans(text, findings, [(mark.start, mark.end) for mark in marks])
+def _moved(marks: list[SpanMark], findings: tuple[Finding, ...]) -> list[SpanMark]:
+    places = move_spans(findings, [(mark.start, mark.end) for mark in marks])
     moved = []
     for mark, place in zip(marks, places, strict=True):
         if place is None:

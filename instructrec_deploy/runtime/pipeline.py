@@ -17,7 +17,7 @@ from instructrec_deploy.core.request import Question, Request
 from instructrec_deploy.core.result import Answer, Prediction, Timings, Verdict
 from instructrec_deploy.core.task import Shape
 from instructrec_deploy.runtime.engine import Encoding, Engine, EngineSettings
-from instructrec_deploy.runtime.explain import attribute, check_explainable, cut_text
+from instructrec_deploy.runtime.explain import attribute, check_explainable
 from instructrec_deploy.runtime.jobs import Ask, GuardLike, Job, Resolver, row_places
 from instructrec_deploy.runtime.learned import open_learned_labels
 from instructrec_deploy.runtime.prepared import (
@@ -26,6 +26,7 @@ from instructrec_deploy.runtime.prepared import (
     PreparedSettings,
     Preparer,
 )
+from instructrec_deploy.runtime.reading import tokenize
 from instructrec_deploy.runtime.spans import answer_spans, encode_rows
 from instructrec_deploy.safety.guard import Guard
 from instructrec_deploy.tasks.base import Floats
@@ -129,15 +130,7 @@ class Pipeline:
                 job.guard(self.guard)
         open_jobs = [job for job in jobs if not job.is_blocked]
         if open_jobs:
-            passages = [job.passage() for job in open_jobs]
-            found = self.tokenizer.encode_passages(passages, use_offsets=False)
-            for job, encoded in zip(open_jobs, found, strict=True):
-                job.ids = encoded.ids
-                job.truncated = encoded.truncated and not job.seeks_only_spans
-                if job.seeks_spans:
-                    job.windows = self.tokenizer.encode_windows(job.text)
-                if job.is_explained:
-                    cut_text(job, self.tokenizer)
+            tokenize(open_jobs, self.tokenizer)
         spent = self.clock() - start
         for job in jobs:
             job.tokenize_s = spent
@@ -149,6 +142,18 @@ class Pipeline:
             RequestError, LabelUnknown, InternalError: as `Preparer.steps`.
         """
         return self._prepared(Ask(instruction.key, instruction), lane)
+
+    def logits(
+        self, encoding: Encoding, rows: list[int], prepared: PreparedInstruction, *, lane: int = 0
+    ) -> Floats:
+        """Scores [n, C] of every candidate for these rows, priors included, before the temperature.
+
+        Raises:
+            BundleError: the instruction was prepared for another model.
+            InternalError: the graph failed.
+        """
+        logits = self._scores(encoding, rows, prepared, lane)
+        return logits if prepared.priors is None else logits + prepared.priors
 
     def compute(
         self, jobs: Sequence[Job], *, lane: int = 0, use_guard: bool = True
@@ -262,7 +267,7 @@ class Pipeline:
         if instruction.shape is Shape.EXTRACT:
             return answer_spans(self.engine, encoding, jobs, places, prepared, lane=lane)
         answers = decode_answers(
-            self._logits(encoding, [rows[0] for rows in places], prepared, lane),
+            self.logits(encoding, [rows[0] for rows in places], prepared, lane=lane),
             prepared.labels,
             temperature=instruction.temperature,
             top_ks=[job.request.top_k for job in jobs],
@@ -273,16 +278,9 @@ class Pipeline:
         for index, job in enumerate(jobs):
             if job.variants:
                 rows = [places[index][0], *places[index][-len(job.variants) :]]
-                logits = self._logits(encoding, rows, prepared, lane)
+                logits = self.logits(encoding, rows, prepared, lane=lane)
                 answers[index] = attribute(answers[index], logits, instruction, job)
         return answers
-
-    def _logits(
-        self, encoding: Encoding, rows: list[int], prepared: PreparedInstruction, lane: int
-    ) -> Floats:
-        """[B, C], priors included."""
-        logits = self._scores(encoding, rows, prepared, lane)
-        return logits if prepared.priors is None else logits + prepared.priors
 
     def _scores(
         self, encoding: Encoding, rows: list[int], prepared: PreparedInstruction, lane: int

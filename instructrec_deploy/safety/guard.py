@@ -186,8 +186,8 @@ def mask_text(text: str, findings: Iterable[Finding]) -> str:
     parts: list[str] = []
     done = 0
     for finding in findings:
-        if _is_masked(finding):
-            parts += (text[done : finding.start], _stand_in(finding))
+        if is_masked(finding):
+            parts += (text[done : finding.start], stand_in(finding))
             done = finding.end
     return "".join((*parts, text[done:])) if parts else text
 
@@ -200,9 +200,9 @@ def masked_span(start: int, end: int, findings: Iterable[Finding]) -> tuple[int,
     """
     moved_start, moved_end = start, end
     for finding in findings:
-        if not _is_masked(finding) or finding.start >= end:
+        if not is_masked(finding) or finding.start >= end:
             continue
-        grown = len(_stand_in(finding)) - (finding.end - finding.start)
+        grown = len(stand_in(finding)) - (finding.end - finding.start)
         if finding.end <= start:
             moved_start += grown
         elif finding.start < start:
@@ -211,9 +211,11 @@ def masked_span(start: int, end: int, findings: Iterable[Finding]) -> tuple[int,
     return moved_start, moved_end
 
 
-def _is_masked(finding: Finding) -> bool:
+def is_masked(finding: Finding) -> bool:
+    """Whether something stands in its place."""
     return finding.action == "mask" and finding.start >= 0
 
 
-def _stand_in(finding: Finding) -> str:
+def stand_in(finding: Finding) -> str:
+    """What stands in its place."""
     return f"[{finding.category.upper()}]"

@@ -5,24 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from instructrec_deploy.core.result import Finding
-from instructrec_deploy.safety.guard import mask_text
+from instructrec_deploy.safety.guard import is_masked, masked_span, stand_in
 
 Span = tuple[int, int]
 
 
-def move_spans(text: str, findings: Sequence[Finding], spans: Iterable[Span]) -> list[Span | None]:
-    """Spans of a text as spans of `mask_text(text, findings)`; None where masking cuts into one.
+def move_spans(findings: Sequence[Finding], spans: Iterable[Span]) -> list[Span | None]:
+    """Spans of a text as spans of its masked form; None where masking cuts into one.
 
     A span that holds a masked stretch whole goes on around its placeholder; one that ends inside
     such a stretch, or lies inside it, has lost what it marked.
 
     Args:
-        text: as it was sent.
-        findings: sorted by start, not overlapping, as a verdict has them.
-        spans: half-open code points of `text`, not empty.
+        findings: of the text, sorted by start, not overlapping, as a verdict has them.
+        spans: half-open code points of the text, not empty.
     """
-    masked = [f for f in findings if f.action == "mask" and f.start >= 0]
-    return [_move(text, masked, start, end) for start, end in spans]
+    masked = [finding for finding in findings if is_masked(finding)]
+    return [
+        None if _is_cut(masked, start, end) else masked_span(start, end, masked)
+        for start, end in spans
+    ]
 
 
 def restore_span(findings: Sequence[Finding], start: int, end: int) -> Span:
@@ -35,11 +37,9 @@ def restore_span(findings: Sequence[Finding], start: int, end: int) -> Span:
         start, end: half-open code points of the masked text.
     """
     left, right, shift = start, end, 0
-    for finding in findings:
-        if finding.action != "mask" or finding.start < 0:
-            continue
+    for finding in filter(is_masked, findings):
         first = finding.start + shift  # of the placeholder
-        last = first + len(mask_text("x" * finding.end, [finding])) - finding.start
+        last = first + len(stand_in(finding))
         if start >= last:
             left = start - last + finding.end
         elif start >= first:
@@ -48,17 +48,11 @@ def restore_span(findings: Sequence[Finding], start: int, end: int) -> Span:
             right = end - last + finding.end
         elif end > first:
             right = finding.end
-        shift += (last - first) - (finding.end - finding.start)
+        shift = last - finding.end
     return left, right
 
 
-def _move(text: str, masked: Sequence[Finding], start: int, end: int) -> Span | None:
-    touched = [f for f in masked if f.start < end and start < f.end]
-    if any(f.start < start or f.end > end for f in touched):
-        return None
-    return _place(text, masked, start), _place(text, masked, end)
-
-
-def _place(text: str, masked: Sequence[Finding], offset: int) -> int:
-    """An offset that lies in no masked stretch, counted in the masked text."""
-    return len(mask_text(text[:offset], [f for f in masked if f.end <= offset]))
+def _is_cut(masked: Sequence[Finding], start: int, end: int) -> bool:
+    """Whether one end of the span lies inside something masked."""
+    touched = (f for f in masked if f.start < end and start < f.end)
+    return any(f.start < start or f.end > end for f in touched)

@@ -25,7 +25,6 @@ from instructrec_deploy.export.promotion import PROMOTION_FILE, check_promoted
 from instructrec_deploy.export.samples import SAMPLES_FILE
 from instructrec_deploy.models.checkpoint import Checkpoint, load_checkpoint
 from instructrec_deploy.runtime.feedback_store import FeedbackStore
-from instructrec_deploy.text.tokenizer import TextTokenizer
 from instructrec_training.data import TaskData, load_task_data
 from instructrec_training.promotion import Promotion, decide
 from instructrec_training.recipe import Recipe
@@ -219,9 +218,7 @@ class _Start:
                 hint="use the recipe the run was made by",
             )
         self.base = section.base
-        tokenizer = TextTokenizer(
-            checkpoint.tokenizer_path, max_tokens=section.max_tokens, prefix=section.text_prefix
-        )
+        tokenizer = checkpoint.open_tokenizer()
         if not (out / PROMOTION_FILE).is_file():  # if this run is killed, it stays refused
             write_json(out / PROMOTION_FILE, UNDECIDED)
         old = load_task_data(recipe, root, tokenizer)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
+
+import torch
+from torch import Tensor
 
 from instructrec_deploy.core.errors import ConfigError, FileMissing
 from instructrec_deploy.core.example import Example
@@ -248,6 +251,20 @@ def _weighted(task: TaskData, factor: float, rng: random.Random) -> list[Row]:
         while len(found) < wanted:
             found += rng.sample(rows, len(rows))[: wanted - len(found)]
     return found if len(by_share) == 1 else rng.sample(found, len(found))
+
+
+def outputs_by_row(
+    rows: Sequence[Row], batch_size: int, function: Callable[[Sequence[Row]], list[Tensor] | None]
+) -> list[Tensor]:
+    """One tensor for each row, computed in batches of like length; [] where there are none."""
+    found: list[Tensor] = [torch.empty(0)] * len(rows)
+    for positions, batch in in_length_order(rows, batch_size):
+        outputs = function(batch)
+        if outputs is None:
+            return []
+        for position, output in zip(positions, outputs, strict=True):
+            found[position] = output
+    return found
 
 
 def in_length_order(rows: Sequence[Row], batch_size: int) -> Iterator[tuple[list[int], list[Row]]]:

@@ -19,12 +19,10 @@ from instructrec_deploy.core.manifest import TaskBook, TaskSpec, parse_toml
 from instructrec_deploy.core.request import Question
 from instructrec_deploy.evaluation.requests import request_of
 from instructrec_deploy.models.checkpoint import SECTION_FILE, Checkpoint, load_checkpoint
-from instructrec_deploy.text.tokenizer import TextTokenizer
-from instructrec_training.data import TaskData, in_length_order
+from instructrec_training.data import TaskData, outputs_by_row
 from instructrec_training.learners import EncoderLearner, HeadLearner, Learner
 from instructrec_training.objectives.labelled import LabelObjective
 from instructrec_training.recipe import TrainingPart
-from instructrec_training.rows import Row
 from instructrec_training.tokenize_rows import rows_of
 from instructrec_training.tracking import Tracker
 
@@ -72,10 +70,7 @@ def teacher_logits(
         )
     checkpoint = load_checkpoint(folder)
     spec, is_tuned = _teacher_spec(folder, checkpoint, task)
-    section = checkpoint.section
-    tokenizer = TextTokenizer(
-        checkpoint.tokenizer_path, max_tokens=section.max_tokens, prefix=section.text_prefix
-    )
+    section, tokenizer = checkpoint.section, checkpoint.open_tokenizer()
     examples = [row.example for row in task.train if row.example is not None]
     rows = tuple(rows_of(examples, spec, tokenizer, is_training=True))
     taught = TaskData(task.name, spec, rows, (), (), 1.0)
@@ -85,7 +80,9 @@ def teacher_logits(
         if not is_tuned:  # vectors learned for other labels say nothing about these
             checkpoint = replace(checkpoint, label_vectors={})
         teacher = EncoderLearner(checkpoint, [taught], tokenizer, settings)
-    logits = _outputs(teacher.to(device), rows)
+    teacher.to(device).eval()
+    with torch.no_grad():
+        logits = outputs_by_row(rows, TEACHER_BATCH, teacher.objectives[0].outputs)
     order = torch.tensor([spec.labels.index(label) for label in task.spec.labels])
     return [row[order] for row in logits]
 
@@ -104,17 +101,6 @@ def _teacher_spec(folder: Path, checkpoint: Checkpoint, task: TaskData) -> tuple
         if known is not None and set(known.labels) == labels and known.decision == "one":
             return known, True
     return task.spec, False
-
-
-def _outputs(teacher: Learner, rows: Sequence[Row]) -> list[Tensor]:
-    teacher.eval()
-    found: list[Tensor] = [torch.empty(0)] * len(rows)
-    with torch.no_grad():
-        for positions, batch in in_length_order(rows, TEACHER_BATCH):
-            logits = teacher.objectives[0].outputs(batch)
-            for position, scores in zip(positions, logits, strict=True):
-                found[position] = scores
-    return found
 
 
 def _bundle_logits(folder: Path, task: TaskData) -> list[Tensor]:

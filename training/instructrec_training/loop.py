@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from instructrec_deploy.core.errors import ConfigError, TrainingDiverged
 from instructrec_training.averaging import MovingAverage
-from instructrec_training.data import TaskData, epoch_batches, in_length_order
+from instructrec_training.data import TaskData, epoch_batches, outputs_by_row
 from instructrec_training.learners import Learner
 from instructrec_training.mixture import AdaptiveWeights
 from instructrec_training.objectives.labelled import LabelObjective
@@ -33,6 +33,7 @@ from instructrec_training.tracking import Tracker
 EVALUATION_BATCH = 128
 RESUME_FILE = "resume.pt"
 BEST_FILE = "best.pt"
+Read = Callable[[Sequence[Row]], list[Tensor] | None]  # rows -> an output each; None: no task's
 
 
 @dataclass(slots=True)
@@ -135,35 +136,26 @@ class Loop:
 
     def outputs(self, number: int, rows: Sequence[Row]) -> list[Tensor]:
         """What the model says about each of a task's rows, in their order."""
-        self.learner.new_evaluation()
-        found = self._outputs(rows, self.learner.objectives[number].outputs)
-        self.learner.new_evaluation()
-        return found
+        return self._fresh(rows, self.learner.objectives[number].outputs)
 
     def outputs_under(
         self, number: int, wordings: Sequence[str], rows: Sequence[Row]
     ) -> list[Tensor]:
         """`outputs` in each of the wordings of an instruction: [W, ...] for each row."""
+        function = partial(self.learner.objectives[number].outputs_under, wordings)
+        return self._fresh(rows, function)
+
+    def _fresh(self, rows: Sequence[Row], function: Read) -> list[Tensor]:
+        """Outputs of the weights as they stand; nothing kept before or after."""
         self.learner.new_evaluation()
-        found = self._outputs(
-            rows, partial(self.learner.objectives[number].outputs_under, wordings)
-        )
+        found = self._outputs(rows, function)
         self.learner.new_evaluation()
         return found
 
-    def _outputs(
-        self, rows: Sequence[Row], function: Callable[[Sequence[Row]], list[Tensor] | None]
-    ) -> list[Tensor]:
-        """One tensor for each row, computed in batches of like length; [] where there are none."""
+    def _outputs(self, rows: Sequence[Row], function: Read) -> list[Tensor]:
         self.learner.eval()
-        found: list[Tensor] = [torch.empty(0)] * len(rows)
         with torch.inference_mode(), self._accelerator.autocast():
-            for positions, batch in in_length_order(rows, EVALUATION_BATCH):
-                outputs = function(batch)
-                if outputs is None:
-                    return []
-                for position, output in zip(positions, outputs, strict=True):
-                    found[position] = output
+            found = outputs_by_row(rows, EVALUATION_BATCH, function)
         return [output.clone() for output in found]  # inference tensors cannot be trained on
 
     def _epoch(self) -> None:

@@ -37,7 +37,6 @@ from instructrec_deploy.models.checkpoint import (
     read_base_tokenizer,
     save_checkpoint,
 )
-from instructrec_deploy.text.tokenizer import TextTokenizer
 from instructrec_training.data import TaskData, load_task_data
 from instructrec_training.distil import add_teacher
 from instructrec_training.finish import Finish
@@ -211,7 +210,7 @@ def _prepare(recipe: Recipe, out: Path, root: Path) -> tuple[Checkpoint, list[Ta
     }
     if part.kind == "instruction-encoder":
         checkpoint = build_checkpoint(part.base, kind=part.kind, **shared)
-        return checkpoint, load_task_data(recipe, root, _tokenizer(checkpoint))
+        return checkpoint, load_task_data(recipe, root, checkpoint.open_tokenizer())
     names = ("work", "max_tokens", "text_prefix")
     tokenizer = read_base_tokenizer(part.base, **{name: shared[name] for name in names})
     tasks = load_task_data(recipe, root, tokenizer)
@@ -226,17 +225,10 @@ def _finds_spans(recipe: Recipe) -> bool:
     return any(SHAPES[spec.kind] is Shape.EXTRACT for spec in recipe.tasks.values())
 
 
-def _tokenizer(checkpoint: Checkpoint) -> TextTokenizer:
-    section = checkpoint.section
-    return TextTokenizer(
-        checkpoint.tokenizer_path, max_tokens=section.max_tokens, prefix=section.text_prefix
-    )
-
-
 def _learner(recipe: Recipe, checkpoint: Checkpoint, tasks: Sequence[TaskData]) -> Learner:
     if recipe.model.kind == "sequence-classification":
         return HeadLearner(checkpoint, tasks[0], recipe.training)
-    return EncoderLearner(checkpoint, tasks, _tokenizer(checkpoint), recipe.training)
+    return EncoderLearner(checkpoint, tasks, checkpoint.open_tokenizer(), recipe.training)
 
 
 def _announce(

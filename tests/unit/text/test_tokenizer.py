@@ -101,6 +101,18 @@ def test_a_long_text_loses_its_end_and_says_so(wordpiece: Path) -> None:
     assert len(cut.offsets) == 8
 
 
+@settings(max_examples=60, deadline=None)
+@given(text=st.text(st.sampled_from("card 余额😀</s>[SEP],"), max_size=120))
+def test_the_first_window_is_what_a_long_text_is_cut_to(
+    wordpiece: Path, unigram: Path, text: str
+) -> None:
+    for path in (wordpiece, unigram):
+        tokenizer = TextTokenizer(path, max_tokens=12, prefix="a: ")
+        windows, cut = tokenizer.encode_windows(text), tokenizer.encode_texts([text])[0]
+        assert windows[0].ids == cut.ids
+        assert (len(windows) > 1) is cut.truncated
+
+
 @pytest.mark.parametrize("prefix", ["", "query: ", "查询："])
 def test_offsets_are_code_points_of_the_text_as_given(wordpiece: Path, prefix: str) -> None:
     tokenizer = TextTokenizer(wordpiece, max_tokens=64, prefix=prefix)
