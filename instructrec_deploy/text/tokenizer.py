@@ -303,12 +303,14 @@ def nearest_tokens(
 
     Args:
         offsets: of every token, ascending.
-        keep: half-open spans that stay. Where their tokens are too many, each span keeps its
-            beginning, one token in turn; where they are few, the nearest neighbours stay, too.
+        keep: half-open spans that stay; an empty one keeps nothing. Where their tokens are too
+            many, each span keeps its beginning, one token in turn; where they are few, the nearest
+            neighbours stay, too.
         n_tokens: how many stay.
     """
     starts, ends = [a for a, _ in offsets], [b for _, b in offsets]
-    spans = [(bisect_right(ends, start), bisect_left(starts, end)) for start, end in keep]
+    filled = [(start, end) for start, end in keep if start < end]
+    spans = [(bisect_right(ends, start), bisect_left(starts, end)) for start, end in filled]
     runs = [(first, last) for first, last in spans if first < last]
     if not runs:
         return list(range(min(n_tokens, len(offsets))))

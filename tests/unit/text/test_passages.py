@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 
@@ -217,6 +217,7 @@ def test_a_pair_with_marks_keeps_them_too(tokenizer: TextTokenizer) -> None:
     assert "#lost" in seen
 
 
+@example([2, 1], [(1, 0), (2, 1)], 1)  # an empty span inside of a token keeps nothing
 @given(
     st.lists(st.integers(0, 3), max_size=40),
     st.lists(st.tuples(st.integers(0, 60), st.integers(0, 20)), min_size=1, max_size=3),
