@@ -56,6 +56,7 @@ class ModelSection(Strict):
     instruction_weight: float = Field(1.0, ge=0.0, le=1.0)  # of an instruction token in pooling
     has_fusion: bool = False  # graphs/fusion.onnx takes part in the score
     has_reader: bool = False  # graphs/reader.onnx finds spans
+    joint_questions: bool = False  # a question is read with the text, from the first layer on
     score_scale: float = Field(1.0, gt=0.0)  # multiplies the cosine (1 / temperature of the loss)
     base: str = ""  # what it was tuned from
     n_parameters: int = Field(0, ge=0)

@@ -18,6 +18,7 @@ from instructrec_deploy.core.request import Request
 from instructrec_deploy.export.samples import Sample
 from instructrec_deploy.models.checkpoint import Checkpoint
 from instructrec_deploy.models.instruction_encoder import InstructionEncoder
+from instructrec_deploy.runtime.reading import words_behind
 from instructrec_deploy.tasks.extract import Window
 from instructrec_deploy.text.render import render_request
 from instructrec_deploy.text.tokenizer import EncodedCandidate
@@ -92,7 +93,9 @@ class Reference:
         memory, vectors = torch.cat(memories)[None], torch.cat(parts)[None]
         near = torch.ones(memory.shape[:2], dtype=torch.int64)
         found = []
-        for window in self.tokenizer.encode_windows(sample.request.text):
+        joint_questions = self._checkpoint.section.joint_questions
+        second = words_behind(instruction, joint_questions=joint_questions)
+        for window in self.tokenizer.encode_windows(sample.request.text, second=second):
             ids, mask = self._pad([window.ids])
             _, _, lower = model.encode_levels(ids, mask)
             scores = model.reader(lower, mask, memory, near, vectors)

@@ -332,6 +332,7 @@ def _manifest(source: _Source, stage: Path, *, name: str, precision: Precision) 
             instruction_weight=section.instruction_weight,
             has_fusion=(stage / FUSION_FILE).is_file(),
             has_reader=(stage / READER_FILE).is_file(),
+            joint_questions=section.joint_questions,
             score_scale=score_scale(model) if isinstance(model, InstructionEncoder) else 1.0,
             base=_base_name(section.base),
             n_parameters=source.checkpoint.n_parameters,

@@ -20,6 +20,7 @@ from instructrec_deploy.export.compared import (
 from instructrec_deploy.export.reference import Reference
 from instructrec_deploy.export.samples import Sample
 from instructrec_deploy.runtime.predictor import Predictor
+from instructrec_deploy.runtime.reading import words_behind
 from instructrec_deploy.runtime.spans import read_windows
 from instructrec_deploy.tasks.extract import Window, chances, find_answers, find_entities
 
@@ -101,8 +102,11 @@ def _read(
     found: dict[int, list[Window]] = {}
     for question, chosen in by_question.items():
         prepared = pipeline.prepare(spec.instruction(name, question))
+        joint_questions = pipeline.engine.model.joint_questions
+        second = words_behind(prepared.instruction, joint_questions=joint_questions)
         windows = [
-            pipeline.tokenizer.encode_windows(samples[index].request.text) for index in chosen
+            pipeline.tokenizer.encode_windows(samples[index].request.text, second=second)
+            for index in chosen
         ]
         found.update(zip(chosen, read_windows(pipeline.engine, windows, prepared), strict=True))
     return [found[index] for index in range(len(samples))]

@@ -63,6 +63,7 @@ class CheckpointSection(Strict):
     instruction_weight: float = 1.0
     use_fusion: bool = False
     reader_layers: int = 0  # joint layers of the span reader; 0: the model finds no spans
+    joint_questions: bool = False  # a question is read with the text, from the first layer on
     labels: tuple[str, ...] = ()  # of a sequence-classification checkpoint, in logit order
     pooling: Pooling = "native"  # of a sequence-classification checkpoint
 
@@ -118,6 +119,7 @@ def build_checkpoint(
     pooling: Pooling = "native",
     use_fusion: bool = True,
     reader_layers: int = 0,
+    joint_questions: bool = False,
     dropout: float | None = None,
     text_prefix: str | None = None,
     instruction_weight: float | None = None,
@@ -131,7 +133,7 @@ def build_checkpoint(
         labels: of a sequence-classification head, in logit order.
         max_tokens: window; 0 takes the preset's.
         pooling: sequence-classification only.
-        use_fusion, reader_layers: instruction encoder only.
+        use_fusion, reader_layers, joint_questions: instruction encoder only.
         dropout: replaces the base's own; None keeps it.
         text_prefix, instruction_weight: replace the preset's; None keeps them.
 
@@ -157,6 +159,7 @@ def build_checkpoint(
         ),
         use_fusion=use_fusion and kind == "instruction-encoder",
         reader_layers=reader_layers if kind == "instruction-encoder" else 0,
+        joint_questions=joint_questions and kind == "instruction-encoder",
         labels=tuple(labels),
         pooling=pooling,
     )

@@ -51,6 +51,12 @@ class Ask:
     key: str
     instruction: Instruction
     prepared: PreparedInstruction | None = None
+    windows: list[Encoded] = field(default_factory=list)  # its own: it is read with the text
+
+    @property
+    def seeks_spans(self) -> bool:
+        """Whether it is answered with spans."""
+        return self.instruction.shape is Shape.EXTRACT
 
 
 @dataclass(slots=True, eq=False)
@@ -77,18 +83,20 @@ class Job:
     @property
     def seeks_spans(self) -> bool:
         """Whether a question is answered with spans."""
-        return any(ask.instruction.shape is Shape.EXTRACT for ask in self.asks)
+        return any(ask.seeks_spans for ask in self.asks)
 
     @property
     def seeks_only_spans(self) -> bool:
         """Whether all questions are: then nothing of the text is left out."""
-        return all(ask.instruction.shape is Shape.EXTRACT for ask in self.asks)
+        return all(ask.seeks_spans for ask in self.asks)
 
     @property
     def rows(self) -> list[list[int]]:
         """Ids of all that is to be read, first those that candidates are scored on."""
-        own = [] if self.windows and not self.window_start else [self.ids]
-        return [*own, *(window.ids for window in self.windows), *self.variants]
+        own = [window.ids for ask in self.asks for window in ask.windows]
+        shared = [window.ids for window in self.windows]
+        scored = [self.ids] if self.has_scored_row else []
+        return [*scored, *shared, *own, *self.variants]
 
     @property
     def is_explained(self) -> bool:
@@ -102,10 +110,23 @@ class Job:
         )
 
     @property
-    def window_start(self) -> int:
-        """The first window's place among the rows: 0 where it is what candidates are scored on."""
-        is_own = self.seeks_only_spans or not (self.text2 or self.head)
-        return 0 if is_own else 1
+    def has_scored_row(self) -> bool:
+        """Whether candidates are scored on a row of its own; else on the first window, or none."""
+        if self.seeks_only_spans:
+            return False
+        return not self.windows or bool(self.text2 or self.head)
+
+    def window_rows(self, ask: Ask) -> range:
+        """Where the windows that a question of spans is answered from stand among the rows."""
+        first = int(self.has_scored_row)
+        if not ask.windows:
+            return range(first, first + len(self.windows))
+        first += len(self.windows)
+        for other in self.asks:
+            if other is ask:
+                break
+            first += len(other.windows)
+        return range(first, first + len(ask.windows))
 
     @property
     def n_tokens(self) -> int:

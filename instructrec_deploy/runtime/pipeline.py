@@ -130,7 +130,8 @@ class Pipeline:
                 job.guard(self.guard)
         open_jobs = [job for job in jobs if not job.is_blocked]
         if open_jobs:
-            tokenize(open_jobs, self.tokenizer)
+            joint_questions = self.engine.model.joint_questions
+            tokenize(open_jobs, self.tokenizer, joint_questions=joint_questions)
         spent = self.clock() - start
         for job in jobs:
             job.tokenize_s = spent
@@ -211,7 +212,7 @@ class Pipeline:
             job.started_s = start
         try:
             rows = [row for job in jobs for row in job.rows]
-            use_lower = any(job.windows for job in jobs)
+            use_lower = any(job.seeks_spans for job in jobs)
             encoding = encode_rows(self.engine, rows, use_lower=use_lower, lane=lane)
         except InstructRecError as error:
             if len(jobs) == 1:
@@ -243,6 +244,7 @@ class Pipeline:
                 answers = self._answer(
                     encoding,
                     [jobs[row] for row in rows],
+                    [jobs[row].asks[place] for row, place in places],
                     [places_of[row] for row in rows],
                     prepared,
                     lane,
@@ -258,6 +260,7 @@ class Pipeline:
         self,
         encoding: Encoding,
         jobs: list[Job],
+        asks: list[Ask],
         places: list[range],
         prepared: PreparedInstruction,
         lane: int,
@@ -265,7 +268,7 @@ class Pipeline:
         """One question about several texts, each with its rows of the encoding."""
         instruction = prepared.instruction
         if instruction.shape is Shape.EXTRACT:
-            return answer_spans(self.engine, encoding, jobs, places, prepared, lane=lane)
+            return answer_spans(self.engine, encoding, jobs, asks, places, prepared, lane=lane)
         answers = decode_answers(
             self.logits(encoding, [rows[0] for rows in places], prepared, lane=lane),
             prepared.labels,

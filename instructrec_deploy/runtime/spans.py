@@ -13,7 +13,7 @@ from instructrec_deploy.core.errors import BundleError
 from instructrec_deploy.core.result import Answer
 from instructrec_deploy.core.task import TaskKind
 from instructrec_deploy.runtime.engine import Encoding, Engine, pad_rows
-from instructrec_deploy.runtime.jobs import Job
+from instructrec_deploy.runtime.jobs import Ask, Job
 from instructrec_deploy.runtime.prepared import PreparedInstruction
 from instructrec_deploy.tasks.base import Floats
 from instructrec_deploy.tasks.extract import Window, decode_entities, decode_reply
@@ -43,6 +43,7 @@ def answer_spans(
     engine: Engine,
     encoding: Encoding,
     jobs: Sequence[Job],
+    asks: Sequence[Ask],
     places: Sequence[range],
     prepared: PreparedInstruction,
     *,
@@ -53,6 +54,7 @@ def answer_spans(
     Args:
         encoding: of all rows of the batch.
         jobs: the texts that were asked.
+        asks: for each job the question, which they share.
         places: for each job its rows.
         prepared: what is sought.
 
@@ -61,18 +63,17 @@ def answer_spans(
         BundleError: the instruction was prepared for another model.
     """
     rows = [
-        row
-        for job, own in zip(jobs, places, strict=True)
-        for row in own[job.window_start : job.window_start + len(job.windows)]
+        own[row]
+        for job, ask, own in zip(jobs, asks, places, strict=True)
+        for row in job.window_rows(ask)
     ]
-    scores = _scores(engine, encoding.rows(rows), prepared, lane)
-    answers, done = [], 0
-    for job in jobs:
+    scores = iter(_scores(engine, encoding.rows(rows), prepared, lane))
+    answers = []
+    for job, ask in zip(jobs, asks, strict=True):
         windows = [
-            Window(scores[done + index, : len(window.ids)], window.offsets)
-            for index, window in enumerate(job.windows)
+            Window(next(scores)[: len(window.ids)], window.offsets)
+            for window in ask.windows or job.windows
         ]
-        done += len(windows)
         answers.append(_decode(job, windows, prepared))
     return answers
 

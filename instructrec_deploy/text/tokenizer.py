@@ -104,26 +104,36 @@ class TextTokenizer:
             encoded.append(Encoded([*self._head, *ids, *self._tail], truncated, offsets))
         return encoded
 
-    def encode_windows(self, text: str) -> list[Encoded]:
+    def encode_windows(self, text: str, *, second: str = "") -> list[Encoded]:
         """Read a text of any length in windows that overlap by a quarter; always with offsets.
 
-        A text that fits gives one window. `truncated` is False: nothing is left out.
+        A text that fits gives one window. `truncated` is False: nothing of the text is left out.
+
+        Args:
+            text: what offsets point into.
+            second: stands behind each window, after a control token, and has no offsets; at most
+                half of the window, its beginning.
 
         Raises:
             TextUndecodable: as `encode_texts`.
         """
+        behind = list(self._tail)
+        if second:
+            own = self._split([second], False)[0][0][: self._window // 2]
+            behind = [*self._between, *own, *behind]
         n_prefix = len(self._split([self._prefix], False)[0][0]) if self._prefix else 0
         ids, offsets = self._split([self._prefix + text], True, is_whole=True)[0]
         prefix, ids = ids[:n_prefix], ids[n_prefix:]
         places, offsets = offsets[:n_prefix], offsets[n_prefix:]
-        room = self._window - n_prefix
+        room = self.max_tokens - len(self._head) - len(behind) - n_prefix
         stride = max(1, room - room // 4)
         starts = range(0, max(1, len(ids) - room // 4), stride)
         windows = []
         for start in starts:
-            part = self._shift([*places, *offsets[start : start + room]], len(text))
+            part = self._unprefixed([*places, *offsets[start : start + room]], len(text))
+            part = [*_nowhere(self._head), *part, *_nowhere(behind)]
             inner = [*prefix, *ids[start : start + room]]
-            windows.append(Encoded([*self._head, *inner, *self._tail], False, part))
+            windows.append(Encoded([*self._head, *inner, *behind], False, part))
         return windows
 
     def encode_passages(

@@ -24,6 +24,7 @@ from instructrec_deploy.evaluation.targets import label_of, label_set_of
 from instructrec_deploy.text.tokenizer import TextTokenizer
 from instructrec_training.catalogue import Catalogue, user_of
 from instructrec_training.mixture import Mixture, row_factors
+from instructrec_training.prompted import rename_labels, rows_where, take_apart
 from instructrec_training.recipe import DataPart, Recipe
 from instructrec_training.rows import Row
 from instructrec_training.tokenize_rows import labels_of, rows_of
@@ -84,8 +85,7 @@ def load_task_data(recipe: Recipe, root: Path, tokenizer: TextTokenizer) -> list
     for name, spec in recipe.tasks.items():
         parts = [part for part in recipe.data if part.task == name]
         if parts:
-            seed = recipe.training.seed
-            loaded.append(_load_task(name, spec, parts, root, tokenizer, seed=seed))
+            loaded.append(_load_task(name, spec, parts, root, tokenizer, recipe=recipe))
     return loaded
 
 
@@ -96,8 +96,9 @@ def _load_task(
     root: Path,
     tokenizer: TextTokenizer,
     *,
-    seed: int,
+    recipe: Recipe,
 ) -> TaskData:
+    seed = recipe.training.seed
     trains: list[list[Example]] = []
     validation: list[Example] = []
     test: list[Example] = []
@@ -119,7 +120,14 @@ def _load_task(
 
     def tokenized(examples: Sequence[Example], *, is_training: bool = False) -> tuple[Row, ...]:
         return tuple(
-            rows_of(examples, spec, tokenizer, is_training=is_training, catalogue=catalogue)
+            rows_of(
+                examples,
+                spec,
+                tokenizer,
+                is_training=is_training,
+                catalogue=catalogue,
+                joint_questions=recipe.model.joint_questions,
+            )
         )
 
     files = [tokenized(examples, is_training=True) for examples in trains]
@@ -166,7 +174,7 @@ def _split(
     part: DataPart, file: Path, spec: TaskSpec
 ) -> tuple[list[Example], list[Example], list[Example]]:
     """Rows to train, validate and test on; rows of labels that are held out are in none."""
-    rows = read_examples(file, columns=part.columns)
+    rows = _read(part, file)
     if part.held_out_labels:
         labels = {label_of(row) for row in rows} - {spec.none_label}
         unseen = held_out_labels(labels, part.held_out_labels)
@@ -180,6 +188,24 @@ def _split(
         validation = [row for row, held in zip(train, chosen, strict=True) if held]
         train = [row for row, held in zip(train, chosen, strict=True) if not held]
     return train[: part.limit or None], validation, test
+
+
+def _read(part: DataPart, file: Path) -> list[Example]:
+    """The rows of a file that a recipe means, under the task's names.
+
+    Raises:
+        ConfigError: `where` and `prompts` leave none.
+    """
+    rows = read_examples(file, columns=part.columns)
+    if part.where:
+        rows = rows_where(rows, part.where)
+    if part.prompts:
+        rows = take_apart(rows, part.prompts)
+    if not rows:
+        raise ConfigError(
+            f"{part.path}: no row fits `where` and `prompts`", hint="compare them with a row"
+        )
+    return rename_labels(rows, part.rename)
 
 
 def few_shot(

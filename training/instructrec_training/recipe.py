@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from instructrec_deploy.core.manifest import ModelKind, Strict, TaskSpec, split_
 from instructrec_deploy.core.task import SHAPES, Shape, TaskKind
 from instructrec_training.families import INSTRUCTIONS_FROM, with_families
 from instructrec_training.mixture import Mixture
+from instructrec_training.prompted import pattern_fault
 
 SHIPPED_RECIPES = Path(__file__).parent / "recipes"
 # Keys of [training] that only tasks of labels take.
@@ -45,6 +47,7 @@ class ModelPart(Strict):
     max_tokens: int = Field(0, ge=0)  # window; 0 takes the preset's
     use_fusion: bool = True  # instruction encoder only
     reader_layers: int = Field(2, ge=1)  # joint layers of the span reader, where a task has spans
+    joint_questions: bool = False  # read a question with the text, in every layer
     pooling: Literal["native", "mean"] = "native"  # sequence-classification only
     dropout: float | None = Field(None, ge=0.0, lt=1.0)  # None keeps the base's own
     text_prefix: str | None = None
@@ -66,6 +69,23 @@ class DataPart(Strict):
     held_out_labels: int = Field(0, ge=0)  # so many are left out: those with the least SHA-256
     shots: int = Field(0, ge=0)  # of each label, drawn by a hash of seed and id; 0 takes all
     columns: dict[str, str] = Field(default_factory=dict)  # our field -> the file's column
+    where: dict[str, str] = Field(
+        default_factory=dict
+    )  # field -> pattern that its value fits whole
+    prompts: tuple[str, ...] = ()  # patterns with groups text, text2, question: see `prompted`
+    rename: dict[str, str] = Field(default_factory=dict)  # the file's label -> the task's
+
+    @model_validator(mode="after")
+    def _patterns_compile(self) -> DataPart:
+        faults = [fault for pattern in self.prompts if (fault := pattern_fault(pattern))]
+        for name, pattern in self.where.items():
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                faults.append(f"where.{name}: {pattern!r} is no regular expression: {error}")
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
 
 
 class TrainingPart(Strict):

@@ -204,6 +204,7 @@ def _prepare(recipe: Recipe, out: Path, root: Path) -> tuple[Checkpoint, list[Ta
         "max_tokens": part.max_tokens,
         "use_fusion": part.use_fusion,
         "reader_layers": part.reader_layers if _finds_spans(recipe) else 0,
+        "joint_questions": part.joint_questions,
         "dropout": part.dropout,
         "text_prefix": part.text_prefix,
         "instruction_weight": part.instruction_weight,

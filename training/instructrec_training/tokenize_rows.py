@@ -46,6 +46,7 @@ def rows_of(
     *,
     is_training: bool,
     catalogue: Catalogue | None = None,
+    joint_questions: bool = False,
 ) -> Iterator[Row]:
     """Tokenize examples.
 
@@ -56,13 +57,16 @@ def rows_of(
         tokenizer: of the model.
         is_training: leave out most windows of a long passage that hold no answer.
         catalogue: of a ranking task.
+        joint_questions: the question stands behind each window of its passage.
 
     Raises:
         RowInvalid: a target has another form than the task's kind wants.
     """
     if SHAPES[spec.kind] is Shape.EXTRACT:
         for example in examples:
-            yield from _span_rows(example, spec, tokenizer, is_training=is_training)
+            second = question_of(example) if joint_questions and spec.kind is TaskKind.QA else ""
+            windows = tokenizer.encode_windows(example.text, second=second)
+            yield from _span_rows(example, spec, windows, is_training=is_training)
         return
     passages = [passage_of(example) for example in examples]
     encoded = tokenizer.encode_passages(passages, use_offsets=False)
@@ -107,14 +111,14 @@ def _ranked_row(ids: list[int], text: str, example: Example, catalogue: Catalogu
 
 
 def _span_rows(
-    example: Example, spec: TaskSpec, tokenizer: TextTokenizer, *, is_training: bool
+    example: Example, spec: TaskSpec, windows: Sequence[Encoded], *, is_training: bool
 ) -> list[Row]:
     is_question = spec.kind is TaskKind.QA
     words = (question_of(example),) if is_question else ()
     wanted = _wanted_spans(example, spec)
     full: list[tuple[int, Row]] = []
     empty: list[tuple[int, Row]] = []
-    for window in tokenizer.encode_windows(example.text):
+    for window in windows:
         spans = tuple(s for span in wanted if (s := _token_span(window, *span)) is not None)
         row = Row(
             window.ids,

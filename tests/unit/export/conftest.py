@@ -62,7 +62,12 @@ def tiny_config(family: str, n_vocab: int, **extra: Any) -> PretrainedConfig:
 
 
 def tiny_checkpoint(
-    folder: Path, family: str = "bert", *, labels: Sequence[str] = (), reader_layers: int = 0
+    folder: Path,
+    family: str = "bert",
+    *,
+    labels: Sequence[str] = (),
+    reader_layers: int = 0,
+    joint_questions: bool = False,
 ) -> Checkpoint:
     """A random model; with labels a sequence classifier, else an instruction encoder."""
     torch.manual_seed(1)
@@ -80,6 +85,7 @@ def tiny_checkpoint(
         instruction_weight=0.1,
         use_fusion=not labels,
         reader_layers=reader_layers,
+        joint_questions=joint_questions,
         labels=tuple(labels),
     )
     if labels:
@@ -108,9 +114,16 @@ def write_tiny_run(
     label_vectors: Mapping[str, torch.Tensor] | None = None,
     texts: Sequence[str] = TEXTS,
     reader_layers: int = 0,
+    joint_questions: bool = False,
 ) -> Path:
     """A run folder as training leaves it."""
-    checkpoint = tiny_checkpoint(run / "made", family, labels=labels, reader_layers=reader_layers)
+    checkpoint = tiny_checkpoint(
+        run / "made",
+        family,
+        labels=labels,
+        reader_layers=reader_layers,
+        joint_questions=joint_questions,
+    )
     save_checkpoint(checkpoint, run / "checkpoint", label_vectors=label_vectors)
     (run / "tasks.toml").write_text(tasks or (HEAD_TASKS if labels else TASKS_TOML), "utf-8")
     evaluation = {

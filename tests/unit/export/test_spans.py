@@ -55,12 +55,13 @@ en = ["Answer the question"]
 LONG = "I lost my card and my 余额 is bad. " * 12  # several windows of the tiny model
 
 
-@pytest.fixture(scope="module", params=["fp32", "int8"])
+@pytest.fixture(scope="module", params=["fp32", "int8", "joint questions"])
 def exported(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> ExportReport:
     folder = tmp_path_factory.mktemp("spans")
-    run = write_tiny_run(folder / "run", tasks=TASKS, reader_layers=1)
+    is_joint = request.param == "joint questions"
+    run = write_tiny_run(folder / "run", tasks=TASKS, reader_layers=1, joint_questions=is_joint)
     lines = [
         {"text": LONG, "task": "things"},
         {"text": "card stolen", "task": "things"},
@@ -69,7 +70,7 @@ def exported(
     ]
     text = "\n".join(json.dumps(line, ensure_ascii=False) for line in lines)
     (run / "samples.jsonl").write_text(text, encoding="utf-8")
-    precision: Precision = request.param
+    precision: Precision = "int8" if request.param == "int8" else "fp32"
     # random weights are no peer of tuned ones in int8: what is asked here is that it runs the same
     limits = LIMITS["fp32"] if precision == "fp32" else LOOSE
     return export_run(run, folder / "bundle", precision=precision, limits=limits)
@@ -149,6 +150,24 @@ def test_a_question_is_answered_by_words_of_the_passage(predictor: Predictor) ->
     assert found.label == same.label
     assert found.abstained or found.label in "my card stolen"
     assert len(found.spans) <= 5
+
+
+def test_two_questions_about_one_text_answer_as_each_does_alone(predictor: Predictor) -> None:
+    bundle = predictor.bundle
+    words = ("what is bad?", "谁丢了卡？", "what is bad?")
+    asked = [Question(instruction=bundle.instruction("reading", word)) for word in words]
+    mixed = [asked[0], Question(task="things"), asked[1], Question(task="intent"), asked[2]]
+    (both,) = predictor.predict_requests([Request(LONG, tuple(mixed), text2="get a refund")])
+    assert isinstance(both, Prediction)
+    for question, answer in zip(mixed, both.answers, strict=True):
+        (alone,) = predictor.predict_requests([Request(LONG, (question,), text2="get a refund")])
+        assert isinstance(alone, Prediction)
+        assert answer.label == alone.label
+        assert answer.score == pytest.approx(alone.score, abs=1e-3)
+        assert [(s.start, s.end) for s in answer.spans] == [(s.start, s.end) for s in alone.spans]
+    windows = predictor.pipeline.tokenizer.encode_windows(LONG)
+    n_windows = len(windows) * (4 if bundle.manifest.model.joint_questions else 1)
+    assert both.n_tokens > sum(len(w.ids) for w in windows) * n_windows // len(windows)
 
 
 def test_a_class_and_spans_come_from_one_reading(predictor: Predictor) -> None:

@@ -15,6 +15,7 @@ from instructrec_deploy.core.task import TaskKind
 from instructrec_deploy.export.run import export_run
 from instructrec_deploy.models.checkpoint import load_checkpoint
 from instructrec_deploy.runtime.predictor import Predictor
+from instructrec_deploy.text.render import Passage
 from instructrec_deploy.text.tokenizer import TextTokenizer
 from instructrec_training.recipe import Recipe
 from instructrec_training.run import train
@@ -59,11 +60,11 @@ def write_rows(folder: Path, kind: str) -> Path:
     return folder
 
 
-def recipe_of(base: Path, kind: str) -> Recipe:
+def recipe_of(base: Path, kind: str, **model: Any) -> Recipe:
     return Recipe.model_validate(
         {
             "name": "tiny",
-            "model": {"base": str(base), "dropout": 0.0, "reader_layers": 1},
+            "model": {"base": str(base), "dropout": 0.0, "reader_layers": 1} | model,
             "data": [{"path": "rows.jsonl", "task": "t", "validation_split": "val"}],
             "tasks": {"t": {"kind": kind, "instructions": {"en": ["Find it"], "zh": ["找出"]}}},
             "training": {"epochs": 25, "patience": 25, "batch_size": 8, "learning_rate": 5e-3}
@@ -72,11 +73,18 @@ def recipe_of(base: Path, kind: str) -> Recipe:
     )
 
 
-@pytest.mark.parametrize(("kind", "headline"), [("ner", "entity_f1"), ("qa", "f1")])
-def test_spans_are_learned(kind: str, headline: str, tiny_base: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "headline", "is_joint"),
+    [("ner", "entity_f1", False), ("qa", "f1", False), ("qa", "f1", True)],
+)
+def test_spans_are_learned(
+    kind: str, headline: str, is_joint: bool, tiny_base: Path, tmp_path: Path
+) -> None:
     root = write_rows(tmp_path / "data", kind)
     run = tmp_path / "run"
-    report = train(recipe_of(tiny_base, kind), run, data_root=root, is_quiet=True)
+    recipe = recipe_of(tiny_base, kind, joint_questions=is_joint)
+    report = train(recipe, run, data_root=root, is_quiet=True)
+    assert load_checkpoint(run / "checkpoint").section.joint_questions == is_joint
     assert report.after["t"][headline] >= 0.9
     assert load_checkpoint(run / "checkpoint").section.reader_layers == 1
     book = parse_toml(TaskBook, (run / "tasks.toml").read_text(encoding="utf-8"), where="tasks")
@@ -107,6 +115,24 @@ def test_a_long_passage_becomes_windows_and_the_answer_lies_in_one(tiny_base: Pa
     assert {i for i, char in enumerate(text) if char != " "} <= seen  # nothing is left out
     kept = list(rows_of([example], spec, tokenizer, is_training=True))
     assert len(kept) == len(answered) + 1
+
+
+def test_a_question_that_is_read_with_its_passage_stands_behind_every_window(
+    tiny_base: Path,
+) -> None:
+    tokenizer = TextTokenizer(tiny_base / "tokenizer.json", max_tokens=16)
+    text = "i want my money back " * 6 + "查询余额 please"
+    example = Example(text, ["余额"], extra={"question": "what thing"})
+    spec = TaskSpec(kind=TaskKind.QA)
+    rows = list(rows_of([example], spec, tokenizer, is_training=False, joint_questions=True))
+    behind = tokenizer.encode_passages([Passage("i", "what thing")])[0].ids[2:]
+    assert len(rows) > 2
+    for row in rows:
+        assert row.ids[-len(behind) :] == behind
+        assert len(row.ids) <= 16
+        assert set(row.offsets[-len(behind) :]) == {(0, 0)}
+    seen = {place for row in rows for a, b in row.offsets for place in range(a, b)}
+    assert {i for i, char in enumerate(text) if char != " "} <= seen
 
 
 def test_a_question_row_without_a_question_is_named(tiny_base: Path) -> None:

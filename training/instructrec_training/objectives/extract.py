@@ -166,8 +166,16 @@ class ExtractObjective:
         return per_token.sum() / mask.sum()
 
     def _question_loss(self, scores: Tensor, mask: Tensor, rows: Sequence[Row]) -> Tensor:
-        """Cross-entropy of first and last token; [CLS] where the window has no answer."""
-        closed = (1 - mask).bool()
+        """Cross-entropy of first and last token; [CLS] where the window has no answer.
+
+        Tokens of nothing in the passage (control tokens, the question behind it) are no answers.
+        """
+        closed = torch.ones(mask.shape, dtype=torch.bool)
+        for i, row in enumerate(rows):
+            closed[i, 0] = False
+            for place, (start, end) in enumerate(row.offsets):
+                closed[i, place] &= end <= start
+        closed = closed.to(scores.device)
         total = torch.zeros((), device=scores.device)
         for mark, place in ((START, 1), (END, 2)):
             logits = scores[:, :, 0, mark].float().masked_fill(closed, -1e4)
