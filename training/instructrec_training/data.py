@@ -111,6 +111,9 @@ def _load_task(
         raise ConfigError(
             f"task {name!r} has no training rows", hint="check the path and `train_split`"
         )
+    if recipe.training.evaluation_rows:
+        validation = _drawn(validation, recipe.training.evaluation_rows, seed=seed)
+        test = _drawn(test, recipe.training.evaluation_rows, seed=seed)
     train = list(chain.from_iterable(trains))
     catalogue = None
     if spec.kind is TaskKind.RANKING:
@@ -224,11 +227,20 @@ def few_shot(
             by_label.setdefault(label, []).append(position)
 
     def draw(position: int) -> bytes:
-        row = examples[position]
-        return hashlib.sha256(f"{seed}\0{row.id or row.text}".encode()).digest()
+        return _lot(examples[position], seed)
 
     chosen = {i for places in by_label.values() for i in sorted(places, key=draw)[:shots]}
     return [examples[i] for i in sorted(chosen)]
+
+
+def _drawn(examples: Sequence[Example], n_rows: int, *, seed: int) -> list[Example]:
+    """So many rows at most, the ones with the least hash of seed and id; in file order."""
+    lots = sorted(range(len(examples)), key=lambda i: _lot(examples[i], seed))
+    return [examples[i] for i in sorted(lots[:n_rows])]
+
+
+def _lot(row: Example, seed: int) -> bytes:
+    return hashlib.sha256(f"{seed}\0{row.id or row.text}".encode()).digest()
 
 
 def _split_key(row: Example) -> str:

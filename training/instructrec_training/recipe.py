@@ -125,6 +125,7 @@ class TrainingPart(Strict):
     mixture: Mixture = "proportional"  # of several tasks' rows
     adaptive_weights: bool = False  # weigh tasks by how their losses fall
     metric: Literal["accuracy", "macro_f1"] = "accuracy"  # on validation rows
+    evaluation_rows: int = Field(0, ge=0)  # at most so many to validate and test on; 0: all
     patience: int = Field(2, ge=1)  # epochs without a better metric before stopping early
     keep: Literal["best", "last"] = "best"  # epoch whose weights the run leaves
     ema_decay: float = Field(0.0, ge=0.0, lt=1.0)  # 0: no moving average of the weights

@@ -21,7 +21,7 @@ from instructrec_training.objectives.base import Objective
 from instructrec_training.rows import Row
 
 MAX_TEXTS = 1_000  # an accuracy is then known to 3 points
-MAX_TEXTS_ANEW = 200  # where text or candidates are read for each wording: so many take as long
+MAX_TOKENS_ANEW = 6_000  # of texts, where text or candidates are read for each wording
 Ask = Callable[[Sequence[str], Sequence[Row]], Sequence[Tensor]]  # -> [W, ...] for each row
 Line = dict[str, Any]
 
@@ -35,8 +35,8 @@ def wording_report(
         spec: the task; `instructions` were seen in training, `held_out` were not.
         objective: measures the answers: their accuracy, or the headline where they can be right
             in part.
-        rows: rows it was not tuned on; of more than 1,000 texts (200 to find spans in, or to rank
-            for) some are sampled.
+        rows: rows it was not tuned on; of more than 1,000 texts (6,000 tokens to find spans in, or
+            to rank for) some are sampled.
         ask: what the model says when it is asked in the given words.
 
     Returns:
@@ -48,8 +48,9 @@ def wording_report(
         return {}
     is_read_anew = SHAPES[spec.kind] is Shape.EXTRACT or spec.kind is TaskKind.RANKING
     texts = _texts(rows)
-    if len(texts) > (most := MAX_TEXTS_ANEW if is_read_anew else MAX_TEXTS):
-        texts = random.Random(seed).sample(texts, most)
+    most = len(texts) * MAX_TOKENS_ANEW // _n_tokens(rows) if is_read_anew else MAX_TEXTS
+    if len(texts) > max(most, 1):
+        texts = random.Random(seed).sample(texts, max(most, 1))
     drawn = [row for text in texts for row in text]
 
     asked = [(lang, wording) for lang, group in spec.instructions.items() for wording in group]
@@ -78,6 +79,10 @@ def _texts(rows: Sequence[Row]) -> list[list[Row]]:
     """The rows of each text: one, or all its windows, which stand one after another."""
     groups = itertools.groupby(rows, key=lambda row: id(row.example or row))
     return [list(group) for _, group in groups]
+
+
+def _n_tokens(rows: Sequence[Row]) -> int:
+    return sum(len(row.ids) for row in rows) or 1
 
 
 def _answers(

@@ -167,3 +167,18 @@ def test_rows_of_held_out_labels_are_in_no_part(
         row.example.target for row in (*task.train, *task.validation, *task.test) if row.example
     }
     assert seen == {"time"}
+
+
+def test_evaluation_rows_are_drawn_and_training_rows_are_not(
+    make_recipe: MakeRecipe, tiny_base: Path, data_root: Path
+) -> None:
+    recipe = make_recipe()
+    tokenizer = TextTokenizer(tiny_base / "tokenizer.json", max_tokens=64)
+    (whole,) = load_task_data(recipe, data_root, tokenizer)
+    settings = recipe.training.model_copy(update={"evaluation_rows": 2})
+    (few,) = load_task_data(recipe.model_copy(update={"training": settings}), data_root, tokenizer)
+    assert few.train == whole.train
+    for drawn, rows in ((few.validation, whole.validation), (few.test, whole.test)):
+        assert len(drawn) == min(2, len(rows))
+        assert [row for row in rows if row in drawn] == list(drawn)
+    assert few.spec.labels == whole.spec.labels

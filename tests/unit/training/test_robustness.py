@@ -16,7 +16,7 @@ from instructrec_deploy.core.manifest import TaskBook, TaskSpec, parse_toml
 from instructrec_training.objectives.base import CandidateReader
 from instructrec_training.objectives.labelled import LabelObjective
 from instructrec_training.recipe import Recipe, TrainingPart
-from instructrec_training.robustness import MAX_TEXTS, MAX_TEXTS_ANEW, wording_report
+from instructrec_training.robustness import MAX_TEXTS, MAX_TOKENS_ANEW, wording_report
 from instructrec_training.rows import Row
 from instructrec_training.run import train
 from tests.unit.training.test_extract import recipe_of, write_rows
@@ -97,8 +97,10 @@ def test_without_rows_there_is_no_report() -> None:
 
 def test_windows_of_a_text_stay_together_when_texts_are_sampled() -> None:
     spec = SPEC.model_copy(update={"kind": "ner"})
-    texts = [Example(text=str(i), target=[]) for i in range(MAX_TEXTS_ANEW + 9)]
-    windows = [Row([1], -1, text.text, example=text) for text in texts for _ in range(3)]
+    n_fit = 20  # texts of three windows each
+    ids = [1] * (MAX_TOKENS_ANEW // (3 * n_fit))
+    texts = [Example(text=str(i), target=[]) for i in range(n_fit + 9)]
+    windows = [Row(ids, -1, text.text, example=text) for text in texts for _ in range(3)]
     seen: list[Sequence[Row]] = []
 
     def watched(wordings: Sequence[str], rows: Sequence[Row]) -> list[Tensor]:
@@ -107,10 +109,10 @@ def test_windows_of_a_text_stay_together_when_texts_are_sampled() -> None:
         return ask(wordings, [Row([1], 0, "")] * len(rows))
 
     report = wording_report(spec, LabelObjective(SPEC, TrainingPart()), windows, watched)
-    assert report["n"] == MAX_TEXTS_ANEW
+    assert report["n"] == n_fit
     own = [row.text for row in seen[0]]
     assert own[::3] == own[1::3] == own[2::3]
-    assert len(set(own)) == MAX_TEXTS_ANEW
+    assert len(set(own)) == n_fit
 
 
 def with_family(recipe: Recipe, **task: Any) -> Recipe:
