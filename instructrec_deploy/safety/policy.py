@@ -19,10 +19,25 @@ class PersonalDataPolicy(Strict):
 
     EMAIL: Action = "mask"
     PHONE: Action = "mask"
+    ADDRESS: Action = "mask"  # of streets; a town alone is none
     CREDIT_CARD: Action = "mask"  # bank cards too
-    CN_ID: Action = "mask"
     IBAN: Action = "mask"
     IP: Action = "mask"
+    URL: Action = "mask"  # only with a password, a token or an address in it
+    SECRET: Action = "mask"
+    PASSPORT: Action = "mask"
+    LICENSE_PLATE: Action = "mask"
+    CN_ID: Action = "mask"
+    CN_USCC: Action = "mask"
+    US_SSN: Action = "mask"
+    UK_NINO: Action = "mask"
+    UK_NHS: Action = "mask"
+    DE_TAX_ID: Action = "mask"
+    FR_NIR: Action = "mask"
+    ES_DNI: Action = "mask"
+    NL_BSN: Action = "mask"
+    IT_FISCAL: Action = "mask"
+    PL_PESEL: Action = "mask"
 
 
 class ContentPolicy(Strict):
@@ -94,10 +109,25 @@ fail = "closed"                       # a check that breaks: "closed" blocks, "o
 [input.personal_data]
 EMAIL = "mask"
 PHONE = "mask"
+ADDRESS = "mask"                      # of streets, with a number; a town alone is none
 CREDIT_CARD = "mask"                  # bank cards too
-CN_ID = "mask"                        # Chinese resident ID
 IBAN = "mask"
 IP = "mask"                           # public addresses only
+URL = "mask"                          # only with a password or a token in it
+SECRET = "mask"                       # keys, tokens, private keys, named passwords
+PASSPORT = "mask"
+LICENSE_PLATE = "mask"
+CN_ID = "mask"                        # Chinese resident ID
+CN_USCC = "mask"                      # Chinese social credit code
+US_SSN = "mask"
+UK_NINO = "mask"
+UK_NHS = "mask"
+DE_TAX_ID = "mask"
+FR_NIR = "mask"
+ES_DNI = "mask"                       # and NIE
+NL_BSN = "mask"
+IT_FISCAL = "mask"
+PL_PESEL = "mask"
 
 [input.content]
 threat = "block"                      # announced violence; within quotation marks only flagged
@@ -111,10 +141,25 @@ fail = "closed"
 [output.personal_data]
 EMAIL = "mask"
 PHONE = "mask"
+ADDRESS = "mask"
 CREDIT_CARD = "mask"
-CN_ID = "mask"
 IBAN = "mask"
 IP = "mask"
+URL = "mask"
+SECRET = "mask"
+PASSPORT = "mask"
+LICENSE_PLATE = "mask"
+CN_ID = "mask"
+CN_USCC = "mask"
+US_SSN = "mask"
+UK_NINO = "mask"
+UK_NHS = "mask"
+DE_TAX_ID = "mask"
+FR_NIR = "mask"
+ES_DNI = "mask"
+NL_BSN = "mask"
+IT_FISCAL = "mask"
+PL_PESEL = "mask"
 
 [output.content]
 threat = "block"

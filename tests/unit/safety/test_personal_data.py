@@ -8,13 +8,9 @@ import time
 import pytest
 
 from instructrec_deploy.safety.guard import Guard
-from instructrec_deploy.safety.personal_data import (
-    RECOGNIZERS,
-    find_personal_data,
-    is_card_number,
-    is_cn_id,
-    is_iban,
-)
+from instructrec_deploy.safety.personal_data import RECOGNIZERS, find_personal_data
+from instructrec_deploy.safety.recognizers.bank import is_card_number, is_iban
+from instructrec_deploy.safety.recognizers.china import is_cn_id
 from tests.unit.safety import made_up as made
 
 RNG = random.Random(20240601)

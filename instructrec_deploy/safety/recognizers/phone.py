@@ -1,8 +1,4 @@
-r"""Phone numbers: Chinese, US, UK and international forms, without hotlines and order numbers.
-
-Works on a folded text. `\b`, `\w` and `\d` are not used: they take Han characters for word
-characters, and a pattern would never fire in "电话138...".
-"""
+"""Phone numbers: Chinese, US, UK and international forms, without hotlines and order numbers."""
 
 from __future__ import annotations
 
@@ -96,7 +92,7 @@ _UK_MOBILE = re.compile(r"(?:(?:\+|00)44(?:0)?|0)7[1-9][0-9]{8}")
 _TOLL_FREE = re.compile(r"(?:\+|00)[0-9]{2,3}800")
 
 
-def find_phones(text: str) -> Iterator[Match]:
+def find_phones(text: str, lower: str) -> Iterator[Match]:
     """Phone numbers of a folded text; the forms may overlap each other."""
     for rule, pattern, accept in _FORMS:
         for found in scan(pattern, text, accept):

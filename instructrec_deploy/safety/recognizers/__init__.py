@@ -1,0 +1,1 @@
+"""Recognizers of personal data, by kind and region; each works on a folded text."""

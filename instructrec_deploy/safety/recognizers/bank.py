@@ -1,0 +1,138 @@
+"""Bank cards and IBANs, by issuer or country, length and checksum."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from instructrec_deploy.safety.match import Match, scan
+from instructrec_deploy.safety.recognizers.nearby import LEFT, RIGHT
+from instructrec_deploy.safety.recognizers.phone import is_named_otherwise
+
+# --- bank cards
+
+_S = r"(?: ?[.\-] ?| {1,2})"  # one separator
+_S1 = r"[ .\-]"  # the same as one character
+
+_CARD = re.compile(
+    rf"{LEFT}(?:[1-69][0-9]{{11,18}}"
+    rf"|[2-69][0-9]{{3}}(?:{_S}[0-9]{{4}}){{3}}(?P<tail>{_S}[0-9]{{1,3}})?"
+    rf"|3[0-9]{{3}}{_S}[0-9]{{6}}{_S}[0-9]{{4,5}}"
+    rf"|[69][0-9]{{5}}{_S}[0-9]{{10,13}}"
+    rf"|(?<![0-9]{_S1})[2-69](?:{_S1}[0-9]){{12,18}}){RIGHT}"
+)
+# Issuer prefixes with the lengths they come in; a prefix of four digits at most is enough to tell.
+_ISSUERS = tuple(
+    (re.compile(prefix), lengths)
+    for prefix, lengths in (
+        ("4", (13, 16, 19)),  # Visa
+        ("5[1-5]|222[1-9]|22[3-9]|2[3-6]|27[01]|2720", (16,)),  # Mastercard
+        ("3[47]", (15,)),  # American Express
+        ("30[0-5]|36|38|39", (14, 16)),  # Diners
+        ("35", (16, 17, 18, 19)),  # JCB
+        ("1800|2131", (15,)),  # JCB, old
+        ("6011|64[4-9]|65", (16, 17, 18, 19)),  # Discover
+        ("62|60", (16, 17, 18, 19)),  # UnionPay and older Chinese, RuPay
+        ("9558|955[0-9]|940", (16, 18, 19)),  # Chinese debit cards
+        ("50|5[6-8]|63|67|6[89]", (12, 13, 15, 16, 17, 18, 19)),  # Maestro
+        ("220[0-4]", (16,)),  # Mir
+    )
+)
+_DOUBLED = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)  # digit sum of twice the digit
+
+
+def find_cards(text: str, lower: str) -> Iterator[Match]:
+    """Card numbers by issuer prefix, length and Luhn checksum."""
+    for found in scan(_CARD, text, _accept_card):
+        end = found.end()
+        if found["tail"] and not is_card_number(_digits(found[0])):
+            end = found.start("tail")  # a security code stands behind the number
+        yield Match("CREDIT_CARD", "luhn", found.start(), end)
+
+
+def is_card_number(digits: str) -> bool:
+    """Whether ASCII digits are a card number: known prefix, its length, checksum."""
+    if len(set(digits)) < 2:  # a placeholder: all digits the same
+        return False
+    is_issued = any(len(digits) in lengths and prefix.match(digits) for prefix, lengths in _ISSUERS)
+    return is_issued and is_luhn(digits)
+
+
+def is_luhn(digits: str) -> bool:
+    """Luhn's checksum (ISO/IEC 7812) over ASCII digits."""
+    values = [ord(char) - 48 for char in reversed(digits)]
+    return (sum(values[::2]) + sum(_DOUBLED[value] for value in values[1::2])) % 10 == 0
+
+
+def _accept_card(found: re.Match[str]) -> bool:
+    number = _digits(found[0])
+    tail = found["tail"]
+    if not is_card_number(number) and not (tail and is_card_number(number[: -len(_digits(tail))])):
+        return False
+    if not found[0].isdecimal():
+        return True  # written in groups, as on the card
+    return not _is_inside_code(found) and not is_named_otherwise(found.string, found.start())
+
+
+# --- IBAN
+
+_IBAN_LENGTHS = {
+    country: length
+    for length, countries in (
+        (15, "NO"),
+        (16, "BE"),
+        (18, "DK FI FO GL NL"),
+        (19, "MK SI"),
+        (20, "AT BA EE KZ LT LU XK"),
+        (21, "CH HR LI LV"),
+        (22, "BG BH CR DE GB GE IE ME RS VA"),
+        (23, "AE GI IL IQ"),
+        (24, "AD CZ ES MD PK RO SA SE SK TN VG"),
+        (25, "PT"),
+        (26, "IS TR"),
+        (27, "FR GR IT MC MR SM"),
+        (28, "AL AZ BY CY DO GT HU LB PL SV"),
+        (29, "BR EG PS QA UA"),
+        (30, "JO KW MU"),
+        (31, "MT SC"),
+        (32, "LC"),
+    )
+    for country in countries.split()
+}
+_IBAN_HEAD = re.compile(rf"{LEFT}[A-Za-z]{{2}}[0-9]{{2}}(?=[ -]?[0-9A-Za-z])")
+_IBAN_BODY = re.compile(r"[0-9A-Za-z](?:[ -]?[0-9A-Za-z]){14,33}")
+
+
+def find_ibans(text: str, lower: str) -> Iterator[Match]:
+    """IBANs by country, length and checksum (ISO 13616); text right behind does not disturb."""
+    for head in _IBAN_HEAD.finditer(text):
+        length = _IBAN_LENGTHS.get(head[0][:2].upper())
+        body = _IBAN_BODY.match(text, head.start()) if length else None
+        if body is None or length is None:
+            continue
+        at = [i for i in range(body.start(), body.end()) if text[i] not in " -"]
+        if len(at) < length:
+            continue
+        end = at[length - 1] + 1
+        is_cut = text[end : end + 1].isascii() and text[end : end + 1].isalnum()
+        if not is_cut and is_iban("".join(text[i] for i in at[:length])):
+            yield Match("IBAN", "iban", head.start(), end)
+
+
+def is_iban(value: str) -> bool:
+    """Whether ASCII letters and digits without separators have an IBAN's checksum."""
+    moved = value[4:] + value[:4]
+    return int("".join(str(int(char, 36)) for char in moved)) % 97 == 1
+
+
+_CODE_BEFORE = re.compile(r"(?:[A-Za-z]|(?<![0-9])[0-9]{1,12})[-_/#.]\Z")
+
+
+def _is_inside_code(found: re.Match[str]) -> bool:
+    """Whether the number goes on from a longer code or a decimal ("ORD-4...", "0.4...")."""
+    start = found.start()
+    return bool(_CODE_BEFORE.search(found.string[max(0, start - 14) : start]))
+
+
+def _digits(value: str) -> str:
+    return "".join(char for char in value if char not in " .-")

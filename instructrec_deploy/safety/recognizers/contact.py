@@ -1,0 +1,100 @@
+"""E-mail and IP addresses."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from instructrec_deploy.safety.match import Match, scan
+
+# --- e-mail
+
+_LOCAL_CHARS = (
+    "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._%+-'&"
+    + "".join(chr(code) for code in range(0xC0, 0x250))  # Latin letters with accents
+)
+_DOMAIN = re.compile(
+    r"(?:[0-9A-Za-z](?:[0-9A-Za-z-]{0,61}[0-9A-Za-z])?\.){1,8}([A-Za-z]{2,24})(?![0-9A-Za-z])"
+)
+_FILE_SUFFIXES = frozenset(
+    ("png", "jpg", "jpeg", "gif", "svg", "webp", "ico", "css", "js", "ts", "json", "pdf", "zip")
+)
+
+
+def find_emails(text: str, lower: str) -> Iterator[Match]:
+    """E-mail addresses, from each "@" outwards; neither walk crosses another "@"."""
+    at = text.find("@")
+    while at >= 0:
+        domain = _DOMAIN.match(text, at + 1)
+        if domain and domain[1].lower() not in _FILE_SUFFIXES:
+            start = _local_start(text, at)
+            if start >= 0:
+                yield Match("EMAIL", "email", start, domain.end())
+        at = text.find("@", at + 1)
+
+
+def _local_start(text: str, at: int) -> int:
+    """Where the part before "@" starts; -1 if there is none, or it is masked already."""
+    head = text[max(0, at - 65) : at]
+    local = head[len(head.rstrip(_LOCAL_CHARS)) :].lstrip(".'&-%+")
+    start = at - len(local)
+    is_masked = not local.strip("xX") or text[start - 1 : start] in ("*", "•", "]")
+    if len(local) > 64 or is_masked or local.endswith("."):
+        return -1
+    return -1 if local == "git" and text.startswith("@git", at) else start  # git@github.com:...
+
+
+# --- IP addresses
+
+_OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
+_IPV4 = re.compile(
+    rf"(?<![0-9A-Za-z.\-])({_OCTET})\.({_OCTET})\.({_OCTET})\.({_OCTET})(?!\.?[0-9A-Za-z])"
+)
+_IPV6 = re.compile(r"(?<![0-9A-Za-z:.])[23][0-9A-Fa-f]{3}:[0-9A-Fa-f:]{2,34}(?![0-9A-Za-z:])")
+_VERSION_BEFORE = re.compile(
+    r"(?:ver(?:sion)?|(?<![a-z])v\.|release|build|firmware|版本号?)[^0-9]{0,4}\Z", re.I
+)
+
+
+def find_ips(text: str, lower: str) -> Iterator[Match]:
+    """Public IP addresses. Private, loopback and documentation ranges are not personal data."""
+    for found in scan(_IPV4, text, _accept_ipv4):
+        yield Match("IP", "ipv4", found.start(), found.end())
+    for found in scan(_IPV6, text, _accept_ipv6):
+        yield Match("IP", "ipv6", found.start(), found.end())
+
+
+def _accept_ipv4(found: re.Match[str]) -> bool:
+    a, b, c, d = (int(part) for part in found.groups())
+    if max(a, b, c, d) < 10:  # a version or section number, or a public resolver (8.8.8.8)
+        return False
+    is_reserved = (
+        a in (0, 10, 127)
+        or a >= 224
+        or (a, b) in ((169, 254), (192, 168))
+        or (a == 172 and 16 <= b < 32)
+        or (a == 100 and 64 <= b < 128)
+        or (a == 198 and b in (18, 19))
+        or (a, b, c) in ((192, 0, 0), (192, 0, 2), (198, 51, 100), (203, 0, 113))
+    )
+    return not is_reserved and not _is_version(found)
+
+
+def _is_version(found: re.Match[str]) -> bool:
+    """Whether it is named a version and looks like one: versions count up from small numbers."""
+    parts = [int(part) for part in found.groups()]
+    if max(parts) >= 64 and sum(part < 10 for part in parts) < 2:
+        return False
+    start = found.start()
+    return bool(_VERSION_BEFORE.search(found.string[max(0, start - 14) : start]))
+
+
+def _accept_ipv6(found: re.Match[str]) -> bool:
+    parts = found[0].split(":")
+    is_short = "::" in found[0]
+    if found[0].count("::") > 1 or ":::" in found[0] or any(len(part) > 4 for part in parts):
+        return False
+    if found[0].endswith(":") and not found[0].endswith("::"):
+        return False
+    is_documentation = int(parts[0], 16) == 0x2001 and parts[1].lower() in ("db8", "0db8")
+    return not is_documentation and (len(parts) <= 8 if is_short else len(parts) == 8)

@@ -1,0 +1,34 @@
+r"""What recognizers share: borders of a value, the words around it, its bare characters.
+
+`\b`, `\w` and `\d` are not used: they take Han characters for word characters, and a pattern would
+never fire in "电话138...".
+"""
+
+from __future__ import annotations
+
+import re
+
+LEFT = r"(?<![0-9A-Za-z])"
+RIGHT = r"(?![0-9A-Za-z])"
+
+_BEFORE_CHARS = 48  # how far a word may stand before the value that it names ...
+_AFTER_CHARS = 16  # ... and behind it: "943 476 5919 (NHS)"
+
+
+def words(latin: str, other: str = "") -> re.Pattern[str]:
+    """A pattern of words that name a value: whole words in lower case, or parts of Han text."""
+    pattern = rf"(?<![a-z])(?:{latin})(?![a-z])"
+    return re.compile(f"{pattern}|{other}" if other else pattern)
+
+
+def is_near(names: re.Pattern[str], lower: str, start: int, end: int) -> bool:
+    """Whether one of the words stands close to [start, end) of a text in lower case."""
+    at = max(0, start - _BEFORE_CHARS)
+    if names.search(lower, at, start):
+        return True
+    return bool(names.search(lower, end, end + _AFTER_CHARS))
+
+
+def bare(value: str) -> str:
+    """A value without the marks that stand between its groups, in upper case."""
+    return "".join(char for char in value if char.isalnum()).upper()

@@ -1,0 +1,160 @@
+"""Secrets: keys and tokens of known makers, PEM blocks, JWTs, passwords that the text names.
+
+URLs that carry a secret are here too: user:password@host, or a token in the query.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator
+
+from instructrec_deploy.safety.match import Match
+
+# How keys begin, and what they go on with. Length and alphabet are what tells them from words.
+_KEYS = re.compile(
+    r"(?:"
+    r"(?:AKIA|ASIA|AGPA|AIDA|AROA|ANPA)[0-9A-Z]{16}(?![0-9A-Za-z])"  # AWS
+    r"|LTAI[0-9A-Za-z]{12,26}|AKID[0-9A-Za-z]{13,40}"  # Alibaba Cloud, Tencent Cloud
+    r"|gh[pousr]_[0-9A-Za-z]{30,251}|github_pat_[0-9A-Za-z_]{22,251}|glpat-[0-9A-Za-z_\-]{20,64}"
+    r"|xox[abeoprs]-[0-9A-Za-z\-]{10,250}|xapp-[0-9A-Za-z\-]{20,250}"  # Slack
+    r"|sk-(?:proj-|ant-|svcacct-|or-)?[0-9A-Za-z_\-]{20,250}"  # model services
+    r"|[srp]k_(?:live|test)_[0-9A-Za-z]{16,250}|whsec_[0-9A-Za-z]{24,100}"  # Stripe
+    r"|AIza[0-9A-Za-z_\-]{35}|ya29\.[0-9A-Za-z_\-]{20,250}|GOCSPX-[0-9A-Za-z_\-]{20,64}"  # Google
+    r"|SG\.[0-9A-Za-z_\-]{16,32}\.[0-9A-Za-z_\-]{16,64}|key-[0-9a-f]{32}|SK[0-9a-f]{32}"
+    r"|npm_[0-9A-Za-z]{36}|pypi-[0-9A-Za-z_\-]{50,250}|hf_[0-9A-Za-z]{30,60}"
+    r"|dop_v1_[0-9a-f]{64}|shp(?:at|ca|pa|ss)_[0-9a-fA-F]{32}|sq0[a-z]{3}-[0-9A-Za-z_\-]{22,43}"
+    r"|[0-9]{8,10}:AA[0-9A-Za-z_\-]{33}"  # Telegram
+    r"|eyJ[0-9A-Za-z_\-]{8,2000}\.eyJ[0-9A-Za-z_\-]{8,4000}(?:\.[0-9A-Za-z_\-]{0,2000})?"  # JWT
+    r")"
+)
+# One look at each word long enough to be a key.
+_TOKEN = re.compile(r"[0-9A-Za-z_][0-9A-Za-z_.:\-]{15,}")
+_PEM = re.compile(r"-----BEGIN (?:[A-Z0-9]{1,12} ){0,3}PRIVATE KEY(?: BLOCK)?-----")
+_PEM_END = re.compile(r"-----END (?:[A-Z0-9]{1,12} ){0,3}PRIVATE KEY(?: BLOCK)?-----")
+_PEM_CHARS = 16_384  # as far as the end of a block is looked for
+
+# Words that name a secret; `in` on the lower-case text is the gate.
+_NAMING = (
+    *("passw", "pwd", "secret", "token", "api", "access", "auth", "bearer", "private", "密"),
+    *("口令", "令牌", "credential", "passphrase", "pass:", "pass="),
+)
+_NAMED = re.compile(
+    r"(?:(?<![a-z])(?:(?:[a-z0-9]{1,20}[_\-]){0,4}"
+    r"(?:password|passwd|passphrase|passwort|pwd|pass(?=[:=])|secret|token|credentials?"
+    r"|(?:api|access|secret|private|auth|encryption|signing)[_\- ]?(?:key|token|secret))"
+    r"(?:[_\-](?:key|id|value|hash)){0,1})"
+    r"|(?:密码|口令|密钥|秘钥|令牌|私钥)(?:信息|明文)?)"
+    r"(?P<link>['\"]? ?(?::=|=>|[:=]|(?<![a-z])(?:is|was|set to)(?![a-z])|是|为)|) ?(?P<rest>)"
+)
+_BEARER = re.compile(r"(?<![a-z])(?:bearer|basic) (?P<rest>)(?=[0-9a-z_.~+/\-]{16})")
+_VALUE = re.compile(r"[!-~]{1,200}")  # printable, no space
+_QUOTED = re.compile(r"(?P<mark>['\"`])(?P<value>[^'\"`\n]{4,200})(?P=mark)")
+# What stands where a secret would, and is none.
+_NO_SECRET = re.compile(
+    r"(?:[*x•.\-_#]+|null|none|true|false|required|optional|reset|changed|wrong|incorrect|invalid"
+    r"|expired|forgotten|missing|empty|unknown|undefined|string|str|env|todo|protected|safe|secure"
+    r"|your[_\-a-z]*|my[_\-a-z]*|example[_\-a-z]*|the|a|an|not|too|very|so|in|on|at|to|of|for|that"
+    r"|this|too|still|no|yes|what|only|being|never|stored|sent|important|hidden|[<\[{$%(].*)",
+    re.IGNORECASE,
+)
+_MIN_ENTROPY = 3.0  # bits a character: words stay below, random strings of 20 above
+_RANDOM_CHARS = 20
+
+_URL = re.compile(r"(?<![0-9A-Za-z])[A-Za-z][0-9A-Za-z+.\-]{1,20}://")
+_URL_REST = re.compile(r"[!#-;=?-Z\[\]_a-z~%|]{1,2048}")
+_USERINFO = re.compile(r"[^/@?#:\s]{0,80}:[^/@?#\s]{1,128}@")
+_URL_SECRET = re.compile(
+    r"[?&#;](?:[a-z0-9]{1,20}[_\-.]){0,3}(?:token|key|apikey|sig|signature|password|passwd|pwd"
+    r"|secret|session|sessionid|sid|auth|jwt|code|otp|ticket|credential|invite|hash|email)=[^&#\s]{4}",
+    re.IGNORECASE,
+)
+_URL_PART = re.compile(r"[/=]([0-9A-Za-z_\-]{20,})")
+
+
+def find_secrets(text: str, lower: str) -> Iterator[Match]:
+    """Keys, private keys, tokens and named passwords in a folded text."""
+    if "-----BEGIN " in text:
+        yield from _find_pem(text)
+    for token in _TOKEN.finditer(text):
+        key = _KEYS.match(text, token.start())
+        if key and _looks_random(key[0][4:]):
+            yield Match("SECRET", "known_key", key.start(), key.end())
+    if any(word in lower for word in _NAMING):
+        yield from _find_named(text, lower)
+
+
+def find_urls(text: str, lower: str) -> Iterator[Match]:
+    """URLs that carry a password, a token or an address; other URLs are no personal data."""
+    for head in _URL.finditer(text):
+        rest = _URL_REST.match(text, head.end())
+        if not rest:
+            continue
+        value = rest[0].rstrip(".,;:!?)]'")
+        if _USERINFO.match(value) or _URL_SECRET.search(value) or _has_token(value):
+            yield Match("URL", "url_with_secret", head.start(), head.end() + len(value))
+
+
+def entropy(value: str) -> float:
+    """Shannon entropy of a value's characters, in bits a character."""
+    total = len(value)
+    return -sum(n / total * math.log2(n / total) for n in Counter(value).values())
+
+
+def _find_pem(text: str) -> Iterator[Match]:
+    done = 0
+    for head in _PEM.finditer(text):
+        if head.start() < done:
+            continue
+        tail = _PEM_END.search(text, head.end(), head.end() + _PEM_CHARS)
+        done = tail.end() if tail else min(len(text), head.end() + _PEM_CHARS)
+        yield Match("SECRET", "private_key", head.start(), done)
+
+
+def _find_named(text: str, lower: str) -> Iterator[Match]:
+    for pattern in (_NAMED, _BEARER):
+        for named in pattern.finditer(lower):
+            has_link = pattern is _BEARER or bool(named["link"])
+            span = _secret_at(text, named.start("rest"), has_link=has_link)
+            if span:
+                yield Match("SECRET", "named_secret", *span)
+
+
+def _secret_at(text: str, start: int, *, has_link: bool) -> tuple[int, int] | None:
+    """The span of the secret that begins here; None where it is a word of the sentence."""
+    quoted = _QUOTED.match(text, start)
+    value = _VALUE.match(text, start)
+    if quoted:
+        begin, end = quoted.span("value")
+    elif value:
+        begin = start
+        end = start + len(value[0].rstrip(".,;!?)]}'\"`"))
+    else:
+        return None
+    found = text[begin:end]
+    if len(found) < 6 or _NO_SECRET.fullmatch(found):
+        return None
+    kinds = sum(
+        any(test(char) for char in found)
+        for test in (str.isdecimal, str.islower, str.isupper, lambda char: not char.isalnum())
+    )
+    has_digit = any(char.isdecimal() for char in found)
+    is_random = len(found) >= _RANDOM_CHARS and has_digit and _looks_random(found)
+    is_likely = has_link and kinds >= (2 if has_digit else 3)
+    return (begin, end) if is_random or is_likely else None
+
+
+def _looks_random(value: str) -> bool:
+    return entropy(value) >= _MIN_ENTROPY and len(set(value)) >= 8
+
+
+def _has_token(url: str) -> bool:
+    """Whether a part of the path or a value is a long random string with digits and letters."""
+    for part in _URL_PART.finditer(url):
+        value = part[1]
+        n_digits = sum(char.isdecimal() for char in value)
+        is_mixed = n_digits >= 3 and n_digits < len(value) and "-" not in value.strip("-")
+        if is_mixed and entropy(value) >= 3.5:  # hex of 32 has 3.6 to 4.0
+            return True
+    return False
