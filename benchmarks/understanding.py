@@ -100,8 +100,10 @@ CHINESE = (
          family="review-sentiment"),
     Line("tnews, never trained on", "classification/tnews", "accuracy", 0.52, 0.58,
          family="news-topic"),
-    Line("cold", "safety/cold", "macro_f1", 0.83, 0.87, task="offensive"),
-    Line("cmrc", "qa/cmrc2018_dev", "f1", 0.45, 0.65, task="questions"),
+    Line("cold", "safety/cold", "macro_f1", 0.83, 0.87, task="offensive-zh"),
+    Line("cmrc", "qa/cmrc2018_dev", "f1", 0.45, 0.65, task="questions-zh"),
+    Line("weibo", "ner/weibo", "entity_f1", task="entities-zh"),
+    Line("bustm, pairs", "classification/bustm", "accuracy", task="same-meaning-zh"),
 )  # fmt: skip
 
 

@@ -43,6 +43,7 @@ from instructrec_training.finish import Finish
 from instructrec_training.freezing import freeze
 from instructrec_training.learners import EncoderLearner, HeadLearner, Learner
 from instructrec_training.loop import Loop, forget_state, set_seed
+from instructrec_training.memory import keep_freed_memory
 from instructrec_training.objectives.labelled import LabelObjective
 from instructrec_training.objectives.rank import RankObjective
 from instructrec_training.recipe import Recipe
@@ -98,6 +99,8 @@ def train(
     started = time.monotonic()
     set_seed(recipe.training.seed)
     accelerator = _accelerator(recipe)
+    if accelerator.device.type == "cpu":
+        keep_freed_memory()
     _claim_folder(out, recipe, resume=resume, is_main=accelerator.is_main_process)
     accelerator.wait_for_everyone()
     tracker = Tracker(
