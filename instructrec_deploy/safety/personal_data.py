@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from instructrec_deploy.safety.match import Match
 from instructrec_deploy.safety.recognizers.addresses import find_addresses
@@ -22,6 +23,7 @@ from instructrec_deploy.safety.recognizers.contact import find_emails, find_ips
 from instructrec_deploy.safety.recognizers.phone import find_phones
 from instructrec_deploy.safety.recognizers.secrets import find_secrets, find_urls
 from instructrec_deploy.safety.recognizers.western import NATIONAL_IDS
+from instructrec_deploy.safety.spellings import unspell
 from instructrec_deploy.text.normalize import lower_in_place
 
 # A recognizer takes a folded text and the same in lower case.
@@ -55,10 +57,26 @@ RECOGNIZERS: dict[str, tuple[re.Pattern[str], Recognizer]] = {
 }
 
 
+# Types that a spelling may hide; the others are no numbers or addresses of mail.
+_SPELLED = frozenset(RECOGNIZERS) - {"ADDRESS", "SECRET", "URL", "LICENSE_PLATE", "IP", "PASSPORT"}
+
+
 def find_personal_data(text: str, types: frozenset[str]) -> list[Match]:
-    """All hits of the given types in a folded text, in no order; hits may overlap."""
-    hits: list[Match] = []
+    """All hits of the given types in a folded text, in no order; hits may overlap.
+
+    A text with spelled-out or spaced-out numbers is searched as it is and with them put together.
+    """
     lower = lower_in_place(text)
+    hits = list(_find(text, lower, types))
+    plain = unspell(text, lower)
+    if plain is not None:
+        for hit in _find(plain.text, lower_in_place(plain.text), types & _SPELLED):
+            start, end = plain.span(hit.start, hit.end)
+            hits.append(replace(hit, start=start, end=end))
+    return hits
+
+
+def _find(text: str, lower: str, types: frozenset[str]) -> Iterator[Match]:
     is_open: dict[re.Pattern[str], bool] = {}
     for name, (gate, find) in RECOGNIZERS.items():
         if name not in types:
@@ -66,5 +84,4 @@ def find_personal_data(text: str, types: frozenset[str]) -> list[Match]:
         if gate not in is_open:
             is_open[gate] = gate.search(text) is not None
         if is_open[gate]:
-            hits += find(text, lower)
-    return hits
+            yield from find(text, lower)

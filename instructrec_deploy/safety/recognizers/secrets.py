@@ -87,11 +87,15 @@ def find_secrets(text: str, lower: str) -> Iterator[Match]:
 
 def find_urls(text: str, lower: str) -> Iterator[Match]:
     """URLs that carry a password, a token or an address; other URLs are no personal data."""
+    done = 0
     for head in _URL.finditer(text):
+        if head.start() < done:  # within the one before: each character is read once
+            continue
         rest = _URL_REST.match(text, head.end())
         if not rest:
             continue
         value = rest[0].rstrip(".,;:!?)]'")
+        done = rest.end()
         if _USERINFO.match(value) or _URL_SECRET.search(value) or _has_token(value):
             yield Match("URL", "url_with_secret", head.start(), head.end() + len(value))
 
