@@ -251,10 +251,10 @@ class TextTokenizer:
         for text, encoding in zip(texts, found, strict=True):
             ids: list[int] = encoding.ids
             if self._control.isdisjoint(ids):
-                rows.append((ids, list(encoding.offsets) if use_offsets else []))
+                offsets = encoding.offsets if use_offsets else []
             else:
                 ids, offsets = self._spell_out(text, is_whole)
-                rows.append((ids, offsets if use_offsets else []))
+            rows.append((ids, _without_spaces(offsets, text) if use_offsets else []))
         return rows
 
     def _encode(self, texts: list[str], use_offsets: bool) -> list[Encoding]:
@@ -337,6 +337,16 @@ def nearest_tokens(
             rank(first - distance, (distance, 0))
             rank(last - 1 + distance, (distance, 0))
     return sorted(sorted(ranks, key=lambda i: (ranks[i], i))[:n_tokens])
+
+
+def _without_spaces(offsets: Sequence[tuple[int, int]], text: str) -> list[tuple[int, int]]:
+    """Unigram vocabularies count the space before a word as its first character; we do not."""
+    found = []
+    for start, end in offsets:
+        while start < end and text[start].isspace():
+            start += 1
+        found.append((start, end))
+    return found
 
 
 def _nowhere(control: Sequence[int]) -> list[tuple[int, int]]:

@@ -199,3 +199,14 @@ def test_a_file_that_is_no_tokenizer_is_refused(tmp_path: Path) -> None:
 def test_a_window_without_room_is_refused(wordpiece: Path) -> None:
     with pytest.raises(BundleError):
         TextTokenizer(wordpiece, max_tokens=3)
+
+
+@given(text=st.text(alphabet="ab card余额 \t\n\u3000", min_size=1, max_size=60))
+def test_no_token_begins_with_a_space(unigram: Path, wordpiece: Path, text: str) -> None:
+    for file, prefix in ((unigram, "query: "), (unigram, ""), (wordpiece, "")):
+        tokenizer = TextTokenizer(file, max_tokens=32, prefix=prefix)
+        for window in tokenizer.encode_windows(text):
+            starts = [start for start, end in window.offsets if end > start]
+            assert not any(text[start].isspace() for start in starts)
+    spans = TextTokenizer(unigram, max_tokens=32).encode_windows("oh hello")[0].offsets
+    assert (3, 8) in spans
