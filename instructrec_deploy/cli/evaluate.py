@@ -167,8 +167,10 @@ def with_task(asked: Asked, asker: Asker) -> Asked:
     kind, tasks = parse_kind(asked.kind), asker.tasks()
     fitting = [task for task in tasks if task.kind is kind]
     has_spans = SHAPES[kind] is Shape.EXTRACT
-    if any(t.is_default for t in fitting) or (not has_spans and len(fitting) != 1):
+    default = [task for task in fitting if task.is_default]
+    if not has_spans and (default or len(fitting) != 1):
         return asked
+    fitting = default or fitting  # named: a row's own question comes without words for it
     if len(fitting) != 1:
         named = ", ".join(task.name for task in fitting) or "none"
         raise ConfigError(

@@ -125,7 +125,7 @@ def open_pipeline(folder: Path) -> Iterator[Pipeline]:
 
 
 def _searchable(bundle: Bundle) -> Bundle:
-    if bundle.manifest.model.kind == "sequence-classification":
+    if bundle.manifest.model.kind != "instruction-encoder":
         raise SearchImpossible(
             f"{bundle.manifest.name} has fixed labels and does not read instructions",
             hint='search with an instruction encoder (recipe: kind = "instruction-encoder")',

@@ -24,7 +24,14 @@ from instructrec_deploy.core.task import TaskKind
 
 FORMAT_VERSION = 1
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-ModelKind = Literal["instruction-encoder", "sequence-classification"]
+ModelKind = Literal[
+    "instruction-encoder", "sequence-classification", "token-classification", "question-answering"
+]
+# Hugging Face heads that find spans, and the one kind of task that each answers.
+SPAN_HEADS: dict[ModelKind, TaskKind] = {
+    "token-classification": TaskKind.NER,
+    "question-answering": TaskKind.QA,
+}
 Precision = Literal["fp32", "int8"]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 Prior = Annotated[float, Field(ge=-MAX_PRIOR, le=MAX_PRIOR, allow_inf_nan=False)]
@@ -57,6 +64,7 @@ class ModelSection(Strict):
     has_fusion: bool = False  # graphs/fusion.onnx takes part in the score
     has_reader: bool = False  # graphs/reader.onnx finds spans
     joint_questions: bool = False  # a question is read with the text, from the first layer on
+    tags: tuple[str, ...] = ()  # of a token-classification head, in the order of its logits
     score_scale: float = Field(1.0, gt=0.0)  # multiplies the cosine (1 / temperature of the loss)
     base: str = ""  # what it was tuned from
     n_parameters: int = Field(0, ge=0)

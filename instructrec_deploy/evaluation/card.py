@@ -20,6 +20,10 @@ KINDS = {
     "instruction with any candidates can be asked",
     "sequence-classification": "a sequence classifier with fixed labels; the words of an "
     "instruction are ignored",
+    "token-classification": "a token classifier: it finds the types of entities that its head "
+    "was tuned for; the words of an instruction are ignored",
+    "question-answering": "a reader of questions: a question and its passage are read as a pair, "
+    "the answer is a span of the passage",
 }
 
 

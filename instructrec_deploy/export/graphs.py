@@ -22,6 +22,7 @@ from instructrec_deploy.core.bundle import (
     PREPARE_FILE,
     READER_FILE,
 )
+from instructrec_deploy.core.manifest import SPAN_HEADS
 from instructrec_deploy.export.products import declare_microsoft
 from instructrec_deploy.models.checkpoint import Checkpoint
 from instructrec_deploy.models.instruction_encoder import InstructionEncoder, LateFusion
@@ -133,7 +134,7 @@ def float_graphs(checkpoint: Checkpoint, *, work: Path) -> dict[str, onnx.ModelP
     model.eval()
     ids = torch.full((2, EXAMPLE_TOKENS), max(3, checkpoint.section.pad_id + 1))
     mask = torch.ones_like(ids)
-    wrapped, outputs = _wrapped(model)
+    wrapped, outputs = _wrapped(model, tags_tokens=checkpoint.section.kind in SPAN_HEADS)
     traced = _trace(
         wrapped,
         {"input_ids": (ids, TEXT_AXES), "attention_mask": (mask, TEXT_AXES)},
@@ -153,10 +154,10 @@ def float_graphs(checkpoint: Checkpoint, *, work: Path) -> dict[str, onnx.ModelP
     return graphs
 
 
-def _wrapped(model: Any) -> tuple[nn.Module, dict[str, Mapping[int, str]]]:
+def _wrapped(model: Any, *, tags_tokens: bool) -> tuple[nn.Module, dict[str, Mapping[int, str]]]:
     """The module to trace, and the dynamic axes of its outputs."""
     if not isinstance(model, InstructionEncoder):
-        return _Classify(model), {"logits": {0: "batch"}}
+        return _Classify(model), {"logits": TEXT_AXES if tags_tokens else {0: "batch"}}
     outputs: dict[str, Mapping[int, str]] = {"token_states": TEXT_AXES, "pooled": {0: "batch"}}
     if model.reader is None:
         return _Encode(model), outputs

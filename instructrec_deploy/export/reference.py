@@ -15,6 +15,7 @@ from torch import Tensor
 from instructrec_deploy.core.instruction import Instruction
 from instructrec_deploy.core.manifest import TaskSpec
 from instructrec_deploy.core.request import Request
+from instructrec_deploy.core.task import TaskKind
 from instructrec_deploy.export.samples import Sample
 from instructrec_deploy.models.checkpoint import Checkpoint
 from instructrec_deploy.models.instruction_encoder import InstructionEncoder
@@ -80,10 +81,25 @@ class Reference:
         Raises:
             RequestError: the task cannot be asked.
         """
-        model = self._model
-        assert isinstance(model, InstructionEncoder)
-        assert model.reader is not None
         instruction = spec.instruction(name, sample.question)
+        joint_questions = self._checkpoint.section.joint_questions
+        second = words_behind(instruction, joint_questions=joint_questions)
+        windows = self.tokenizer.encode_windows(sample.request.text, second=second)
+        scores = self._read_spans(instruction, [window.ids for window in windows])
+        return [Window(s, w.offsets) for s, w in zip(scores, windows, strict=True)]
+
+    def _read_spans(self, instruction: Instruction, rows: Sequence[list[int]]) -> list[Floats]:
+        """The scores of each row of ids."""
+        model = self._model
+        if not isinstance(model, InstructionEncoder):
+            is_question = instruction.kind is TaskKind.QA
+            told = []
+            for ids_of in rows:
+                ids, mask = self._pad([ids_of])
+                logits = model(input_ids=ids, attention_mask=mask)[0][0].float().numpy()
+                told.append(logits[:, None] if is_question else logits)
+            return told
+        assert model.reader is not None
         memories, parts = [], []
         for row in self._candidate_rows(instruction):
             ids, mask = self._pad([row.ids])
@@ -93,13 +109,10 @@ class Reference:
         memory, vectors = torch.cat(memories)[None], torch.cat(parts)[None]
         near = torch.ones(memory.shape[:2], dtype=torch.int64)
         found = []
-        joint_questions = self._checkpoint.section.joint_questions
-        second = words_behind(instruction, joint_questions=joint_questions)
-        for window in self.tokenizer.encode_windows(sample.request.text, second=second):
-            ids, mask = self._pad([window.ids])
+        for ids_of in rows:
+            ids, mask = self._pad([ids_of])
             _, _, lower = model.encode_levels(ids, mask)
-            scores = model.reader(lower, mask, memory, near, vectors)
-            found.append(Window(scores[0].float().numpy(), window.offsets))
+            found.append(model.reader(lower, mask, memory, near, vectors)[0].float().numpy())
         return found
 
     def _candidate_rows(self, instruction: Instruction) -> list[EncodedCandidate]:

@@ -35,6 +35,7 @@ from instructrec_deploy.core.bundle import (
 from instructrec_deploy.core.errors import ConfigError, FileMissing
 from instructrec_deploy.core.manifest import (
     FORMAT_VERSION,
+    SPAN_HEADS,
     Manifest,
     ModelSection,
     Precision,
@@ -42,6 +43,7 @@ from instructrec_deploy.core.manifest import (
     parse_toml,
 )
 from instructrec_deploy.core.request import Request
+from instructrec_deploy.core.tags import TagScheme
 from instructrec_deploy.core.task import SHAPES, Shape, TaskKind
 from instructrec_deploy.evaluation.card import write_card
 from instructrec_deploy.export.equalize import equalize_graph
@@ -61,7 +63,7 @@ from instructrec_deploy.export.promotion import check_promoted
 from instructrec_deploy.export.quantize import quantize_graph
 from instructrec_deploy.export.reference import Reference
 from instructrec_deploy.export.samples import Sample, read_samples, task_samples
-from instructrec_deploy.models.checkpoint import Checkpoint, load_checkpoint
+from instructrec_deploy.models.checkpoint import Checkpoint, CheckpointSection, load_checkpoint
 from instructrec_deploy.models.instruction_encoder import InstructionEncoder
 from instructrec_deploy.models.presets import PRESETS
 from instructrec_deploy.runtime.golden import check_golden
@@ -253,7 +255,9 @@ class _Stages:
 
 def _check_tasks(checkpoint: Checkpoint, book: TaskBook) -> None:
     spans = [name for name, spec in book.tasks.items() if SHAPES[spec.kind] is Shape.EXTRACT]
-    if spans and not checkpoint.section.reader_layers:
+    section = checkpoint.section
+    only = SPAN_HEADS.get(section.kind)
+    if spans and not (section.reader_layers or only):
         raise ConfigError(
             f"tasks of {TASKS_FILE} are answered with spans: {', '.join(spans)}; the checkpoint "
             "has no span reader",
@@ -264,15 +268,36 @@ def _check_tasks(checkpoint: Checkpoint, book: TaskBook) -> None:
             f"{TASKS_FILE} has no task with labels: nothing proves that the export is right",
             hint="give at least one task labels",
         )
-    if checkpoint.section.kind != "sequence-classification":
+    if only:
+        _check_head_task(section, only, book)
+    if section.kind != "sequence-classification":
         return
     labels = [spec.labels for spec in book.tasks.values()]
-    if labels != [checkpoint.section.labels]:
+    if labels != [section.labels]:
         raise ConfigError(
             f"a sequence classifier has one task, with the checkpoint's "
-            f"{len(checkpoint.section.labels)} labels in their order; {TASKS_FILE} differs",
+            f"{len(section.labels)} labels in their order; {TASKS_FILE} differs",
             hint="use the tasks.toml that training wrote",
         )
+
+
+def _check_head_task(section: CheckpointSection, only: TaskKind, book: TaskBook) -> None:
+    """Of a head that finds spans."""
+    specs = list(book.tasks.values())
+    if [spec.kind for spec in specs] != [only]:
+        raise ConfigError(
+            f"a model of kind {section.kind} has one task, of kind {only}; {TASKS_FILE} differs",
+            hint="use the tasks.toml that training wrote",
+        )
+    if only is TaskKind.NER:
+        types = TagScheme.of(section.labels).types
+        strange = [label for label in specs[0].labels if label not in types]
+        if strange:
+            raise ConfigError(
+                f"{TASKS_FILE}: {len(strange)} labels, {strange[0]!r} first, are not among the "
+                f"{len(types)} types of the checkpoint's tags",
+                hint=f"choose among {', '.join(types)}",
+            )
 
 
 def _mixed(samples: Mapping[str, Sequence[Sample]]) -> list[Request]:
@@ -333,6 +358,7 @@ def _manifest(source: _Source, stage: Path, *, name: str, precision: Precision) 
             has_fusion=(stage / FUSION_FILE).is_file(),
             has_reader=(stage / READER_FILE).is_file(),
             joint_questions=section.joint_questions,
+            tags=section.labels if section.kind == "token-classification" else (),
             score_scale=score_scale(model) if isinstance(model, InstructionEncoder) else 1.0,
             base=_base_name(section.base),
             n_parameters=source.checkpoint.n_parameters,

@@ -1,7 +1,7 @@
-"""Load, build and save checkpoints: the torch side of both model kinds.
+"""Load, build and save checkpoints: the torch side of every model kind.
 
 A checkpoint folder holds `instructrec.json` (facts below), `tokenizer.json`, `encoder/` (a
-transformers folder: the whole model of a sequence-classification checkpoint, the bare encoder of
+transformers folder: the whole model where it has a head of transformers, else the bare encoder of
 a model that we put together), `own.safetensors` (the weights beside that encoder: fusion and scale,
 or a classifier) and, for an instruction encoder, `labels.safetensors` (a learned vector for each
 label of each tuned task).
@@ -24,9 +24,11 @@ from torch import Tensor, nn
 
 from instructrec_deploy.core.errors import BundleError, ConfigError, FileMissing
 from instructrec_deploy.core.manifest import ModelKind, Strict, describe_faults
+from instructrec_deploy.core.tags import TagScheme, fresh_tags
 from instructrec_deploy.models.instruction_encoder import InstructionEncoder
 from instructrec_deploy.models.pooled_classifier import PooledClassifier
 from instructrec_deploy.models.presets import preset_of, resolve_model
+from instructrec_deploy.models.question_reader import QuestionReader
 from instructrec_deploy.models.span_reader import build_span_reader
 from instructrec_deploy.text.tokenizer import TextTokenizer
 
@@ -37,6 +39,12 @@ OWN_FILE = "own.safetensors"
 LABELS_FILE = "labels.safetensors"
 DEFAULT_MAX_TOKENS = 256
 OURS = (InstructionEncoder, PooledClassifier)  # models put together here around an encoder
+LOADERS: dict[ModelKind, str] = {
+    "instruction-encoder": "AutoModel",
+    "sequence-classification": "AutoModelForSequenceClassification",
+    "token-classification": "AutoModelForTokenClassification",
+    "question-answering": "AutoModelForQuestionAnswering",
+}
 DROPOUT_NAMES = (  # what the families call it
     "hidden_dropout_prob",
     "attention_probs_dropout_prob",
@@ -64,7 +72,8 @@ class CheckpointSection(Strict):
     use_fusion: bool = False
     reader_layers: int = 0  # joint layers of the span reader; 0: the model finds no spans
     joint_questions: bool = False  # a question is read with the text, from the first layer on
-    labels: tuple[str, ...] = ()  # of a sequence-classification checkpoint, in logit order
+    labels: tuple[str, ...] = ()  # of a head, in logit order: labels, or the tags of tokens
+    separator_id: int = -1  # question-answering: parts the token types; -1: it has none
     pooling: Pooling = "native"  # of a sequence-classification checkpoint
 
 
@@ -90,7 +99,10 @@ class Checkpoint:
         """
         section = self.section
         return TextTokenizer(
-            self.tokenizer_path, max_tokens=section.max_tokens, prefix=section.text_prefix
+            self.tokenizer_path,
+            max_tokens=section.max_tokens,
+            prefix=section.text_prefix,
+            question_first=section.kind == "question-answering",
         )
 
 
@@ -128,12 +140,14 @@ def build_checkpoint(
 
     Args:
         base: preset, folder or hub id.
-        kind: which of the two model kinds.
+        kind: which of the model kinds.
         work: a folder to write `tokenizer.json` into.
-        labels: of a sequence-classification head, in logit order.
+        labels: of a sequence-classification head, in logit order; or the types of a
+            token-classification head. Where the base has a head for all of them, it is kept.
         max_tokens: window; 0 takes the preset's.
         pooling: sequence-classification only.
-        use_fusion, reader_layers, joint_questions: instruction encoder only.
+        use_fusion, reader_layers, joint_questions: instruction encoder only; a question-answering
+            model reads every question with the text.
         dropout: replaces the base's own; None keeps it.
         text_prefix, instruction_weight: replace the preset's; None keeps them.
 
@@ -142,8 +156,10 @@ def build_checkpoint(
     """
     preset = preset_of(base)
     source = str(resolve_model(base, say=_say))
-    has_head = _has_native_head(kind, pooling)
-    encoder = _load_transformers(source, labels, has_head=has_head, dropout=dropout)
+    if kind == "token-classification":
+        labels = _tags_for(source, labels)
+    head = _native_head(kind, pooling)
+    encoder = _load_transformers(source, labels, head=head, dropout=dropout)
     tokenizer, tokenizer_path = _load_tokenizer(source, work)
     config = encoder.config
     section = CheckpointSection(
@@ -159,15 +175,22 @@ def build_checkpoint(
         ),
         use_fusion=use_fusion and kind == "instruction-encoder",
         reader_layers=reader_layers if kind == "instruction-encoder" else 0,
-        joint_questions=joint_questions and kind == "instruction-encoder",
+        joint_questions=kind == "question-answering"
+        or (joint_questions and kind == "instruction-encoder"),
         labels=tuple(labels),
+        separator_id=_separator_id(kind, config, tokenizer),
         pooling=pooling,
     )
     return Checkpoint(_wrap(encoder, section), section, tokenizer_path)
 
 
 def read_base_tokenizer(
-    base: str, *, work: Path, max_tokens: int = 0, text_prefix: str | None = None
+    base: str,
+    *,
+    work: Path,
+    kind: ModelKind,
+    max_tokens: int = 0,
+    text_prefix: str | None = None,
 ) -> TextTokenizer:
     """The tokenizer of `build_checkpoint(base, ...)`, for what must be read before its weights.
 
@@ -182,7 +205,12 @@ def read_base_tokenizer(
         config = AutoConfig.from_pretrained(source)
     _, path = _load_tokenizer(source, work)
     prefix = _first(text_prefix, preset.text_prefix if preset else None, "")
-    return TextTokenizer(path, max_tokens=_window(base, config, max_tokens), prefix=prefix)
+    return TextTokenizer(
+        path,
+        max_tokens=_window(base, config, max_tokens),
+        prefix=prefix,
+        question_first=kind == "question-answering",
+    )
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:
@@ -204,8 +232,8 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         raise BundleError(f"{path}: {describe_faults(error)}", hint="train it again") from error
     except ValueError as error:
         raise BundleError(f"{path}: not valid JSON", hint="train it again") from error
-    has_head = _has_native_head(section.kind, section.pooling)
-    encoder = _load_transformers(str(folder / ENCODER_FOLDER), section.labels, has_head=has_head)
+    head = _native_head(section.kind, section.pooling)
+    encoder = _load_transformers(str(folder / ENCODER_FOLDER), section.labels, head=head)
     model = _wrap(encoder, section)
     vectors: Mapping[str, Tensor] = {}
     if isinstance(model, OURS):
@@ -227,7 +255,7 @@ def save_checkpoint(
     """
     folder.mkdir(parents=True, exist_ok=True)
     model: Any = checkpoint.model
-    inner: Any = model.encoder if isinstance(model, OURS) else model
+    inner: Any = model.encoder if isinstance(model, (*OURS, QuestionReader)) else model
     with quiet_transformers():
         inner.save_pretrained(folder / ENCODER_FOLDER)
     if isinstance(model, OURS):
@@ -244,9 +272,32 @@ def save_checkpoint(
     )
 
 
-def _has_native_head(kind: ModelKind, pooling: Pooling) -> bool:
-    """Whether transformers' own classification head is loaded with the encoder."""
-    return kind == "sequence-classification" and pooling == "native"
+def _native_head(kind: ModelKind, pooling: Pooling) -> str:
+    """The loader of transformers for the encoder with its head; without one, of the encoder."""
+    if kind == "sequence-classification" and pooling == "mean":
+        return "AutoModel"
+    return LOADERS[kind]
+
+
+def _tags_for(source: str, types: Sequence[str]) -> tuple[str, ...]:
+    """The tags of the base's own head where it finds all types, else of a fresh one."""
+    from transformers import AutoConfig
+
+    with _loading(source):
+        config = AutoConfig.from_pretrained(source)
+    own = tuple(config.id2label[i] for i in sorted(config.id2label))
+    has_head = any("TokenClassification" in name for name in config.architectures or ())
+    if has_head and set(types) <= set(TagScheme.of(own).types):
+        return own
+    return fresh_tags(types)
+
+
+def _separator_id(kind: ModelKind, config: Any, tokenizer: Any) -> int:
+    """What parts the token types of a pair; -1 where the model has one type, or is told none."""
+    is_told = "token_type_ids" in tokenizer.model_input_names
+    if kind != "question-answering" or not is_told or getattr(config, "type_vocab_size", 0) < 2:
+        return -1
+    return int(tokenizer.sep_token_id)
 
 
 def _wrap(encoder: Any, section: CheckpointSection) -> nn.Module:
@@ -257,6 +308,10 @@ def _wrap(encoder: Any, section: CheckpointSection) -> nn.Module:
                 encoder, hidden_size=section.hidden_size, n_labels=len(section.labels)
             )
         return model
+    if section.kind == "token-classification":
+        return encoder  # type: ignore[no-any-return]
+    if section.kind == "question-answering":
+        return QuestionReader(encoder, separator_id=section.separator_id)
     n_layers = section.reader_layers
     return InstructionEncoder(
         encoder,
@@ -277,23 +332,23 @@ def _load_own(model: nn.Module, path: Path) -> None:
 
 
 def _load_transformers(
-    source: str, labels: Sequence[str], *, has_head: bool, dropout: float | None = None
+    source: str, labels: Sequence[str], *, head: str, dropout: float | None = None
 ) -> Any:
-    from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
+    import transformers
 
     extra: dict[str, Any] = {}
-    loader: Any = AutoModel
-    if has_head:
-        loader = AutoModelForSequenceClassification
-        if labels:
-            extra |= {
-                "num_labels": len(labels),
-                "id2label": dict(enumerate(labels)),
-                "label2id": {label: i for i, label in enumerate(labels)},
-                "ignore_mismatched_sizes": True,
-            }
+    loader: Any = getattr(transformers, head)
+    if head == LOADERS["question-answering"]:  # a base with a head of other labels says how many
+        extra |= {"num_labels": 2, "ignore_mismatched_sizes": True}
+    elif labels and head != "AutoModel":
+        extra |= {
+            "num_labels": len(labels),
+            "id2label": dict(enumerate(labels)),
+            "label2id": {label: i for i, label in enumerate(labels)},
+            "ignore_mismatched_sizes": True,
+        }
     with _loading(source):
-        config = AutoConfig.from_pretrained(source)
+        config = transformers.AutoConfig.from_pretrained(source)
         for name in DROPOUT_NAMES if dropout is not None else ():
             if hasattr(config, name):
                 extra[name] = dropout

@@ -64,7 +64,7 @@ class Encoding:
     mask: Ints  # [B, T]
     token_states: Floats | None = None  # [B, T, H]
     pooled: Floats | None = None  # [B, H], L2-normalized
-    logits: Floats | None = None  # [B, C] of a model with fixed labels
+    logits: Floats | None = None  # of a head: [B, C] for texts, [B, T, G] for tokens
     lower_states: Floats | None = None  # [B, T, H], what the span reader starts from
 
     def rows(self, rows: Sequence[int]) -> Encoding:
@@ -103,7 +103,7 @@ class Engine:
         ort = providers.load_onnxruntime()
         chosen = providers.choose_providers(settings.provider, ort.get_available_providers())
         self.model = model
-        self.is_fixed = model.kind == "sequence-classification"
+        self.is_fixed = model.kind != "instruction-encoder"
         self._errors = providers.engine_errors()
 
         def opener(n_threads: int) -> Callable[[str], Any]:
@@ -166,7 +166,7 @@ class Engine:
         """
         feed = {"input_ids": ids, "attention_mask": mask}
         session = self._encoders[lane % len(self._encoders)]
-        if self.is_fixed:
+        if self.is_fixed:  # a head upon the encoder: nothing of a question comes to it
             return Encoding(mask, logits=self._run(session, ["logits"], feed)[0])
         if use_lower:
             names = ["token_states", "pooled", "lower_states"]

@@ -15,9 +15,10 @@ from instructrec_deploy.core.errors import BundleError, InstructRecError, TextUn
 from instructrec_deploy.core.instruction import Instruction
 from instructrec_deploy.core.request import Question, Request
 from instructrec_deploy.core.result import Answer, Prediction, Timings, Verdict
-from instructrec_deploy.core.task import Shape
+from instructrec_deploy.core.task import Shape, TaskKind
 from instructrec_deploy.runtime.engine import Encoding, Engine, EngineSettings
 from instructrec_deploy.runtime.explain import attribute, check_explainable
+from instructrec_deploy.runtime.heads import fixed_labels
 from instructrec_deploy.runtime.jobs import Ask, GuardLike, Job, Resolver, row_places
 from instructrec_deploy.runtime.learned import open_learned_labels
 from instructrec_deploy.runtime.prepared import (
@@ -67,9 +68,12 @@ class Pipeline:
         self.clock = clock
         self._clean_labels: set[str] = set()
         self.tokenizer = TextTokenizer(
-            bundle.path(TOKENIZER_FILE), max_tokens=model.max_tokens, prefix=model.text_prefix
+            bundle.path(TOKENIZER_FILE),
+            max_tokens=model.max_tokens,
+            prefix=model.text_prefix,
+            question_first=model.kind == "question-answering",
         )
-        labels = _fixed_labels(bundle) if engine.is_fixed else ()
+        labels = fixed_labels(bundle) if engine.is_fixed else ()
         self.cache = PreparedCache(prepared.max_bytes)
         self.preparer = Preparer(
             engine,
@@ -193,6 +197,8 @@ class Pipeline:
         for instruction in self.resolver.own.values():
             self.prepare(instruction)
         own = next(iter(self.resolver.own.values()), None)
+        if own is None and self.engine.model.kind == "question-answering":
+            own = Instruction.of("ok", ["ok 好"], kind=TaskKind.QA)  # its task brings no question
         if own is None:
             return
         for lane in range(self.engine.n_lanes):
@@ -373,17 +379,6 @@ class Pipeline:
             model=self.bundle.manifest.name,
             model_version=self.bundle.manifest.version,
         )
-
-
-def _fixed_labels(bundle: Bundle) -> tuple[str, ...]:
-    """The labels of a sequence classifier: those of its one task."""
-    tasks = list(bundle.tasks.tasks.values())
-    if len(tasks) != 1 or not tasks[0].labels:
-        raise BundleError(
-            f"a sequence classifier has one task with labels, tasks.toml has {len(tasks)} tasks",
-            hint="export the bundle again",
-        )
-    return tasks[0].labels
 
 
 def _open_guard(bundle: Bundle, guard: bool | GuardLike) -> GuardLike | None:

@@ -23,7 +23,9 @@ from instructrec_deploy.core.errors import (
     TooManyLabels,
 )
 from instructrec_deploy.core.instruction import Instruction
+from instructrec_deploy.core.manifest import SPAN_HEADS
 from instructrec_deploy.core.settings import Section
+from instructrec_deploy.core.tags import TagScheme
 from instructrec_deploy.core.task import Shape, TaskKind
 from instructrec_deploy.runtime.engine import Engine, pad_rows
 from instructrec_deploy.runtime.learned import LearnedLabels
@@ -55,6 +57,7 @@ class PreparedInstruction:
     `vectors`, `fusion_queries`, `fusion_values`: [C, H]. `columns`: [C], which logits a model with
     fixed labels answers with. `priors`: [C], added to the logits, before the temperature.
     `memory`: [K, H], the lower states of all candidates' own words, which the span reader looks at.
+    `tags`: how a token classifier's logits are read.
     """
 
     key: str
@@ -66,6 +69,7 @@ class PreparedInstruction:
     columns: Ints | None = None
     priors: Floats | None = None
     memory: Floats | None = None
+    tags: TagScheme | None = None
 
     @property
     def size_bytes(self) -> int:
@@ -89,7 +93,8 @@ class Preparer:
     """Compiles instructions for one engine.
 
     Args:
-        fixed_labels: of a model with fixed labels, in the order of its logits; else empty.
+        fixed_labels: of a model with fixed labels, in the order of its logits, or the types that
+            its tags are of; else empty.
         learned: vectors that tuning added to the tasks' own labels.
     """
 
@@ -108,6 +113,8 @@ class Preparer:
         self._learned = learned
         self._kept = VectorCache(settings.max_vector_bytes)
         self._columns = {label: column for column, label in enumerate(fixed_labels)}
+        tags = engine.model.tags
+        self._tags = TagScheme.of(tags) if tags else None
 
     def check(self, instruction: Instruction) -> None:
         """Refuse at once what could not be prepared.
@@ -117,10 +124,12 @@ class Preparer:
             TooManyLabels: more types than are sought at once.
             LabelUnknown: a candidate that a model with fixed labels does not have.
         """
-        check_kind(instruction.kind, finds_spans=self._engine.model.has_reader)
+        model = self._engine.model
+        only = SPAN_HEADS.get(model.kind)
+        check_kind(instruction.kind, finds_spans=model.has_reader, only=only)
         if instruction.shape is Shape.EXTRACT:
             _check_sought(instruction)
-        if not self._engine.is_fixed:
+        if not self._engine.is_fixed or only is TaskKind.QA:
             return
         for position, label in enumerate(instruction.labels):
             if label not in self._columns:
@@ -139,6 +148,8 @@ class Preparer:
         self.check(instruction)
         labels = instruction.labels
         priors = np.array(instruction.prior_logits) if instruction.has_priors else None
+        if instruction.shape is Shape.EXTRACT and self._engine.is_fixed:
+            return PreparedInstruction(key, instruction, labels, tags=self._tags)
         if self._engine.is_fixed:
             columns = np.array([self._columns[label] for label in labels], np.int64)
             return PreparedInstruction(key, instruction, labels, columns=columns, priors=priors)

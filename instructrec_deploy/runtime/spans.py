@@ -13,10 +13,12 @@ from instructrec_deploy.core.errors import BundleError
 from instructrec_deploy.core.result import Answer
 from instructrec_deploy.core.task import TaskKind
 from instructrec_deploy.runtime.engine import Encoding, Engine, pad_rows
+from instructrec_deploy.runtime.heads import head_scores
 from instructrec_deploy.runtime.jobs import Ask, Job
 from instructrec_deploy.runtime.prepared import PreparedInstruction
 from instructrec_deploy.tasks.base import Floats
 from instructrec_deploy.tasks.extract import Window, decode_entities, decode_reply
+from instructrec_deploy.tasks.tags import decode_tagged
 from instructrec_deploy.text.tokenizer import Encoded
 
 MAX_ROW_TOKENS = 8_192  # padded tokens of windows computed at a time: bounds what a long text holds
@@ -93,7 +95,9 @@ def read_windows(
 
 
 def _scores(engine: Engine, encoding: Encoding, prepared: PreparedInstruction, lane: int) -> Floats:
-    """[R, T, C, 3]."""
+    """[R, T, C, 3]; of a head [R, T, G], or [R, T, 1, 2] where it answers questions."""
+    if encoding.logits is not None:
+        return head_scores(encoding.logits, prepared)
     if prepared.vectors is None or prepared.memory is None:
         raise BundleError("the instruction was prepared for another model", hint="prepare it")
     n_tokens = encoding.mask.shape[1] + len(prepared.memory)
@@ -117,6 +121,17 @@ def _decode(job: Job, windows: Sequence[Window], prepared: PreparedInstruction) 
         answer = decode_reply(
             windows,
             job.text,
+            top_k=job.request.top_k,
+            task=instruction.task,
+            prepared_id=prepared.key,
+        )
+    elif prepared.tags is not None:
+        answer = decode_tagged(
+            windows,
+            prepared.tags,
+            prepared.labels,
+            job.text,
+            decision=instruction.decision,
             top_k=job.request.top_k,
             task=instruction.task,
             prepared_id=prepared.key,

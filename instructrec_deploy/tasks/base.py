@@ -17,18 +17,20 @@ Floats = NDArray[np.floating[Any]]  # float32 from the graphs, float64 for proba
 Ints = NDArray[np.int64]
 
 
-def check_kind(kind: TaskKind, *, finds_spans: bool) -> None:
+def check_kind(kind: TaskKind, *, finds_spans: bool, only: TaskKind | None = None) -> None:
     """Refuse a kind whose answers a model cannot give.
 
     Args:
         finds_spans: whether the model has a span reader.
+        only: the one kind that the model's head answers; None where it has no such head.
 
     Raises:
         RequestError: `kind` is answered by text, or by spans and the model finds none.
     """
     shapes = {Shape.CLASSIFY, Shape.EXTRACT} if finds_spans else {Shape.CLASSIFY}
-    if SHAPES[kind] not in shapes:
-        served = ", ".join(k for k, shape in SHAPES.items() if shape in shapes)
+    kinds = [only] if only else [k for k, shape in SHAPES.items() if shape in shapes]
+    if kind not in kinds:
+        served = ", ".join(kinds)
         raise RequestError(
             f"this model does not answer tasks of kind {kind.value!r}",
             hint=f"kinds that it does: {served}",

@@ -126,6 +126,18 @@ def decode_entities(
     """
     least = DEFAULT_THRESHOLD if decision.threshold is None else decision.threshold
     spans = find_entities(windows, labels, text, threshold=least)
+    return answer_of(spans, decision=decision, top_k=top_k, task=task, prepared_id=prepared_id)
+
+
+def answer_of(
+    spans: Sequence[Span],
+    *,
+    decision: Decision = PLAIN,
+    top_k: int = 0,
+    task: str = "",
+    prepared_id: str = "",
+) -> Answer:
+    """Entities that were found as an answer; arguments as `decode_entities`."""
     best: dict[str, float] = {}
     for span in sorted(spans, key=lambda span: -span.score):
         best.setdefault(span.label, span.score)

@@ -56,14 +56,18 @@ class TextTokenizer:
         path: the file.
         max_tokens: the model's window, control tokens included; longer texts are cut.
         prefix: put before each text and each instruction.
+        question_first: what is read with each window of a text stands before it, not behind.
 
     Raises:
         BundleError: the file is missing, unreadable, or its control tokens fill the window.
     """
 
-    def __init__(self, path: Path, *, max_tokens: int, prefix: str = "") -> None:
+    def __init__(
+        self, path: Path, *, max_tokens: int, prefix: str = "", question_first: bool = False
+    ) -> None:
         self._tokenizer = _open(path)
         self._prefix = prefix
+        self._question_first = question_first
         self._head, self._tail = _control_frame(self._tokenizer)
         self._between = _control_between(self._tokenizer) or self._tail + self._head
         self._control, self._unknown_id = _control_ids(self._tokenizer)
@@ -111,29 +115,32 @@ class TextTokenizer:
 
         Args:
             text: what offsets point into.
-            second: stands behind each window, after a control token, and has no offsets; at most
-                half of the window, its beginning.
+            second: stands behind each window (or before it: `question_first`), parted from it by
+                control tokens, and has no offsets; at most half of the window, its beginning.
 
         Raises:
             TextUndecodable: as `encode_texts`.
         """
-        behind = list(self._tail)
+        before, behind = list(self._head), list(self._tail)
         if second:
             own = self._split([second], False)[0][0][: self._window // 2]
-            behind = [*self._between, *own, *behind]
+            if self._question_first:
+                before = [*before, *own, *self._between]
+            else:
+                behind = [*self._between, *own, *behind]
         n_prefix = len(self._split([self._prefix], False)[0][0]) if self._prefix else 0
         ids, offsets = self._split([self._prefix + text], True, is_whole=True)[0]
         prefix, ids = ids[:n_prefix], ids[n_prefix:]
         places, offsets = offsets[:n_prefix], offsets[n_prefix:]
-        room = self.max_tokens - len(self._head) - len(behind) - n_prefix
+        room = self.max_tokens - len(before) - len(behind) - n_prefix
         stride = max(1, room - room // 4)
         starts = range(0, max(1, len(ids) - room // 4), stride)
         windows = []
         for start in starts:
             part = self._unprefixed([*places, *offsets[start : start + room]], len(text))
-            part = [*_nowhere(self._head), *part, *_nowhere(behind)]
+            part = [*_nowhere(before), *part, *_nowhere(behind)]
             inner = [*prefix, *ids[start : start + room]]
-            windows.append(Encoded([*self._head, *inner, *behind], False, part))
+            windows.append(Encoded([*before, *inner, *behind], False, part))
         return windows
 
     def encode_passages(

@@ -129,7 +129,7 @@ def _load_task(
                 tokenizer,
                 is_training=is_training,
                 catalogue=catalogue,
-                joint_questions=recipe.model.joint_questions,
+                joint_questions=recipe.model.reads_questions,
             )
         )
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from instructrec_deploy.core.errors import FileMissing, InstructRecError, TeacherUnfit
-from instructrec_deploy.core.manifest import TaskBook, TaskSpec, parse_toml
+from instructrec_deploy.core.manifest import SPAN_HEADS, TaskBook, TaskSpec, parse_toml
 from instructrec_deploy.core.request import Question
 from instructrec_deploy.evaluation.requests import request_of
 from instructrec_deploy.models.checkpoint import SECTION_FILE, Checkpoint, load_checkpoint
@@ -69,6 +69,11 @@ def teacher_logits(
             hint="name RUN/checkpoint of a run, or the folder of a bundle",
         )
     checkpoint = load_checkpoint(folder)
+    if checkpoint.section.kind in SPAN_HEADS:
+        raise TeacherUnfit(
+            f"training.teacher: a {checkpoint.section.kind} model scores no labels of texts",
+            hint="take a sequence classifier or an instruction encoder",
+        )
     spec, is_tuned = _teacher_spec(folder, checkpoint, task)
     section, tokenizer = checkpoint.section, checkpoint.open_tokenizer()
     examples = [row.example for row in task.train if row.example is not None]

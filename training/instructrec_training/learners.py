@@ -1,4 +1,4 @@
-"""The two model kinds as modules that turn a batch into a loss, for one shared training loop."""
+"""The model kinds as modules that turn a batch into a loss, for one shared training loop."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from instructrec_training.lora import ADAPTER_MARK
 from instructrec_training.objectives.base import CandidateReader, Objective, Wordings
 from instructrec_training.objectives.classify import ClassifyObjective
 from instructrec_training.objectives.extract import ExtractObjective
+from instructrec_training.objectives.heads import AnswerObjective, TagObjective
 from instructrec_training.objectives.labelled import LabelObjective
 from instructrec_training.objectives.rank import RankObjective
 from instructrec_training.probe import fit_probe
@@ -151,14 +152,22 @@ def has_label_vectors(spec: TaskSpec) -> bool:
 
 
 class HeadLearner(Learner):
-    """A Hugging Face sequence-classification model with its one task."""
+    """A Hugging Face model with a head (of texts, of tokens, of answers) and its one task."""
 
     def __init__(self, checkpoint: Checkpoint, task: TaskData, settings: TrainingPart) -> None:
         super().__init__()
         self.model: Any = checkpoint.model
-        self.objectives = [
-            HeadObjective(self.model, task, settings, pad_id=checkpoint.section.pad_id)
-        ]
+        section = checkpoint.section
+        objective: Objective
+        if section.kind == "token-classification":
+            objective = TagObjective(
+                self.model, task.spec, pad_id=section.pad_id, tags=section.labels
+            )
+        elif section.kind == "question-answering":
+            objective = AnswerObjective(self.model, task.spec, pad_id=section.pad_id)
+        else:
+            objective = HeadObjective(self.model, task, settings, pad_id=section.pad_id)
+        self.objectives = [objective]
 
     @property
     def encoder(self) -> Any:
@@ -170,7 +179,8 @@ class HeadLearner(Learner):
 
     def features(self, task: int, rows: Sequence[Row]) -> list[Tensor] | None:
         objective = self.objectives[task]
-        assert isinstance(objective, HeadObjective)
+        if not isinstance(objective, HeadObjective):
+            return None
         return list(objective.read(rows)[1].float().cpu())
 
 

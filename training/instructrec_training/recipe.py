@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from instructrec_deploy.core.errors import ConfigError, FileMissing
-from instructrec_deploy.core.manifest import ModelKind, Strict, TaskSpec, split_fault
+from instructrec_deploy.core.manifest import SPAN_HEADS, ModelKind, Strict, TaskSpec, split_fault
 from instructrec_deploy.core.task import SHAPES, Shape, TaskKind
 from instructrec_training.families import INSTRUCTIONS_FROM, with_families
 from instructrec_training.mixture import Mixture
@@ -52,6 +52,11 @@ class ModelPart(Strict):
     dropout: float | None = Field(None, ge=0.0, lt=1.0)  # None keeps the base's own
     text_prefix: str | None = None
     instruction_weight: float | None = Field(None, ge=0.0, le=1.0)
+
+    @property
+    def reads_questions(self) -> bool:
+        """Whether a question is read with the text, in every layer."""
+        return self.joint_questions or self.kind == "question-answering"
 
 
 class DataPart(Strict):
@@ -216,12 +221,11 @@ class Recipe(Strict):
         if len({part.task for part in self.data}) == 1:
             keys = sorted({"adaptive_weights", "mixture"} & self.training.changed())
             faults += [f"training.{key} has no effect with one task" for key in keys]
-        if self.model.kind == "sequence-classification" and len(self.tasks) != 1:
-            faults.append("a sequence-classification model has exactly one task")
+        if self.model.kind != "instruction-encoder" and len(self.tasks) != 1:
+            faults.append(f"a {self.model.kind} model has exactly one task")
         for name, task in self.tasks.items():
-            if self.model.kind == "sequence-classification" and task.kind is TaskKind.RANKING:
-                faults.append(f"tasks.{name}: a ranking needs an instruction-encoder")
-            if self.model.kind == "instruction-encoder" and not any(task.instructions.values()):
+            faults += _head_faults(self.model.kind, name, task)
+            if not any(task.instructions.values()):  # a head reads none, who asks sees one
                 faults.append(f"tasks.{name} has no instructions")
         if all(SHAPES[task.kind] is not Shape.CLASSIFY for task in self.tasks.values()):
             chosen = [key for key in LABEL_KEYS if key in self.training.changed()]
@@ -233,6 +237,20 @@ class Recipe(Strict):
         if faults:
             raise ValueError("; ".join(faults))
         return self
+
+
+def _head_faults(kind: ModelKind, name: str, task: TaskSpec) -> list[str]:
+    """Why the head of a model cannot answer a task."""
+    if only := SPAN_HEADS.get(kind):
+        if task.kind is not only:
+            return [f"tasks.{name}.kind is {task.kind}: a {kind} model answers {only} alone"]
+    elif kind == "sequence-classification":
+        if task.kind is TaskKind.RANKING:
+            return [f"tasks.{name}: a ranking needs an instruction-encoder"]
+        if SHAPES[task.kind] is Shape.EXTRACT:
+            fitting = next(head for head, sole in SPAN_HEADS.items() if sole is task.kind)
+            return [f"tasks.{name}.kind is {task.kind}: take a model of kind {fitting}"]
+    return []
 
 
 def _has_fixed_labels(task: TaskSpec) -> bool:

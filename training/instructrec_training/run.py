@@ -216,7 +216,8 @@ def _prepare(recipe: Recipe, out: Path, root: Path) -> tuple[Checkpoint, list[Ta
         checkpoint = build_checkpoint(part.base, kind=part.kind, **shared)
         return checkpoint, load_task_data(recipe, root, checkpoint.open_tokenizer())
     names = ("work", "max_tokens", "text_prefix")
-    tokenizer = read_base_tokenizer(part.base, **{name: shared[name] for name in names})
+    own = {name: shared[name] for name in names}
+    tokenizer = read_base_tokenizer(part.base, kind=part.kind, **own)
     tasks = load_task_data(recipe, root, tokenizer)
     labels, pooling = tasks[0].spec.labels, part.pooling
     checkpoint = build_checkpoint(
@@ -230,7 +231,7 @@ def _finds_spans(recipe: Recipe) -> bool:
 
 
 def _learner(recipe: Recipe, checkpoint: Checkpoint, tasks: Sequence[TaskData]) -> Learner:
-    if recipe.model.kind == "sequence-classification":
+    if recipe.model.kind != "instruction-encoder":
         return HeadLearner(checkpoint, tasks[0], recipe.training)
     return EncoderLearner(checkpoint, tasks, checkpoint.open_tokenizer(), recipe.training)
 

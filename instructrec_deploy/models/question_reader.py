@@ -1,0 +1,50 @@
+"""A Hugging Face question-answering model that reads question and passage by their ids alone.
+
+Shapes: B rows, T tokens.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.modeling_outputs import TokenClassifierOutput
+
+
+class QuestionReader(nn.Module):
+    """Encoder and head -> logits of each token to be the answer's first and its last.
+
+    BERT and its like were told by token types which text is which. They follow from the ids: all
+    behind the first separator is the passage. So a graph needs no third input.
+
+    Args:
+        encoder: of `AutoModelForQuestionAnswering`.
+        separator_id: what stands between question and passage; -1: the model has no token types.
+    """
+
+    def __init__(self, encoder: Any, *, separator_id: int = -1) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.separator_id = separator_id
+
+    @property
+    def base_model(self) -> Any:
+        """The pretrained part."""
+        return self.encoder.base_model
+
+    def set_attn_implementation(self, name: str) -> None:
+        """Pass on to the encoder which attention it computes with."""
+        self.encoder.set_attn_implementation(name)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> TokenClassifierOutput:
+        """[B, T] int64 ids and mask -> logits [B, T, 2]."""
+        given = {"input_ids": input_ids, "attention_mask": attention_mask}
+        if self.separator_id >= 0:
+            is_separator = (input_ids == self.separator_id).long()
+            n_before = torch.cumsum(is_separator, dim=1) - is_separator
+            given["token_type_ids"] = n_before.clamp(max=1) * attention_mask
+        found = self.encoder(**given)
+        return TokenClassifierOutput(
+            logits=torch.stack([found.start_logits, found.end_logits], dim=-1)
+        )
