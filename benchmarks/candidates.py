@@ -22,10 +22,9 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from instructrec_deploy.core.instruction import Instruction
 from instructrec_deploy.core.request import Question, Request
@@ -109,49 +108,35 @@ class Designs:
         return [*head, *(token for _, token in sorted(seen.items())), *tail][:MAX_PLACES]
 
 
-def timed(
-    designs: dict[str, Callable[[], None]], n_rounds: int
-) -> dict[str, tuple[float, float, float]]:
-    """Median, least and greatest quartile in milliseconds of each, in turn."""
-    spent: dict[str, list[float]] = {name: [] for name in designs}
-    for run in designs.values():
+def timed(ways: dict[str, Callable[[], None]], n_rounds: int) -> dict[str, list[float]]:
+    """Milliseconds of each way, in turn, after one that is not counted."""
+    spent: dict[str, list[float]] = {name: [] for name in ways}
+    for run in ways.values():
         run()
     for _ in range(n_rounds):
-        for name, run in designs.items():
+        for name, run in ways.items():
             begun = time.perf_counter()
             run()
             spent[name].append(1000 * (time.perf_counter() - begun))
-    found = {}
-    for name, values in spent.items():
-        low, middle, high = (float(np.percentile(values, p)) for p in (25, 50, 75))
-        found[name] = (round(middle, 2), round(low, 2), round(high, 2))
-    return found
+    return spent
 
 
 def line(designs: Designs, instructions: Sequence[Instruction], n_rounds: int) -> dict[str, Any]:
-    """Every design on the same texts."""
-    texts = iter(ENGLISH * (n_rounds + 1))
-    current = [next(texts)]
-
-    def asking(way: Callable[[str, Sequence[Instruction]], None]) -> Callable[[], None]:
-        return lambda: way(current[0], instructions)
-
-    ways = {"prepared": asking(designs.prepared)}
+    """Every design on the same texts: the median over texts of each text's median."""
+    designs_by_name = {"prepared": designs.prepared}
     if len(instructions) == 1:
-        ways["prepared, first call"] = asking(designs.first_call)
+        designs_by_name["prepared, first call"] = designs.first_call
     longest = max(designs.n_tokens(text, one) for text in ENGLISH for one in instructions)
     if longest <= MAX_PLACES:
-        ways["joint"] = asking(designs.joint)
-    ways["cross"] = asking(designs.cross)
-    rounds: dict[str, list[tuple[float, float, float]]] = {name: [] for name in ways}
+        designs_by_name["joint"] = designs.joint
+    designs_by_name["cross"] = designs.cross
+    medians: dict[str, list[float]] = {name: [] for name in designs_by_name}
     for text in ENGLISH:
-        current[0] = text
-        for name, figures in timed(ways, max(1, n_rounds // len(ENGLISH))).items():
-            rounds[name].append(figures)
-    return {
-        name: {"ms": round(statistics.median(m for m, _, _ in found), 2)}
-        for name, found in rounds.items()
-    } | {"joint_tokens": longest}
+        ways = {name: partial(way, text, instructions) for name, way in designs_by_name.items()}
+        for name, spent in timed(ways, max(1, n_rounds // len(ENGLISH))).items():
+            medians[name].append(statistics.median(spent))
+    told = {name: {"ms": round(statistics.median(found), 2)} for name, found in medians.items()}
+    return {**told, "joint_tokens": longest}
 
 
 def main() -> None:

@@ -62,9 +62,10 @@ def take_apart(examples: Iterable[Example], prompts: Sequence[str]) -> list[Exam
             outputs = [output for output in outputs if output in text]
         if not text or not outputs:
             continue
-        extra: dict[str, Any] = {**example.extra, "question": question} if question else {}
         target: Any = outputs if question else outputs[0]
-        row = replace(example, text=text, text2=text2, target=target, extra=extra or example.extra)
+        row = replace(example, text=text, text2=text2, target=target)
+        if question:
+            row = replace(row, extra={**example.extra, "question": question})
         found.setdefault((text, text2, question), row)
     return list(found.values())
 
@@ -80,5 +81,4 @@ def rename_labels(examples: Iterable[Example], names: Mapping[str, str]) -> list
 
 
 def _field(example: Example, name: str) -> str:
-    value = getattr(example, name, None) if name != "extra" else None
-    return str(example.extra.get(name, "") if value is None else value)
+    return str(example.extra[name] if name in example.extra else getattr(example, name, ""))
