@@ -130,7 +130,7 @@ def float_graphs(checkpoint: Checkpoint, *, work: Path) -> dict[str, onnx.ModelP
     model: Any = checkpoint.model
     is_encoder = isinstance(model, InstructionEncoder)
     # The optimizer knows attention by its plain form, not by the one fused in torch.
-    (model.encoder if is_encoder else model).set_attn_implementation("eager")
+    model.set_attn_implementation("eager")
     model.eval()
     ids = torch.full((2, EXAMPLE_TOKENS), max(3, checkpoint.section.pad_id + 1))
     mask = torch.ones_like(ids)

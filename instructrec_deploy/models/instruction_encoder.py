@@ -93,6 +93,10 @@ class InstructionEncoder(nn.Module):
         self.reader = reader
         self.log_scale = nn.Parameter(torch.tensor(math.log(INITIAL_SCALE)))
 
+    def set_attn_implementation(self, name: str) -> None:
+        """Pass on to the encoder which attention it computes with."""
+        self.encoder.set_attn_implementation(name)
+
     def encode(
         self, input_ids: Tensor, mask: Tensor, pool_weights: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:

@@ -21,6 +21,10 @@ def train(
         typer.Option("--data-root", help="Where relative data paths start [INSTRUCTREC_DATA]."),
     ] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Replaces the recipe's seed.")] = None,
+    base: Annotated[
+        str,
+        typer.Option("--base", metavar="MODEL", help="Replaces the recipe's: a run's, a folder's."),
+    ] = "",
     probe_only: Annotated[
         bool,
         typer.Option(
@@ -69,7 +73,10 @@ def train(
     _refuse_together({"--probe-only": probe_only, "--from-feedback": feedback})
     _refuse_together({"--search": search is not None, "--from-feedback": feedback})
     plan = read_recipe(recipe)
+    _refuse_together({"--base": bool(base), "--from-feedback": feedback})
     changes: dict[str, Any] = {} if seed is None else {"training.seed": seed}
+    if base:
+        changes["model.base"] = base
     if probe_only:
         changes |= {"training.epochs": 0, "training.probe": True}
     plan = with_values(plan, changes)

@@ -59,7 +59,7 @@ def take_apart(examples: Iterable[Example], prompts: Sequence[str]) -> list[Exam
         outputs = example.target if isinstance(example.target, list) else [example.target]
         outputs = [output for output in outputs if isinstance(output, str) and output.strip()]
         if question:
-            outputs = [output for output in outputs if output in text]
+            outputs = [words for output in outputs if (words := _as_it_stands(output, text))]
         if not text or not outputs:
             continue
         target: Any = outputs if question else outputs[0]
@@ -68,6 +68,14 @@ def take_apart(examples: Iterable[Example], prompts: Sequence[str]) -> list[Exam
             row = replace(row, extra={**example.extra, "question": question})
         found.setdefault((text, text2, question), row)
     return list(found.values())
+
+
+def _as_it_stands(answer: str, text: str) -> str:
+    """The passage's own words for an answer, whose case may differ; "" where it lacks them."""
+    if answer in text:
+        return answer
+    match = re.search(re.escape(answer), text, re.IGNORECASE)
+    return match.group() if match else ""
 
 
 def rename_labels(examples: Iterable[Example], names: Mapping[str, str]) -> list[Example]:

@@ -23,8 +23,7 @@ from typing import Any
 
 import tomli_w
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
-from accelerate.state import AcceleratorState
+from accelerate import Accelerator
 
 from instructrec_deploy.core.errors import ConfigError
 from instructrec_deploy.core.request import plain_request
@@ -38,17 +37,18 @@ from instructrec_deploy.models.checkpoint import (
     save_checkpoint,
 )
 from instructrec_training.data import TaskData, load_task_data
+from instructrec_training.devices import start_accelerator, suit_attention
 from instructrec_training.distil import add_teacher
 from instructrec_training.finish import Finish
 from instructrec_training.freezing import freeze
 from instructrec_training.learners import EncoderLearner, HeadLearner, Learner
 from instructrec_training.loop import Loop, forget_state, set_seed
-from instructrec_training.memory import keep_freed_memory
 from instructrec_training.objectives.labelled import LabelObjective
 from instructrec_training.objectives.rank import RankObjective
 from instructrec_training.recipe import Recipe
 from instructrec_training.robustness import wording_report
 from instructrec_training.tracking import Tracker
+from instructrec_training.warm_start import is_checkpoint, start_from
 
 CHECKPOINT_FOLDER = "checkpoint"
 N_CENTRING = 256  # training rows whose untuned scores say where a task starts
@@ -98,9 +98,7 @@ def train(
     """
     started = time.monotonic()
     set_seed(recipe.training.seed)
-    accelerator = _accelerator(recipe)
-    if accelerator.device.type == "cpu":
-        keep_freed_memory()
+    accelerator = start_accelerator(recipe.training.precision)
     _claim_folder(out, recipe, resume=resume, is_main=accelerator.is_main_process)
     accelerator.wait_for_everyone()
     tracker = Tracker(
@@ -114,6 +112,7 @@ def train(
             checkpoint, tasks = (prepare or _prepare)(recipe, out, data_root)
         _announce(tracker, recipe, checkpoint, tasks, accelerator)
         freeze(checkpoint.model, recipe.training)
+        suit_attention(checkpoint.model, accelerator)
         learner = _learner(recipe, checkpoint, tasks)
         finish = Finish(learner, recipe.training)
         add_teacher(learner, tasks, recipe.training, tracker, device=accelerator.device)
@@ -154,27 +153,6 @@ def train(
     return report
 
 
-def choose_precision(wanted: str, *, has_bf16: bool) -> str:
-    """The arithmetic of the forward pass: what was asked for, or what the device is good at.
-
-    CPUs without bf16 units emulate it, many times slower, so only a GPU chooses it by itself.
-    """
-    if wanted == "auto":
-        return "bf16" if has_bf16 else "fp32"
-    return wanted
-
-
-def _accelerator(recipe: Recipe) -> Accelerator:
-    has_bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-    precision = choose_precision(recipe.training.precision, has_bf16=has_bf16)
-    # a batch holds one task: the weights of the others' labels get no gradient in that step
-    spare = DistributedDataParallelKwargs(find_unused_parameters=True)
-    AcceleratorState._reset_state()  # an earlier run of this process may have computed otherwise
-    return Accelerator(
-        mixed_precision="bf16" if precision == "bf16" else "no", kwargs_handlers=[spare]
-    )
-
-
 def _claim_folder(out: Path, recipe: Recipe, *, resume: bool, is_main: bool) -> None:
     if not is_main:
         return
@@ -212,6 +190,9 @@ def _prepare(recipe: Recipe, out: Path, root: Path) -> tuple[Checkpoint, list[Ta
         "text_prefix": part.text_prefix,
         "instruction_weight": part.instruction_weight,
     }
+    if is_checkpoint(part.base):
+        checkpoint = start_from(part, finds_spans=_finds_spans(recipe))
+        return checkpoint, load_task_data(recipe, root, checkpoint.open_tokenizer())
     if part.kind == "instruction-encoder":
         checkpoint = build_checkpoint(part.base, kind=part.kind, **shared)
         return checkpoint, load_task_data(recipe, root, checkpoint.open_tokenizer())

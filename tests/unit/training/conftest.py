@@ -30,7 +30,8 @@ def make_recipe(tiny_base: Path) -> Callable[..., Recipe]:
     """A recipe over the tiny base and data; keyword arguments change `[training]`."""
 
     def make(kind: str = "instruction-encoder", pooling: str = "native", **training: Any) -> Recipe:
-        settings = {"epochs": 2, "batch_size": 8, "learning_rate": 1e-3, "seed": 3} | training
+        defaults = {"epochs": 2, "batch_size": 8, "learning_rate": 1e-3, "seed": 3}
+        settings = defaults | {"precision": "fp32"} | training  # alike on every machine
         return Recipe.model_validate(
             {
                 "name": "tiny",

@@ -40,6 +40,12 @@ def test_prompts_that_nothing_fits_and_answers_that_are_not_there_are_left_out()
     assert found.target == ["Ann"]
 
 
+def test_an_answer_in_another_case_is_found_in_the_passages_own_words() -> None:
+    rows = [Example("Question: what?\nContext: The Sun (a star) shone.", ["sun (A STAR)", "sky"])]
+    (found,) = take_apart(rows, [QUESTION])
+    assert found.target == ["Sun (a star)"]
+
+
 def test_what_two_prompts_ask_alike_is_taken_once() -> None:
     rows = [
         Example("The news: Rain again.\nIs it sports or weather?", ["Weather"]),
