@@ -336,6 +336,12 @@ class TrainingDiverged(ConfigError):
     code = "IR-1632"
 
 
+class SafetyKeyMissing(ConfigError):
+    """The safety policy hashes or encrypts values, and there is no key, or it is too short."""
+
+    code = "IR-1640"
+
+
 class MissingExtra(InstructRecError):
     """An optional package is needed and not installed."""
 

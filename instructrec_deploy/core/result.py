@@ -32,6 +32,7 @@ class Finding:
     start: int = -1  # -1 for both: about the whole text
     end: int = -1
     score: float = 1.0
+    stand_in: str = ""  # what stands in place of a masked value; "": [CATEGORY]
 
 
 @dataclass(frozen=True, slots=True)

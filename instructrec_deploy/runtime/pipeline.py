@@ -30,6 +30,7 @@ from instructrec_deploy.runtime.prepared import (
 from instructrec_deploy.runtime.reading import tokenize
 from instructrec_deploy.runtime.spans import answer_spans, encode_rows
 from instructrec_deploy.safety.guard import Guard
+from instructrec_deploy.safety.keys import load_keys
 from instructrec_deploy.tasks.base import Floats
 from instructrec_deploy.tasks.classify import decode_answers
 from instructrec_deploy.text.tokenizer import TextTokenizer
@@ -384,5 +385,5 @@ class Pipeline:
 def _open_guard(bundle: Bundle, guard: bool | GuardLike) -> GuardLike | None:
     if guard is True:
         path = bundle.path(SAFETY_FILE)
-        return Guard.from_toml(read_text(path), where=str(path))
+        return Guard.from_toml(read_text(path), where=str(path), keys=load_keys())
     return guard or None

@@ -9,8 +9,10 @@ from typing import Literal
 
 from instructrec_deploy.core.errors import BundleError, InstructRecError
 from instructrec_deploy.core.result import Answer, Finding, Verdict
+from instructrec_deploy.safety.keys import SafetyKeys
 from instructrec_deploy.safety.lexicon import Lexicon
 from instructrec_deploy.safety.match import Match
+from instructrec_deploy.safety.operators import Numbers, Operators
 from instructrec_deploy.safety.personal_data import find_personal_data
 from instructrec_deploy.safety.policy import (
     ACTIONS,
@@ -20,6 +22,7 @@ from instructrec_deploy.safety.policy import (
     default_policy,
     parse_policy,
 )
+from instructrec_deploy.safety.restore import TOKEN_CATEGORY, find_tokens
 from instructrec_deploy.text.normalize import fold, lower_in_place
 
 Direction = Literal["input", "output"]
@@ -48,24 +51,40 @@ class GuardedText:
 
 
 class Guard:
-    """Checks texts against a policy. Immutable after construction, so threads may share it."""
+    """Checks texts against a policy. Immutable after construction, so threads may share it.
 
-    def __init__(self, policy: Policy | None = None, *, lexicon: Lexicon | None = None) -> None:
+    Raises:
+        SafetyKeyMissing, MissingExtra: an operator of the policy needs what is not there.
+    """
+
+    def __init__(
+        self,
+        policy: Policy | None = None,
+        *,
+        lexicon: Lexicon | None = None,
+        keys: SafetyKeys | None = None,
+    ) -> None:
         self.policy = policy or default_policy()
         version, shared = self.policy.version, lexicon or Lexicon()
-        self._input = _Checker(self.policy.input, shared, "input", version)
-        self._output = _Checker(self.policy.output, shared, "output", version)
+        self._input = _Checker(self.policy.input, shared, "input", version, keys)
+        self._output = _Checker(self.policy.output, shared, "output", version, keys)
 
     @classmethod
     def from_toml(
-        cls, text: str, *, where: str, error: type[InstructRecError] = BundleError
+        cls,
+        text: str,
+        *,
+        where: str,
+        error: type[InstructRecError] = BundleError,
+        keys: SafetyKeys | None = None,
     ) -> Guard:
         """A guard by the content of a `safety.toml`; "" means the default policy.
 
         Raises:
             error: the policy has faults; the message names them all.
+            SafetyKeyMissing, MissingExtra: an operator needs what is not there.
         """
-        return cls(parse_policy(text, where=where, error=error))
+        return cls(parse_policy(text, where=where, error=error), keys=keys)
 
     def check_input(self, text: str) -> GuardedText:
         """Check a text on its way in; where nothing is masked, the same object comes back."""
@@ -78,7 +97,7 @@ class Guard:
         A blocked one empties the whole answer. Spans of findings count code points of the best
         label; a finding about another label has none (-1).
         """
-        texts, findings = {}, []
+        texts, findings, numbers = {}, [], Numbers()
         for label in dict.fromkeys(
             (
                 answer.label,
@@ -87,7 +106,7 @@ class Guard:
                 *(word for span in answer.spans for word in (span.label, span.text)),
             )
         ):
-            guarded, found = self._output.check(label)
+            guarded, found = self._output.check(label, numbers)
             if found:
                 texts[label] = guarded
                 is_best = label == answer.label
@@ -111,21 +130,33 @@ class _Checker:
     """One direction of the policy, made ready."""
 
     def __init__(
-        self, policy: DirectionPolicy, lexicon: Lexicon, direction: Direction, version: str
+        self,
+        policy: DirectionPolicy,
+        lexicon: Lexicon,
+        direction: Direction,
+        version: str,
+        keys: SafetyKeys | None,
     ) -> None:
         personal: dict[str, Action] = policy.personal_data.model_dump()
         content: dict[str, Action] = policy.content.model_dump()
-        self._actions = personal | content
+        masked = {name: policy.operator(name) for name, act in personal.items() if act == "mask"}
+        personal |= {name: "flag" for name, operator in masked.items() if operator == "keep"}
+        self._operators = Operators(masked, keys)
+        # Tokens of what goes out are ours; one that comes in would be restored for whoever sent it.
+        self._escapes = direction == "input" and self._operators.is_restorable
+        self._actions = personal | content | {TOKEN_CATEGORY: "mask"}
         self._types = frozenset(name for name, action in personal.items() if action != "allow")
         self._categories = frozenset(name for name, act in content.items() if act != "allow")
         self._lexicon = lexicon
         self._on_failure: Action = "block" if policy.fail == "closed" else "flag"
         self._clean = Verdict(policy_version=version, direction=direction)
 
-    def check(self, text: str) -> tuple[str, tuple[Finding, ...]]:
-        """The text as it may go on, and why."""
+    def check(self, text: str, numbers: Numbers | None = None) -> tuple[str, tuple[Finding, ...]]:
+        """The text as it may go on, and why. `numbers`: of the texts that belong to it."""
         try:
             findings = self._find(text)
+            if self._operators:
+                findings = self._operators.apply(text, findings, numbers or Numbers())
         except _BROKEN as fault:
             _log.error("safety check failed: %s", type(fault).__name__)
             findings = (Finding("guard_failure", "internal", self._on_failure),)
@@ -147,11 +178,10 @@ class _Checker:
         hits = find_personal_data(folded.text, self._types) if self._types else []
         if self._categories:
             hits += self._lexicon.find(lower_in_place(folded.text), self._categories)
-        if not hits:
-            return ()
-        return resolve_overlaps(
-            self._finding(hit, *folded.span(hit.start, hit.end)) for hit in hits
-        )
+        found = [self._finding(hit, *folded.span(hit.start, hit.end)) for hit in hits]
+        if self._escapes:
+            found += [Finding(TOKEN_CATEGORY, "token", "mask", *span) for span in find_tokens(text)]
+        return resolve_overlaps(found) if found else ()
 
     def _finding(self, hit: Match, start: int, end: int) -> Finding:
         action = self._actions[hit.category]
@@ -179,7 +209,7 @@ def resolve_overlaps(findings: Iterable[Finding]) -> tuple[Finding, ...]:
 
 
 def mask_text(text: str, findings: Iterable[Finding]) -> str:
-    """Put `[CATEGORY]` in place of each finding to be masked; the same object if there is none.
+    """Put its stand-in in place of each finding to be masked; the same object if there is none.
 
     `findings` are sorted by start and do not overlap.
     """
@@ -218,4 +248,4 @@ def is_masked(finding: Finding) -> bool:
 
 def stand_in(finding: Finding) -> str:
     """What stands in its place."""
-    return f"[{finding.category.upper()}]"
+    return finding.stand_in or f"[{finding.category.upper()}]"

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from instructrec_deploy.core.errors import BundleError, InstructRecError
 from instructrec_deploy.core.manifest import Strict, parse_toml
 
 Action = Literal["allow", "flag", "mask", "block"]
 ACTIONS: tuple[Action, ...] = ("allow", "flag", "mask", "block")  # weakest first
+# What stands in place of a masked value; keep: the value itself, so the finding is only flagged.
+Operator = Literal["mask", "replace", "hash", "encrypt", "keep"]
+OPERATORS: tuple[Operator, ...] = ("mask", "replace", "hash", "encrypt", "keep")
+OTHER_TYPES = "default"  # in the table of operators: all types that it does not name
 DEFAULT_VERSION = "default-1"
 
 
@@ -57,7 +61,20 @@ class DirectionPolicy(Strict):
 
     fail: Literal["closed", "open"] = "closed"
     personal_data: PersonalDataPolicy = Field(default_factory=PersonalDataPolicy)
+    operators: dict[str, Operator] = Field(default_factory=dict)  # type or "default" -> operator
     content: ContentPolicy = Field(default_factory=ContentPolicy)
+
+    @field_validator("operators")
+    @classmethod
+    def _types_exist(cls, operators: dict[str, Operator]) -> dict[str, Operator]:
+        known = {OTHER_TYPES, *PersonalDataPolicy.model_fields}
+        if unknown := sorted(set(operators) - known):
+            raise ValueError(f"no types of personal data: {', '.join(unknown)}")
+        return operators
+
+    def operator(self, category: str) -> Operator:
+        """What is done with a masked value of a type."""
+        return self.operators.get(category, self.operators.get(OTHER_TYPES, "mask"))
 
 
 class Policy(Strict):
@@ -81,7 +98,8 @@ def parse_policy(text: str, *, where: str, error: type[InstructRecError] = Bundl
         categories = ", ".join(ContentPolicy.model_fields)
         raise error(
             fault.message,
-            hint=f"actions: {', '.join(ACTIONS)}; personal_data: {types}; content: {categories}",
+            hint=f"actions: {', '.join(ACTIONS)}; operators: {', '.join(OPERATORS)}; "
+            f"personal_data: {types}; content: {categories}",
         ) from fault
 
 
@@ -101,6 +119,8 @@ DEFAULT_POLICY = """\
 # mask (replaced by the type's name, such as [EMAIL]; the model reads the masked text),
 # block (the model never sees the text; the answer comes back empty).
 # Where findings overlap, the strongest action wins, then the longest span.
+# A table [input.operators] or [output.operators] says what stands in place of a masked value, by
+# type or for all (default): mask, replace, hash, encrypt, keep; see docs/safety.md.
 version = "default-1"                 # every verdict names it; change it with the policy
 
 [input]                               # the text as sent
