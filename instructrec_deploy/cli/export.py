@@ -29,6 +29,18 @@ def export(
     calibration: Annotated[
         str, typer.Option(metavar="FILE", help="Data file for int8; empty: the run's samples.")
     ] = "",
+    trim_vocabulary: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE",
+            help="Data file of texts like those it will read: pieces they do not need are left "
+            "out. A run's own words stay.",
+        ),
+    ] = "",
+    vocabulary_size: Annotated[
+        int,
+        typer.Option(min=0, help="With --trim-vocabulary: keep frequent pieces up to so many."),
+    ] = 0,
     force: Annotated[
         bool, typer.Option("--force", help="Also a run that was refused promotion.")
     ] = False,
@@ -37,19 +49,31 @@ def export(
     """Export a run to ONNX, compare its answers with the checkpoint's, pack a bundle."""
     from instructrec_deploy.cli.report import need_extra, say
     from instructrec_deploy.cli.shipped import find_data
+    from instructrec_deploy.core.errors import ConfigError
     from instructrec_deploy.evaluation.reader import read_examples
     from instructrec_deploy.evaluation.requests import request_of
 
     with need_extra("export", "train"):
         from instructrec_deploy.export.run import export_run
+        from instructrec_deploy.export.trim import Trimming, corpus_texts
 
     rows = read_examples(find_data(calibration)) if calibration else []
+    if vocabulary_size and not trim_vocabulary:
+        raise ConfigError(
+            "--vocabulary-size says how far --trim-vocabulary goes, which is not given",
+            hint="name a data file of texts like those it will read",
+        )
+    trimming = None
+    if trim_vocabulary:
+        corpus = corpus_texts(read_examples(find_data(trim_vocabulary)))
+        trimming = Trimming(corpus, vocabulary_size)
     report = export_run(
         run,
         out,
         precision=precision.value,
         name=name,
         calibration=[request_of(row) for row in rows],
+        trimming=trimming,
         force=force,
         progress=lambda stage: say(f"export: {stage}"),
     )

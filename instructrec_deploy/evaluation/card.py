@@ -42,6 +42,7 @@ def write_card(manifest: Manifest, book: TaskBook, evaluation: Mapping[str, Any]
         *_tasks(book),
         *_quality(evaluation),
         *_parity(evaluation.get("export", {}), manifest),
+        *_vocabulary(evaluation.get("export", {})),
         *_usage(manifest, book),
         *_limits(manifest, book, evaluation),
         *_origin(manifest, evaluation),
@@ -139,6 +140,28 @@ def _parity(export: Mapping[str, Any], manifest: Manifest) -> Sequence[str]:
         f"probability differed by at most {parity['batch_difference']:.6f}. When it is loaded, "
         f"golden.jsonl is run again: labels must be equal and probabilities within "
         f"{manifest.score_tolerance:g}, or it is refused.",
+    )
+
+
+def _vocabulary(export: Mapping[str, Any]) -> Sequence[str]:
+    cut = export.get("vocabulary")
+    if not isinstance(cut, Mapping):
+        return ()
+    words = (
+        f"{cut['n_after']:,} of {cut['n_before']:,} pieces were kept: all that the "
+        f"{cut['n_texts']:,} texts of a corpus and this bundle's own labels and instructions "
+        "need. Those are read as before, piece by piece; this was checked on each of them. "
+    )
+    unseen = cut.get("unseen")
+    if not isinstance(unseen, Mapping):
+        return ("## Vocabulary", words + "What other texts lose was not measured.")
+    return (
+        "## Vocabulary",
+        f"{words}Of {unseen['n_texts']:,} texts that a trial had left out, "
+        f"{unseen['unchanged']:.1%} were read as before, in all with "
+        f"{unseen['growth'] - 1:.1%} more pieces; "
+        f"{unseen['unknown']:.3%} of the pieces were unknown "
+        f"({unseen['unknown_before']:.3%} before). Words in other scripts are mostly unknown.",
     )
 
 

@@ -1,16 +1,16 @@
 """`export_run`: a tuned run becomes a bundle.
 
-checkpoint -> float graphs -> (equalize -> int8) -> parity gate -> golden pairs, card -> folder
+checkpoint -> (trim the vocabulary) -> float graphs -> (equalize -> int8) -> parity gate
+-> golden pairs, card -> folder
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,23 +28,17 @@ from instructrec_deploy.core.bundle import (
     SAFETY_FILE,
     TASKS_FILE,
     TOKENIZER_FILE,
-    hash_file,
     open_bundle,
     read_text,
 )
-from instructrec_deploy.core.errors import ConfigError, FileMissing
 from instructrec_deploy.core.manifest import (
     FORMAT_VERSION,
-    SPAN_HEADS,
     Manifest,
     ModelSection,
     Precision,
     TaskBook,
-    parse_toml,
 )
 from instructrec_deploy.core.request import Request
-from instructrec_deploy.core.tags import TagScheme
-from instructrec_deploy.core.task import SHAPES, Shape, TaskKind
 from instructrec_deploy.evaluation.card import write_card
 from instructrec_deploy.export.equalize import equalize_graph
 from instructrec_deploy.export.graphs import float_graphs, score_scale
@@ -62,15 +56,22 @@ from instructrec_deploy.export.parity import LIMITS, ParityLimits, ParityReport,
 from instructrec_deploy.export.promotion import check_promoted
 from instructrec_deploy.export.quantize import quantize_graph
 from instructrec_deploy.export.reference import Reference
-from instructrec_deploy.export.samples import Sample, read_samples, task_samples
-from instructrec_deploy.models.checkpoint import Checkpoint, CheckpointSection, load_checkpoint
+from instructrec_deploy.export.samples import Sample, task_samples
+from instructrec_deploy.export.source import (
+    CHECKPOINT_FOLDER,
+    Source,
+    base_name,
+    read_run,
+    weights_hash,
+)
+from instructrec_deploy.export.trim import Trimming, TrimReport, task_texts, trim_checkpoint
+from instructrec_deploy.models.checkpoint import Checkpoint
 from instructrec_deploy.models.instruction_encoder import InstructionEncoder
 from instructrec_deploy.models.presets import PRESETS
 from instructrec_deploy.runtime.golden import check_golden
 from instructrec_deploy.runtime.pipeline import Pipeline
 from instructrec_deploy.safety.policy import default_policy_text
 
-CHECKPOINT_FOLDER = "checkpoint"
 MAX_CALIBRATION = 128  # texts; each channel's largest value hardly moves beyond
 # How far a probability may stray on another processor. fp32: other kernels add in another order.
 # int8: such a difference can tip a value over to the next of 256 steps.
@@ -113,6 +114,7 @@ def export_run(
     precision: Precision = "int8",
     name: str = "",
     calibration: Sequence[Request] = (),
+    trimming: Trimming | None = None,
     limits: ParityLimits | None = None,
     force: bool = False,
     progress: Callable[[str], None] = lambda _: None,
@@ -127,6 +129,7 @@ def export_run(
         precision: of weights and activations.
         name: of the bundle; "" takes the recipe's, or the run folder's.
         calibration: texts like those it will read (int8); () takes the run's samples.
+        trimming: what the vocabulary is cut to; None keeps all of it.
         limits: what the parity gate lets pass; None takes those of the precision.
         force: also a run that was refused promotion.
         progress: told what is being done, a line for each stage.
@@ -143,12 +146,14 @@ def export_run(
         check_promoted(run)
     stages = _Stages(progress, clock)
     stages.begin("loading the checkpoint")
-    source = _read_run(run)
-    checkpoint, reference = source.checkpoint, Reference(source.checkpoint)
+    source = read_run(run)
+    reference = Reference(source.checkpoint)
     samples = task_samples(source.book, source.own_samples)
     with staged_folder(out) as stage:
+        source, trimmed = _trim(source, trimming, samples, stage, stages)
+        checkpoint = source.checkpoint
         texts = calibration or _mixed(samples)
-        _write_graphs(checkpoint, stage, precision, reference, texts, stages)
+        _write_graphs(checkpoint, stage, precision, texts, stages)
         _copy_parts(run, checkpoint, stage)
         manifest = _manifest(source, stage, name=name, precision=precision)
         write_manifest(stage, manifest)
@@ -158,7 +163,7 @@ def export_run(
         )
         stages.begin("writing golden pairs and card")
         n_golden = write_golden(stage, answered)
-        evaluation = source.evaluation | _export_figures(source, stage, precision, parity)
+        evaluation = source.evaluation | _export_figures(source, stage, precision, parity, trimmed)
         manifest = _finish(stage, manifest, source.book, evaluation)
     return ExportReport(
         out=out,
@@ -173,31 +178,31 @@ def export_run(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Source:
-    """What a run folder holds."""
-
-    run: Path
-    checkpoint: Checkpoint
-    book: TaskBook
-    own_samples: Mapping[str, Sequence[Sample]]  # by task; empty where the run kept none
-    evaluation: dict[str, Any]
-
-
-def _read_run(run: Path) -> _Source:
-    tasks = run / TASKS_FILE
-    if not tasks.is_file():
-        raise FileMissing(
-            f"{run} is no run (no {TASKS_FILE})", hint="name a run folder of `instructrec train`"
-        )
-    checkpoint = load_checkpoint(run / CHECKPOINT_FOLDER)
-    book = parse_toml(TaskBook, read_text(tasks), where=str(tasks))
-    _check_tasks(checkpoint, book)
-    return _Source(run, checkpoint, book, read_samples(run), _read_evaluation(run))
+def _trim(
+    source: Source,
+    trimming: Trimming | None,
+    samples: Mapping[str, Sequence[Sample]],
+    stage: Path,
+    stages: _Stages,
+) -> tuple[Source, TrimReport | None]:
+    """The run with a smaller vocabulary, where one is wanted."""
+    if trimming is None:
+        return source, None
+    stages.begin("trimming the vocabulary")
+    own = task_texts(source.book, samples)
+    with tempfile.TemporaryDirectory(prefix=".trimming.", dir=stage.parent) as work:
+        checkpoint, report = trim_checkpoint(source.checkpoint, trimming, own, work=Path(work))
+        shutil.copyfile(checkpoint.tokenizer_path, stage / TOKENIZER_FILE)
+    checkpoint = replace(checkpoint, tokenizer_path=stage / TOKENIZER_FILE)
+    return replace(source, checkpoint=checkpoint), report
 
 
 def _export_figures(
-    source: _Source, stage: Path, precision: Precision, parity: ParityReport
+    source: Source,
+    stage: Path,
+    precision: Precision,
+    parity: ParityReport,
+    trimmed: TrimReport | None,
 ) -> dict[str, Any]:
     """What the export adds to evaluation.json."""
     figures: dict[str, Any] = {
@@ -208,6 +213,8 @@ def _export_figures(
             "size_bytes": sum(entry.size_bytes for entry in file_entries(stage).values()),
         }
     }
+    if trimmed is not None:
+        figures["export"]["vocabulary"] = trimmed.to_dict()
     if preset := PRESETS.get(source.checkpoint.section.base):
         figures["base_origin"] = f"{preset.source}, {preset.licence}"
     return figures
@@ -253,53 +260,6 @@ class _Stages:
         return self._seconds
 
 
-def _check_tasks(checkpoint: Checkpoint, book: TaskBook) -> None:
-    spans = [name for name, spec in book.tasks.items() if SHAPES[spec.kind] is Shape.EXTRACT]
-    section = checkpoint.section
-    only = SPAN_HEADS.get(section.kind)
-    if spans and not (section.reader_layers or only):
-        raise ConfigError(
-            f"tasks of {TASKS_FILE} are answered with spans: {', '.join(spans)}; the checkpoint "
-            "has no span reader",
-            hint="train with model.reader_layers, or take the tasks out",
-        )
-    if not any(spec.labels or spec.kind is TaskKind.QA for spec in book.tasks.values()):
-        raise ConfigError(
-            f"{TASKS_FILE} has no task with labels: nothing proves that the export is right",
-            hint="give at least one task labels",
-        )
-    if only:
-        _check_head_task(section, only, book)
-    if section.kind != "sequence-classification":
-        return
-    labels = [spec.labels for spec in book.tasks.values()]
-    if labels != [section.labels]:
-        raise ConfigError(
-            f"a sequence classifier has one task, with the checkpoint's "
-            f"{len(section.labels)} labels in their order; {TASKS_FILE} differs",
-            hint="use the tasks.toml that training wrote",
-        )
-
-
-def _check_head_task(section: CheckpointSection, only: TaskKind, book: TaskBook) -> None:
-    """Of a head that finds spans."""
-    specs = list(book.tasks.values())
-    if [spec.kind for spec in specs] != [only]:
-        raise ConfigError(
-            f"a model of kind {section.kind} has one task, of kind {only}; {TASKS_FILE} differs",
-            hint="use the tasks.toml that training wrote",
-        )
-    if only is TaskKind.NER:
-        types = TagScheme.of(section.labels).types
-        strange = [label for label in specs[0].labels if label not in types]
-        if strange:
-            raise ConfigError(
-                f"{TASKS_FILE}: {len(strange)} labels, {strange[0]!r} first, are not among the "
-                f"{len(types)} types of the checkpoint's tags",
-                hint=f"choose among {', '.join(types)}",
-            )
-
-
 def _mixed(samples: Mapping[str, Sequence[Sample]]) -> list[Request]:
     """Calibration texts: of every task in turn, up to the limit."""
     share = max(1, MAX_CALIBRATION // max(1, len(samples)))
@@ -310,7 +270,6 @@ def _write_graphs(
     checkpoint: Checkpoint,
     stage: Path,
     precision: Precision,
-    reference: Reference,
     calibration: Sequence[Request],
     stages: _Stages,
 ) -> None:
@@ -319,7 +278,9 @@ def _write_graphs(
     if precision == "int8":
         stages.begin("quantizing to int8")
         graphs[ENCODER_FILE] = equalize_graph(
-            graphs[ENCODER_FILE], reference.batches(calibration[:MAX_CALIBRATION]), work=stage
+            graphs[ENCODER_FILE],
+            Reference(checkpoint).batches(calibration[:MAX_CALIBRATION]),
+            work=stage,
         )
         graphs = {file: quantize_graph(graph)[0] for file, graph in graphs.items()}
     (stage / ENCODER_FILE).parent.mkdir()
@@ -329,7 +290,8 @@ def _write_graphs(
 
 def _copy_parts(run: Path, checkpoint: Checkpoint, stage: Path) -> None:
     """Everything that comes as it is; golden pairs come later, when the bundle can answer."""
-    shutil.copyfile(checkpoint.tokenizer_path, stage / TOKENIZER_FILE)
+    if checkpoint.tokenizer_path != stage / TOKENIZER_FILE:
+        shutil.copyfile(checkpoint.tokenizer_path, stage / TOKENIZER_FILE)
     shutil.copyfile(run / TASKS_FILE, stage / TASKS_FILE)
     safety = run / SAFETY_FILE
     text = read_text(safety) if safety.is_file() else default_policy_text()
@@ -340,7 +302,7 @@ def _copy_parts(run: Path, checkpoint: Checkpoint, stage: Path) -> None:
         write_label_vectors(stage, learned)
 
 
-def _manifest(source: _Source, stage: Path, *, name: str, precision: Precision) -> Manifest:
+def _manifest(source: Source, stage: Path, *, name: str, precision: Precision) -> Manifest:
     section, model = source.checkpoint.section, source.checkpoint.model
     return Manifest(
         format_version=FORMAT_VERSION,
@@ -360,35 +322,10 @@ def _manifest(source: _Source, stage: Path, *, name: str, precision: Precision) 
             joint_questions=section.joint_questions,
             tags=section.labels if section.kind == "token-classification" else (),
             score_scale=score_scale(model) if isinstance(model, InstructionEncoder) else 1.0,
-            base=_base_name(section.base),
+            base=base_name(section.base),
             n_parameters=source.checkpoint.n_parameters,
         ),
         score_tolerance=SCORE_TOLERANCE[precision],
-        parent_sha256=_weights_hash(source.run / CHECKPOINT_FOLDER),
+        parent_sha256=weights_hash(source.run / CHECKPOINT_FOLDER),
         files=file_entries(stage),
     )
-
-
-def _base_name(base: str) -> str:
-    """A preset or hub id as it is; of a folder its name alone: its path is nobody's business."""
-    path = Path(base)
-    return path.name if path.is_absolute() or path.exists() else base
-
-
-def _read_evaluation(run: Path) -> dict[str, Any]:
-    path = run / EVALUATION_FILE
-    if not path.is_file():
-        return {}
-    try:
-        raw = json.loads(read_text(path))
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: not valid JSON", hint="delete it or train again") from error
-    return raw if isinstance(raw, dict) else {}
-
-
-def _weights_hash(checkpoint: Path) -> str:
-    """SHA-256 over the hashes of all weight files, by path."""
-    digest = hashlib.sha256()
-    for path in sorted(checkpoint.rglob("*.safetensors")):
-        digest.update(f"{path.relative_to(checkpoint).as_posix()} {hash_file(path)}\n".encode())
-    return digest.hexdigest()

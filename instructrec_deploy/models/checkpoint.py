@@ -9,23 +9,29 @@ label of each tuned task).
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from instructrec_deploy.core.errors import BundleError, ConfigError, FileMissing
+from instructrec_deploy.core.errors import BundleError, FileMissing
 from instructrec_deploy.core.manifest import ModelKind, Strict, describe_faults
 from instructrec_deploy.core.tags import TagScheme, fresh_tags
 from instructrec_deploy.models.instruction_encoder import InstructionEncoder
+from instructrec_deploy.models.loading import (
+    LOADERS,
+    TOKENIZER_FILE,
+    load_tokenizer,
+    load_transformers,
+    loading,
+    quiet_transformers,
+)
 from instructrec_deploy.models.pooled_classifier import PooledClassifier
 from instructrec_deploy.models.presets import preset_of, resolve_model
 from instructrec_deploy.models.question_reader import QuestionReader
@@ -33,24 +39,11 @@ from instructrec_deploy.models.span_reader import build_span_reader
 from instructrec_deploy.text.tokenizer import TextTokenizer
 
 SECTION_FILE = "instructrec.json"
-TOKENIZER_FILE = "tokenizer.json"
 ENCODER_FOLDER = "encoder"
 OWN_FILE = "own.safetensors"
 LABELS_FILE = "labels.safetensors"
 DEFAULT_MAX_TOKENS = 256
 OURS = (InstructionEncoder, PooledClassifier)  # models put together here around an encoder
-LOADERS: dict[ModelKind, str] = {
-    "instruction-encoder": "AutoModel",
-    "sequence-classification": "AutoModelForSequenceClassification",
-    "token-classification": "AutoModelForTokenClassification",
-    "question-answering": "AutoModelForQuestionAnswering",
-}
-DROPOUT_NAMES = (  # what the families call it
-    "hidden_dropout_prob",
-    "attention_probs_dropout_prob",
-    "dropout",
-    "attention_dropout",
-)
 
 
 # native: the classification head that transformers gives the architecture; mean: mean pooling and
@@ -106,21 +99,6 @@ class Checkpoint:
         )
 
 
-@contextlib.contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Keep transformers' load reports and bars off the terminal while it works."""
-    from transformers.utils import logging
-
-    level = logging.get_verbosity()
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        logging.enable_progress_bar()  # type: ignore[no-untyped-call]
-
-
 def build_checkpoint(
     base: str,
     *,
@@ -159,8 +137,8 @@ def build_checkpoint(
     if kind == "token-classification":
         labels = _tags_for(source, labels)
     head = _native_head(kind, pooling)
-    encoder = _load_transformers(source, labels, head=head, dropout=dropout)
-    tokenizer, tokenizer_path = _load_tokenizer(source, work)
+    encoder = load_transformers(source, labels, head=head, dropout=dropout)
+    tokenizer, tokenizer_path = load_tokenizer(source, work)
     config = encoder.config
     section = CheckpointSection(
         kind=kind,
@@ -201,9 +179,9 @@ def read_base_tokenizer(
 
     preset = preset_of(base)
     source = str(resolve_model(base, say=_say))
-    with _loading(source):
+    with loading(source):
         config = AutoConfig.from_pretrained(source)
-    _, path = _load_tokenizer(source, work)
+    _, path = load_tokenizer(source, work)
     prefix = _first(text_prefix, preset.text_prefix if preset else None, "")
     return TextTokenizer(
         path,
@@ -233,7 +211,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     except ValueError as error:
         raise BundleError(f"{path}: not valid JSON", hint="train it again") from error
     head = _native_head(section.kind, section.pooling)
-    encoder = _load_transformers(str(folder / ENCODER_FOLDER), section.labels, head=head)
+    encoder = load_transformers(str(folder / ENCODER_FOLDER), section.labels, head=head)
     model = _wrap(encoder, section)
     vectors: Mapping[str, Tensor] = {}
     if isinstance(model, OURS):
@@ -255,7 +233,7 @@ def save_checkpoint(
     """
     folder.mkdir(parents=True, exist_ok=True)
     model: Any = checkpoint.model
-    inner: Any = model.encoder if isinstance(model, (*OURS, QuestionReader)) else model
+    inner = transformers_part(model)
     with quiet_transformers():
         inner.save_pretrained(folder / ENCODER_FOLDER)
     if isinstance(model, OURS):
@@ -272,6 +250,11 @@ def save_checkpoint(
     )
 
 
+def transformers_part(model: Any) -> Any:
+    """The part of a model that transformers made: with its own head where it has one."""
+    return model.encoder if isinstance(model, (*OURS, QuestionReader)) else model
+
+
 def _native_head(kind: ModelKind, pooling: Pooling) -> str:
     """The loader of transformers for the encoder with its head; without one, of the encoder."""
     if kind == "sequence-classification" and pooling == "mean":
@@ -283,7 +266,7 @@ def _tags_for(source: str, types: Sequence[str]) -> tuple[str, ...]:
     """The tags of the base's own head where it finds all types, else of a fresh one."""
     from transformers import AutoConfig
 
-    with _loading(source):
+    with loading(source):
         config = AutoConfig.from_pretrained(source)
     own = tuple(config.id2label[i] for i in sorted(config.id2label))
     has_head = any("TokenClassification" in name for name in config.architectures or ())
@@ -331,43 +314,6 @@ def _load_own(model: nn.Module, path: Path) -> None:
         raise BundleError(f"{path}: its weights do not fit the model", hint="train it again")
 
 
-def _load_transformers(
-    source: str, labels: Sequence[str], *, head: str, dropout: float | None = None
-) -> Any:
-    import transformers
-
-    extra: dict[str, Any] = {}
-    loader: Any = getattr(transformers, head)
-    if head == LOADERS["question-answering"]:  # a base with a head of other labels says how many
-        extra |= {"num_labels": 2, "ignore_mismatched_sizes": True}
-    elif labels and head != "AutoModel":
-        extra |= {
-            "num_labels": len(labels),
-            "id2label": dict(enumerate(labels)),
-            "label2id": {label: i for i, label in enumerate(labels)},
-            "ignore_mismatched_sizes": True,
-        }
-    with _loading(source):
-        config = transformers.AutoConfig.from_pretrained(source)
-        for name in DROPOUT_NAMES if dropout is not None else ():
-            if hasattr(config, name):
-                extra[name] = dropout
-        model = loader.from_pretrained(source, **extra)
-    return model.to(torch.float32)
-
-
-def _load_tokenizer(source: str, work: Path) -> tuple[Any, Path]:
-    """transformers' tokenizer, and `tokenizer.json` written into `work`."""
-    from transformers import AutoTokenizer
-
-    with _loading(source):
-        tokenizer: Any = AutoTokenizer.from_pretrained(source)
-    work.mkdir(parents=True, exist_ok=True)
-    path = work / TOKENIZER_FILE
-    tokenizer.backend_tokenizer.save(str(path), pretty=False)  # half as long, read faster
-    return tokenizer, path
-
-
 def _window(base: str, config: Any, max_tokens: int) -> int:
     """Tokens that are read of a text: as many as asked for, the preset's, or all there are."""
     window = int(getattr(config, "max_position_embeddings", DEFAULT_MAX_TOKENS))
@@ -375,20 +321,6 @@ def _window(base: str, config: Any, max_tokens: int) -> int:
         window -= 2  # their positions start behind the padding index
     preset = preset_of(base)
     return min(max_tokens or (preset.max_tokens if preset else DEFAULT_MAX_TOKENS), window)
-
-
-@contextlib.contextmanager
-def _loading(source: str) -> Iterator[None]:
-    """Around what transformers loads, quietly; what it raises becomes a ConfigError."""
-    try:
-        with quiet_transformers():
-            yield
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"model {source!r} cannot be loaded: {type(error).__name__}",
-            hint="name a preset (`instructrec models list`), a transformers folder, or a hub id "
-            "that this machine can reach",
-        ) from error
 
 
 def _say(words: str) -> None:
