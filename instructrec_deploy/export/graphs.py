@@ -142,9 +142,10 @@ def float_graphs(checkpoint: Checkpoint, *, work: Path) -> dict[str, onnx.ModelP
         work=work,
     )
     section = checkpoint.section
+    n_heads = section.kept_heads or section.n_heads
     graphs = {
         ENCODER_FILE: fuse_attention(
-            traced, n_heads=section.n_heads, hidden_size=section.hidden_size
+            traced, n_heads=n_heads, hidden_size=section.hidden_size // section.n_heads * n_heads
         )
     }
     if is_encoder and has_fusion(model):
@@ -166,6 +167,8 @@ def _wrapped(model: Any, *, tags_tokens: bool) -> tuple[nn.Module, dict[str, Map
 
 def fuse_attention(model: onnx.ModelProto, *, n_heads: int, hidden_size: int) -> onnx.ModelProto:
     """Merge each attention and each GELU into one node; an unknown pattern stays as it is.
+
+    `hidden_size` is that of the attention: less than the model's where heads were pruned.
 
     Attention becomes MultiHeadAttention, whose weights stay in products of their own, so that they
     can be quantized. SkipLayerNormalization stays off: its kernel is several times slower on CPU

@@ -58,6 +58,7 @@ class CheckpointSection(Strict):
     base: str
     hidden_size: int
     n_heads: int
+    kept_heads: int = 0  # of each layer's attention, where some were pruned; 0: all
     max_tokens: int
     pad_id: int
     text_prefix: str = ""
@@ -211,7 +212,9 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     except ValueError as error:
         raise BundleError(f"{path}: not valid JSON", hint="train it again") from error
     head = _native_head(section.kind, section.pooling)
-    encoder = load_transformers(str(folder / ENCODER_FOLDER), section.labels, head=head)
+    encoder = load_transformers(
+        str(folder / ENCODER_FOLDER), section.labels, head=head, kept_heads=section.kept_heads
+    )
     model = _wrap(encoder, section)
     vectors: Mapping[str, Tensor] = {}
     if isinstance(model, OURS):

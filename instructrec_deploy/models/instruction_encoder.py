@@ -15,6 +15,7 @@ key and one value projection of its tokens and two products of size [C, T].
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -95,7 +96,8 @@ class InstructionEncoder(nn.Module):
 
     def set_attn_implementation(self, name: str) -> None:
         """Pass on to the encoder which attention it computes with."""
-        self.encoder.set_attn_implementation(name)
+        encoder: Any = self.encoder
+        encoder.set_attn_implementation(name)
 
     def encode(
         self, input_ids: Tensor, mask: Tensor, pool_weights: Tensor | None = None

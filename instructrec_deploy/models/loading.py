@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 
-from instructrec_deploy.core.errors import ConfigError
+from instructrec_deploy.core.errors import BundleError, ConfigError
 from instructrec_deploy.core.manifest import ModelKind
+from instructrec_deploy.models.shrink import shrink_heads
 
 TOKENIZER_FILE = "tokenizer.json"
+WEIGHTS_FILE = "model.safetensors"
 LOADERS: dict[ModelKind, str] = {
     "instruction-encoder": "AutoModel",
     "sequence-classification": "AutoModelForSequenceClassification",
@@ -57,8 +60,25 @@ def loading(source: str) -> Iterator[None]:
 
 
 def load_transformers(
-    source: str, labels: Sequence[str], *, head: str, dropout: float | None = None
+    source: str,
+    labels: Sequence[str],
+    *,
+    head: str,
+    dropout: float | None = None,
+    kept_heads: int = 0,
 ) -> Any:
+    """A model of transformers in float32.
+
+    Args:
+        source: a folder or a hub id.
+        labels: of its head.
+        head: the class that loads it (`LOADERS`).
+        dropout: replaces the configuration's own.
+        kept_heads: of each attention, where a checkpoint of ours has fewer than its configuration.
+
+    Raises:
+        ConfigError: it cannot be loaded.
+    """
     import transformers
 
     extra: dict[str, Any] = {}
@@ -77,8 +97,28 @@ def load_transformers(
         for name in DROPOUT_NAMES if dropout is not None else ():
             if hasattr(config, name):
                 extra[name] = dropout
-        model = loader.from_pretrained(source, **extra)
+        if kept_heads:
+            model = _load_pruned(loader, source, kept_heads, extra)
+        else:
+            model = loader.from_pretrained(source, **extra)
     return model.to(torch.float32)
+
+
+def _load_pruned(loader: Any, source: str, kept_heads: int, extra: dict[str, Any]) -> Any:
+    """Weights of pruned attentions, which a configuration of transformers cannot describe."""
+    import transformers
+
+    sizes = {key: value for key, value in extra.items() if key != "ignore_mismatched_sizes"}
+    config = transformers.AutoConfig.from_pretrained(source, **sizes)
+    model = loader.from_config(config)
+    shrink_heads(model.base_model, kept_heads)
+    try:
+        model.load_state_dict(load_file(Path(source) / WEIGHTS_FILE))
+    except RuntimeError as error:  # names or shapes that are not there
+        raise BundleError(
+            f"{source}: its weights do not fit its configuration", hint="prune the run again"
+        ) from error
+    return model
 
 
 def load_tokenizer(source: str, work: Path) -> tuple[Any, Path]:

@@ -149,8 +149,10 @@ def build_span_reader(encoder: Any, *, n_layers: int) -> SpanReader:
 
 
 def _copy_layer(layer: Any, joint: Any) -> None:
-    """Weights of a BERT layer into a joint one; nothing where it is built otherwise."""
+    """Weights of a BERT layer into a joint one; nothing where it is built otherwise, or pruned."""
     try:
+        if layer.attention.self.query.out_features != joint.query.out_features:
+            return
         pairs = [
             (layer.attention.self.query, joint.query),
             (layer.attention.self.key, joint.key),

@@ -14,7 +14,9 @@ OPTIONS = {
     "demo": {"--lang", "--keep", "--fresh"},
     "models list": {"--to", "--json"},
     "models get": {"--to"},
-    "export": {"--out", "--precision", "--force"},
+    "prune": {"--out", "--ffn", "--heads", "--layers", "--rows", "--epochs", "--learning-rate"}
+    | {"--max-minutes", "--data-root", "--resume", "--json", "--quiet"},
+    "export": {"--out", "--precision", "--force", "--trim-vocabulary", "--vocabulary-size"},
     "serve": {"--host", "--port", "--metrics-port", "--allow-insecure", "--config", "--set"}
     | {"--print-config", "--feedback"},
     "predict": {"--address", "--task", "--instruction", "--candidates", "--candidate"}

@@ -48,5 +48,5 @@ def suit_attention(model: Any, accelerator: Accelerator) -> None:
 def _has_bf16() -> bool:
     """Whether the device computes in bf16 faster than in fp32."""
     if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     return bool(torch.cpu.get_capabilities().get("amx_bf16", False))

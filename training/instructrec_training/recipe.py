@@ -230,7 +230,7 @@ class Recipe(Strict):
         if all(SHAPES[task.kind] is not Shape.CLASSIFY for task in self.tasks.values()):
             chosen = [key for key in LABEL_KEYS if key in self.training.changed()]
             faults += [f"training.{key} has no effect: no task has labels" for key in chosen]
-        if not any(_has_single_labels(task) for task in self.tasks.values()):
+        if not any(has_single_labels(task) for task in self.tasks.values()):
             chosen = [key for key in SINGLE_KEYS if key in self.training.changed()]
             what = "no task is answered by one of its labels"
             faults += [f"training.{key} has no effect: {what}" for key in chosen]
@@ -257,7 +257,8 @@ def _has_fixed_labels(task: TaskSpec) -> bool:
     return SHAPES[task.kind] is Shape.CLASSIFY and task.kind is not TaskKind.RANKING
 
 
-def _has_single_labels(task: TaskSpec) -> bool:
+def has_single_labels(task: TaskSpec) -> bool:
+    """Whether a task is answered by one of its labels."""
     return _has_fixed_labels(task) and task.decision == "one"
 
 

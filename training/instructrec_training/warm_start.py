@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -53,7 +54,8 @@ def start_from(part: ModelPart, *, finds_spans: bool) -> Checkpoint:
 
 
 def _places(model: InstructionEncoder) -> int:
-    return int(model.encoder.config.max_position_embeddings)
+    encoder: Any = model.encoder
+    return int(encoder.config.max_position_embeddings)
 
 
 def _set_dropout(model: nn.Module, share: float | None) -> None:

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from instructrec_deploy.core.errors import ConfigError
-from instructrec_training.recipe import Recipe
 from instructrec_training.devices import choose_precision
+from instructrec_training.recipe import Recipe
 from instructrec_training.run import train
 from tests.serving import free_port
 from tests.tiny_runs import weights_of, with_all_shapes
