@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import json
 from enum import StrEnum
+from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from instructrec_deploy.core.request import Request
+    from instructrec_deploy.export.by_plan import PlanReport
+    from instructrec_deploy.export.run import ExportReport
+
+STAGE_GROUP = "instructrec.stages"  # entry points; `training` knows how to prune and read a run
 
 
 class Precision(StrEnum):
@@ -17,14 +25,40 @@ class Precision(StrEnum):
     INT8 = "int8"
 
 
+class Target(StrEnum):
+    """Plans that come with the package."""
+
+    CPU = "cpu"
+    EDGE = "edge"
+    GPU = "gpu"
+
+
 def export(
     run: Annotated[
         Path, typer.Argument(metavar="RUN", help="A run folder of `instructrec train`.")
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The bundle folder to write.")],
+    plan: Annotated[
+        str, typer.Option(metavar="FILE", help="Stages and what each may lose (docs/export.md).")
+    ] = "",
+    target: Annotated[
+        Target | None, typer.Option(help="A plan that comes along.", show_default=False)
+    ] = None,
+    data_root: Annotated[
+        Path | None,
+        typer.Option("--data-root", help="With a plan: where the run's data paths start."),
+    ] = None,
+    work: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="With a plan: keeps the stages; else OUT.stages."),
+    ] = None,
     precision: Annotated[
-        Precision, typer.Option(help="int8 answers do not depend on batch neighbours either.")
-    ] = Precision.INT8,
+        Precision | None,
+        typer.Option(
+            help="int8, the default: answers do not depend on batch neighbours either.",
+            show_default=False,
+        ),
+    ] = None,
     name: Annotated[str, typer.Option(help="Of the bundle; empty: the run's.")] = "",
     calibration: Annotated[
         str, typer.Option(metavar="FILE", help="Data file for int8; empty: the run's samples.")
@@ -46,42 +80,165 @@ def export(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
-    """Export a run to ONNX, compare its answers with the checkpoint's, pack a bundle."""
-    from instructrec_deploy.cli.report import need_extra, say
-    from instructrec_deploy.cli.shipped import find_data
-    from instructrec_deploy.core.errors import ConfigError
-    from instructrec_deploy.evaluation.reader import read_examples
-    from instructrec_deploy.evaluation.requests import request_of
+    """Export a run to ONNX, compare its answers with the checkpoint's, pack a bundle.
 
+    With a plan: prune, distil, trim and quantize in stages, each measured, each with a limit.
+    """
+    from instructrec_deploy.cli.report import need_extra
+
+    plan_name = plan or (target.value if target else "")
+    if plan_name:
+        given = {
+            "--target": bool(plan and target),
+            "--precision": precision is not None,
+            "--calibration": bool(calibration),
+            "--trim-vocabulary": bool(trim_vocabulary),
+            "--vocabulary-size": bool(vocabulary_size),
+        }
+    else:
+        given = {
+            "--data-root": data_root is not None,
+            "--work": work is not None,
+            "--vocabulary-size": bool(vocabulary_size and not trim_vocabulary),
+        }
+    _check_options(given, by_plan=bool(plan_name))
     with need_extra("export", "train"):
-        from instructrec_deploy.export.run import export_run
-        from instructrec_deploy.export.trim import Trimming, corpus_texts
+        if plan_name:
+            folder = work or out.with_name(f"{out.name}.stages")
+            _by_plan(run, out, plan_name, data_root, folder, name, force=force, as_json=as_json)
+        else:
+            trimming = (trim_vocabulary, vocabulary_size)
+            level = (precision or Precision.INT8).value
+            _at_once(run, out, level, calibration, trimming, name, force=force, as_json=as_json)
 
-    rows = read_examples(find_data(calibration)) if calibration else []
-    if vocabulary_size and not trim_vocabulary:
+
+def _check_options(given: dict[str, bool], *, by_plan: bool) -> None:
+    """Options that a plan says itself, or that only go with one.
+
+    Raises:
+        ConfigError: one is given.
+    """
+    from instructrec_deploy.core.errors import ConfigError
+
+    named = ", ".join(option for option, is_given in given.items() if is_given)
+    if named and by_plan:
+        raise ConfigError(f"{named}: a plan says this itself", hint="write it into the plan")
+    if named:
         raise ConfigError(
-            "--vocabulary-size says how far --trim-vocabulary goes, which is not given",
-            hint="name a data file of texts like those it will read",
+            f"{named} has no effect here",
+            hint="--data-root and --work go with --plan or --target, --vocabulary-size with "
+            "--trim-vocabulary",
         )
-    trimming = None
-    if trim_vocabulary:
-        corpus = corpus_texts(read_examples(find_data(trim_vocabulary)))
-        trimming = Trimming(corpus, vocabulary_size)
+
+
+def _at_once(
+    run: Path,
+    out: Path,
+    precision: str,
+    calibration: str,
+    trimming: tuple[str, int],
+    name: str,
+    **flags: bool,
+) -> None:
+    from instructrec_deploy.cli.report import say
+    from instructrec_deploy.export.run import export_run
+    from instructrec_deploy.export.trim import Trimming
+
+    corpus, size = trimming
     report = export_run(
         run,
         out,
-        precision=precision.value,
+        precision="fp32" if precision == "fp32" else "int8",
         name=name,
-        calibration=[request_of(row) for row in rows],
-        trimming=trimming,
-        force=force,
+        calibration=_requests(calibration),
+        trimming=Trimming(_corpus(corpus), size) if corpus else None,
+        force=flags["force"],
         progress=lambda stage: say(f"export: {stage}"),
     )
+    _tell(
+        report,
+        f"{report.n_golden} golden pairs, in {sum(report.seconds.values()):.1f} s",
+        as_json=flags["as_json"],
+    )
+
+
+def _by_plan(
+    run: Path,
+    out: Path,
+    plan_name: str,
+    data_root: Path | None,
+    work: Path,
+    name: str,
+    **flags: bool,
+) -> None:
+    from instructrec_deploy.cli.report import say
+    from instructrec_deploy.export.by_plan import export_plan
+    from instructrec_deploy.export.plan import read_plan
+    from instructrec_deploy.export.plan_inputs import read_inputs
+
+    plan, tools = read_plan(plan_name), _tools()
+    root = tools.find_data_root(data_root)
+    corpus = plan.vocabulary.corpus if plan.vocabulary else ""
+    inputs = read_inputs(
+        run,
+        plan,
+        tools=tools,
+        data_root=root,
+        corpus=_corpus(corpus) if corpus else (),
+        calibration=_requests(plan.quantize.calibration),
+    )
+    report = export_plan(
+        inputs,
+        out,
+        plan,
+        tools=tools,
+        data_root=root,
+        work=work,
+        name=name,
+        force=flags["force"],
+        progress=lambda words: say(f"export: {words}"),
+    )
+    _tell(report, f"{len(report.stages)} stages, kept in {work}", as_json=flags["as_json"])
+
+
+def _tools() -> Any:
+    """The training package's part in an export.
+
+    Raises:
+        MissingExtra: it is not installed.
+    """
+    from instructrec_deploy.core.errors import MissingExtra
+
+    for point in entry_points(group=STAGE_GROUP, name="training"):
+        return point.load()
+    raise MissingExtra(
+        "an export by a plan needs the training package, which is not installed",
+        hint="pip install 'instructrec-deploy[train]'",
+    )
+
+
+def _tell(report: ExportReport | PlanReport, facts: str, *, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(report.to_dict(), ensure_ascii=False))
         return
     typer.echo(
         f"{report.name} {report.version}, {report.precision}, {report.size_bytes / 1e6:.1f} MB, "
-        f"{report.n_golden} golden pairs, in {sum(report.seconds.values()):.1f} s: {report.out}"
+        f"{facts}: {report.out}"
     )
     typer.echo(f"next: instructrec serve {report.out}")
+
+
+def _requests(file: str) -> list[Request]:
+    from instructrec_deploy.cli.shipped import find_data
+    from instructrec_deploy.evaluation.reader import read_examples
+    from instructrec_deploy.evaluation.requests import request_of
+
+    return [request_of(row) for row in read_examples(find_data(file))] if file else []
+
+
+def _corpus(file: str) -> list[str]:
+    from instructrec_deploy.cli.shipped import find_data
+    from instructrec_deploy.evaluation.reader import read_examples
+    from instructrec_deploy.export.trim import corpus_texts
+
+    return corpus_texts(read_examples(find_data(file)))

@@ -249,6 +249,12 @@ class GoldenFailed(BundleError):
     code = "IR-1502"
 
 
+class PlanMissed(BundleError):
+    """A stage of an export plan loses more than the plan allows, or the bundle is too large."""
+
+    code = "IR-1503"
+
+
 class ModelDamaged(BundleError):
     """A fetched pretrained model is not the file this program knows."""
 

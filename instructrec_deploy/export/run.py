@@ -164,7 +164,7 @@ def export_run(
         stages.begin("writing golden pairs and card")
         n_golden = write_golden(stage, answered)
         evaluation = source.evaluation | _export_figures(source, stage, precision, parity, trimmed)
-        manifest = _finish(stage, manifest, source.book, evaluation)
+        manifest = finish_bundle(stage, manifest, source.book, evaluation)
     return ExportReport(
         out=out,
         name=manifest.name,
@@ -220,7 +220,7 @@ def _export_figures(
     return figures
 
 
-def _finish(
+def finish_bundle(
     stage: Path, manifest: Manifest, book: TaskBook, evaluation: Mapping[str, Any]
 ) -> Manifest:
     """Write evaluation, card and the last manifest; load the bundle as a server will."""

@@ -16,7 +16,8 @@ OPTIONS = {
     "models get": {"--to"},
     "prune": {"--out", "--ffn", "--heads", "--layers", "--rows", "--epochs", "--learning-rate"}
     | {"--max-minutes", "--data-root", "--resume", "--json", "--quiet"},
-    "export": {"--out", "--precision", "--force", "--trim-vocabulary", "--vocabulary-size"},
+    "export": {"--out", "--precision", "--force", "--trim-vocabulary", "--vocabulary-size"}
+    | {"--plan", "--target", "--data-root", "--work"},
     "serve": {"--host", "--port", "--metrics-port", "--allow-insecure", "--config", "--set"}
     | {"--print-config", "--feedback"},
     "predict": {"--address", "--task", "--instruction", "--candidates", "--candidate"}

@@ -1,0 +1,33 @@
+"""`instructrec export`: options that go together, and those that do not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.unit.cli.conftest import Run
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--plan", "x.toml", "--target", "edge"], "--target: a plan says this itself"),
+        (["--target", "cpu", "--precision", "fp32"], "--precision: a plan says this itself"),
+        (["--target", "cpu", "--vocabulary-size", "9"], "--vocabulary-size: a plan says"),
+        (["--vocabulary-size", "9"], "--vocabulary-size has no effect here"),
+        (["--work", "w", "--data-root", "d"], "--data-root, --work has no effect here"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(
+    run: Run, tmp_path: Path, options: list[str], words: str
+) -> None:
+    done = run("export", tmp_path / "run", "--out", tmp_path / "bundle", *options)
+    assert done.code == 2
+    assert words in done.err
+
+
+def test_an_unknown_plan_names_those_there_are(run: Run, tmp_path: Path) -> None:
+    done = run("export", tmp_path / "run", "--out", tmp_path / "bundle", "--plan", "phone")
+    assert done.code == 3
+    assert "cpu, edge, gpu" in done.err
