@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -35,7 +38,7 @@ class Target(StrEnum):
 
 def export(
     run: Annotated[
-        Path, typer.Argument(metavar="RUN", help="A run folder of `instructrec train`.")
+        Path, typer.Argument(metavar="RUN", help="A run of `instructrec train`, or hf:FOLDER.")
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The bundle folder to write.")],
     plan: Annotated[
@@ -102,14 +105,27 @@ def export(
             "--vocabulary-size": bool(vocabulary_size and not trim_vocabulary),
         }
     _check_options(given, by_plan=bool(plan_name))
-    with need_extra("export", "train"):
+    with need_extra("export", "train"), _source(str(run)) as source:
         if plan_name:
             folder = work or out.with_name(f"{out.name}.stages")
-            _by_plan(run, out, plan_name, data_root, folder, name, force=force, as_json=as_json)
+            _by_plan(source, out, plan_name, data_root, folder, name, force=force, as_json=as_json)
         else:
             trimming = (trim_vocabulary, vocabulary_size)
             level = (precision or Precision.INT8).value
-            _at_once(run, out, level, calibration, trimming, name, force=force, as_json=as_json)
+            _at_once(source, out, level, calibration, trimming, name, force=force, as_json=as_json)
+
+
+@contextmanager
+def _source(run: str) -> Iterator[Path]:
+    """The run folder; of `hf:FOLDER` a temporary one that is made from it."""
+    from instructrec_deploy.export.imports import SCHEME, import_folder
+
+    if not run.startswith(SCHEME):
+        yield Path(run)
+        return
+    folder = Path(run.removeprefix(SCHEME)).expanduser()
+    with tempfile.TemporaryDirectory(prefix="instructrec-import-") as work:
+        yield import_folder(folder, Path(work) / folder.resolve().name)
 
 
 def _check_options(given: dict[str, bool], *, by_plan: bool) -> None:

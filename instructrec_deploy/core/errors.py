@@ -261,6 +261,12 @@ class ModelDamaged(BundleError):
     code = "IR-1510"
 
 
+class WeightsRefused(BundleError):
+    """A model's weights are a pickle, which may run code when it is read."""
+
+    code = "IR-1511"
+
+
 class ConfigError(InstructRecError):
     """A configuration file or option is wrong."""
 

@@ -32,6 +32,7 @@ from instructrec_deploy.models.loading import (
     loading,
     quiet_transformers,
 )
+from instructrec_deploy.models.pair_classifier import PairClassifier
 from instructrec_deploy.models.pooled_classifier import PooledClassifier
 from instructrec_deploy.models.presets import preset_of, resolve_model
 from instructrec_deploy.models.question_reader import QuestionReader
@@ -67,7 +68,7 @@ class CheckpointSection(Strict):
     reader_layers: int = 0  # joint layers of the span reader; 0: the model finds no spans
     joint_questions: bool = False  # a question is read with the text, from the first layer on
     labels: tuple[str, ...] = ()  # of a head, in logit order: labels, or the tags of tokens
-    separator_id: int = -1  # question-answering: parts the token types; -1: it has none
+    separator_id: int = -1  # parts the token types of two texts; -1: it has, or is told, none
     pooling: Pooling = "native"  # of a sequence-classification checkpoint
 
 
@@ -114,6 +115,7 @@ def build_checkpoint(
     dropout: float | None = None,
     text_prefix: str | None = None,
     instruction_weight: float | None = None,
+    has_own_pairs: bool = False,
 ) -> Checkpoint:
     """Make an untuned checkpoint from a preset name, a transformers folder or a hub id.
 
@@ -129,6 +131,8 @@ def build_checkpoint(
             model reads every question with the text.
         dropout: replaces the base's own; None keeps it.
         text_prefix, instruction_weight: replace the preset's; None keeps them.
+        has_own_pairs: a sequence classifier was tuned elsewhere: tell it by token types, as there,
+            which of two texts is which.
 
     Raises:
         ConfigError: the base cannot be loaded or is no encoder.
@@ -157,7 +161,9 @@ def build_checkpoint(
         joint_questions=kind == "question-answering"
         or (joint_questions and kind == "instruction-encoder"),
         labels=tuple(labels),
-        separator_id=_separator_id(kind, config, tokenizer),
+        separator_id=_separator_id(config, tokenizer)
+        if kind == "question-answering" or has_own_pairs
+        else -1,
         pooling=pooling,
     )
     return Checkpoint(_wrap(encoder, section), section, tokenizer_path)
@@ -255,7 +261,8 @@ def save_checkpoint(
 
 def transformers_part(model: Any) -> Any:
     """The part of a model that transformers made: with its own head where it has one."""
-    return model.encoder if isinstance(model, (*OURS, QuestionReader)) else model
+    wraps = (*OURS, QuestionReader, PairClassifier)
+    return model.encoder if isinstance(model, wraps) else model
 
 
 def _native_head(kind: ModelKind, pooling: Pooling) -> str:
@@ -278,10 +285,10 @@ def _tags_for(source: str, types: Sequence[str]) -> tuple[str, ...]:
     return fresh_tags(types)
 
 
-def _separator_id(kind: ModelKind, config: Any, tokenizer: Any) -> int:
+def _separator_id(config: Any, tokenizer: Any) -> int:
     """What parts the token types of a pair; -1 where the model has one type, or is told none."""
     is_told = "token_type_ids" in tokenizer.model_input_names
-    if kind != "question-answering" or not is_told or getattr(config, "type_vocab_size", 0) < 2:
+    if not is_told or getattr(config, "type_vocab_size", 0) < 2:
         return -1
     return int(tokenizer.sep_token_id)
 
@@ -289,6 +296,8 @@ def _separator_id(kind: ModelKind, config: Any, tokenizer: Any) -> int:
 def _wrap(encoder: Any, section: CheckpointSection) -> nn.Module:
     if section.kind == "sequence-classification":
         model: nn.Module = encoder
+        if section.separator_id >= 0:
+            model = PairClassifier(encoder, separator_id=section.separator_id)
         if section.pooling == "mean":
             model = PooledClassifier(
                 encoder, hidden_size=section.hidden_size, n_labels=len(section.labels)

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import TokenClassifierOutput
 
+from instructrec_deploy.models.pair_classifier import token_types
+
 
 class QuestionReader(nn.Module):
     """Encoder and head -> logits of each token to be the answer's first and its last.
 
-    BERT and its like were told by token types which text is which. They follow from the ids: all
-    behind the first separator is the passage. So a graph needs no third input.
+    Which text is which follows from the ids: see `token_types`.
 
     Args:
         encoder: of `AutoModelForQuestionAnswering`.
@@ -41,9 +42,7 @@ class QuestionReader(nn.Module):
         """[B, T] int64 ids and mask -> logits [B, T, 2]."""
         given = {"input_ids": input_ids, "attention_mask": attention_mask}
         if self.separator_id >= 0:
-            is_separator = (input_ids == self.separator_id).long()
-            n_before = torch.cumsum(is_separator, dim=1) - is_separator
-            given["token_type_ids"] = n_before.clamp(max=1) * attention_mask
+            given["token_type_ids"] = token_types(input_ids, attention_mask, self.separator_id)
         found = self.encoder(**given)
         return TokenClassifierOutput(
             logits=torch.stack([found.start_logits, found.end_logits], dim=-1)
