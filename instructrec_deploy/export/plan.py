@@ -26,6 +26,7 @@ class PrunePart(Strict):
     epochs: int | None = Field(None, ge=0)  # of the distillation; None: the run's
     learning_rate: float = Field(0.0, ge=0.0)  # 0: the run's
     max_minutes: float = Field(0.0, ge=0.0)  # of each distillation; 0: no limit
+    refit: bool = True  # least squares before the distillation
     max_loss: float | None = Field(None, ge=0.0)
     tries: int = Field(2, ge=0)  # milder settings that are tried where this one loses too much
 

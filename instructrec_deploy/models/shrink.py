@@ -30,6 +30,8 @@ class LayerParts:
     output: tuple[Any, str]  # of the attention: [N * D, H]
     inner: tuple[Any, str]  # [H, F]
     outer: tuple[Any, str]  # [F, H]
+    attention_norm: tuple[Any, str]  # reads the sum of the attention's output and its input
+    norm: tuple[Any, str]  # reads that of the feed-forward part
     n_heads: int
 
 
@@ -134,7 +136,8 @@ def _parts(layer: Any) -> LayerParts:
         attention, ffn = layer.attention, layer.ffn
         inputs = tuple((attention, name) for name in ("q_lin", "k_lin", "v_lin"))
         output = (attention, "out_lin")
-        return LayerParts(inputs, output, (ffn, "lin1"), (ffn, "lin2"), attention.n_heads)
+        norms = (layer, "sa_layer_norm"), (layer, "output_layer_norm")
+        return LayerParts(inputs, output, (ffn, "lin1"), (ffn, "lin2"), *norms, attention.n_heads)
     own = layer.attention.self
     names = ("query", "key", "value")
     inputs = tuple((own, name) for name in names) if hasattr(own, "query") else ()
@@ -143,7 +146,8 @@ def _parts(layer: Any) -> LayerParts:
     for place in (*inputs, output, inner, outer):
         if not isinstance(getattr(*place), nn.Linear):
             raise AttributeError(place[1])
-    return LayerParts(inputs, output, inner, outer, own.num_attention_heads)
+    norms = (layer.attention.output, "LayerNorm"), (layer.output, "LayerNorm")
+    return LayerParts(inputs, output, inner, outer, *norms, own.num_attention_heads)
 
 
 def _count_heads(attention: Any, n_heads: int, size: int) -> None:

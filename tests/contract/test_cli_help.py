@@ -15,7 +15,7 @@ OPTIONS = {
     "models list": {"--to", "--json"},
     "models get": {"--to"},
     "prune": {"--out", "--ffn", "--heads", "--layers", "--rows", "--epochs", "--learning-rate"}
-    | {"--max-minutes", "--data-root", "--resume", "--json", "--quiet"},
+    | {"--max-minutes", "--data-root", "--resume", "--json", "--quiet", "--refit"},
     "export": {"--out", "--precision", "--force", "--trim-vocabulary", "--vocabulary-size"}
     | {"--plan", "--target", "--data-root", "--work"},
     "serve": {"--host", "--port", "--metrics-port", "--allow-insecure", "--config", "--set"}

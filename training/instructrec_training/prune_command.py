@@ -26,6 +26,9 @@ def prune(
     max_minutes: Annotated[
         float, typer.Option(min=0.0, help="Of the distillation; 0: no limit.")
     ] = 0.0,
+    use_refit: Annotated[
+        bool, typer.Option("--refit/--no-refit", help="Fit what is left before the distillation.")
+    ] = True,
     data_root: Annotated[
         Path | None,
         typer.Option("--data-root", help="Where relative data paths start [INSTRUCTREC_DATA]."),
@@ -45,7 +48,7 @@ def prune(
         if not quiet:
             typer.echo(words, err=True)
 
-    pruning = Pruning(ffn, heads, layers, rows, epochs, learning_rate, max_minutes)
+    pruning = Pruning(ffn, heads, layers, rows, epochs, learning_rate, max_minutes, use_refit)
     root = find_root(data_root)
     pruned = prune_run(run, pruning, out, data_root=root, resume=resume, is_quiet=quiet, say=say)
     if as_json:

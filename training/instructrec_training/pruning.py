@@ -36,6 +36,7 @@ from instructrec_training.importance import (
 )
 from instructrec_training.learners import EncoderLearner, HeadLearner, Learner
 from instructrec_training.recipe import Recipe, has_single_labels, with_values
+from instructrec_training.refit import refit, rows_to_read, token_batches
 from instructrec_training.replay import write_json
 from instructrec_training.run import (
     CHECKPOINT_FOLDER,
@@ -63,6 +64,7 @@ class Pruning:
         epochs: of the distillation; 0: none. None: as many as the run was tuned.
         learning_rate: of the distillation; 0: the run's.
         max_minutes: of the distillation; 0: no limit.
+        refit: fit the weights behind what is left by least squares before the distillation.
     """
 
     ffn: float = 1.0
@@ -72,6 +74,7 @@ class Pruning:
     epochs: int | None = None
     learning_rate: float = 0.0
     max_minutes: float = 0.0
+    refit: bool = True
 
     def check(self) -> None:
         """Find what is wrong before anything is read.
@@ -207,10 +210,21 @@ class _Start:
             write_json(file, {"settings": settings, "kept": kept})
         checkpoint = load_checkpoint(self._run / CHECKPOINT_FOLDER)  # as it was: trials touch it
         checkpoint = cut(checkpoint, kept)
+        if self._pruning.refit:
+            self._refit(checkpoint, tasks, kept["layers"])
         self.n_after = checkpoint.n_parameters
         self.facts = {"settings": settings, **_sizes(kept)}
         self._say(f"{self.n_before / 1e6:.1f} -> {self.n_after / 1e6:.1f} million weights")
         return checkpoint, tasks
+
+    def _refit(self, pruned: Checkpoint, tasks: Sequence[TaskData], layers: list[int]) -> None:
+        self._say("fitting what is left ...")
+        section, whole = pruned.section, load_checkpoint(self._run / CHECKPOINT_FOLDER)
+        weight = section.instruction_weight if section.kind == "instruction-encoder" else None
+        tokenizer = whole.open_tokenizer()
+        rows = rows_to_read(tasks, self._pruning.rows, tokenizer, weight)
+        batches = token_batches(rows, section.pad_id)
+        refit(whole.model.eval(), pruned.model.eval(), layers, batches)
 
 
 def choose(
@@ -227,7 +241,7 @@ def choose(
         `layers`: numbers of the layers. `heads`, `neurons`: for each layer that stays a list of
         indices, behind the neurons' those of the span reader's layers; empty: all stay.
     """
-    learner = _learner(checkpoint, tasks, recipe).eval()
+    learner = make_learner(checkpoint, tasks, recipe).eval()
     base, reader = _encoder(checkpoint), _reader(checkpoint)
     n_layers, n_kept = len(parts_of(base)), pruning.layers or len(parts_of(base))
     n_protected = reader.n_layers if reader is not None else 0
@@ -275,7 +289,8 @@ def cut(checkpoint: Checkpoint, kept: dict[str, Any]) -> Checkpoint:
     return replace(checkpoint, section=section)
 
 
-def _learner(checkpoint: Checkpoint, tasks: Sequence[TaskData], recipe: Recipe) -> Learner:
+def make_learner(checkpoint: Checkpoint, tasks: Sequence[TaskData], recipe: Recipe) -> Learner:
+    """The model as a module with its tasks' losses."""
     if checkpoint.section.kind == "instruction-encoder":
         tokenizer = checkpoint.open_tokenizer()
         return EncoderLearner(checkpoint, tasks, tokenizer, recipe.training)
