@@ -11,9 +11,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from instructrec_deploy.safety.disguises import undisguise
 from instructrec_deploy.safety.match import Match
 
 _WORD = re.compile(r"[a-z0-9]+(?:[*$]+[a-z0-9]+)*")
+_QUOTES = re.compile('["“「『«„]')
 _QUOTE_CHARS = 60  # how far from a hit the quotation marks may stand
 
 
@@ -172,21 +174,31 @@ class Lexicon:
         self._han = tuple(i for i, entry in enumerate(entries) if not entry.triggers)
 
     def find(self, text: str, categories: frozenset[str]) -> Iterator[Match]:
-        """Hits in a folded text in lower case; they may overlap."""
+        """Hits in a folded text in lower case; they may overlap.
+
+        Words in leetspeak, with letters apart or with marks inside are looked for in copies.
+        """
+        yield from self._find(text, categories)
+        for plain in undisguise(text, self._words):
+            for hit in self._find(plain.text, categories):
+                start, end = plain.span(hit.start, hit.end)
+                is_quoted = hit.is_quoted or _is_quoted(text, start, end)
+                yield Match(hit.category, hit.rule, start, end, is_quoted)
+
+    def _find(self, text: str, categories: frozenset[str]) -> Iterator[Match]:
         words = _WORD.findall(text)
-        if self._words.isdisjoint(words):
-            wanted: set[int] = set()
-        else:
-            wanted = {i for word in words if word in self._words for i in self._by_word[word]}
+        wanted = {i for word in self._words.intersection(words) for i in self._by_word[word]}
         if not text.isascii():
             wanted.update(self._han)
+        has_quotes = _QUOTES.search(text) is not None
         for index in sorted(wanted):
             entry = self._entries[index]
             if entry.category not in categories:
                 continue
             for found in self._patterns[index].finditer(text):
                 start, end = found.span()
-                yield Match(entry.category, entry.rule, start, end, _is_quoted(text, start, end))
+                is_quoted = has_quotes and _is_quoted(text, start, end)
+                yield Match(entry.category, entry.rule, start, end, is_quoted)
 
 
 def _is_quoted(text: str, start: int, end: int) -> bool:

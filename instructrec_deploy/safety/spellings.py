@@ -7,25 +7,46 @@ so. Linear in the text's length.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-_HAN = str.maketrans("〇零一二三四五六七八九幺壹贰叁肆伍陆柒捌玖两", "0012345678911234567892")
-_DIGIT = "[0-9〇零一二三四五六七八九幺壹贰叁肆伍陆柒捌玖两]"
-_ODD = r"·•*_|~\\/"  # marks that no written number has
-# 7 digits at least: the shortest phone number. Two marks at most between them.
-_RUN = re.compile(rf"{_DIGIT}(?:[ .\-,{_ODD}]{{0,2}}{_DIGIT}){{6,}}")
+_HAN_DIGITS = "〇零○一二三四五六七八九幺壹贰叁参肆伍陆柒捌玖两拐洞勾"
+_HAN = str.maketrans(_HAN_DIGITS, "000123456789112334567892709")
+_DIGIT = f"[0-9{_HAN_DIGITS}]"
+_ODD = r"·•*_|~\\/杠"  # marks that no written number has
+# 7 digits at least: the shortest phone number. Two marks at most between them; of one kind where
+# they stand between all digits.
+_BETWEEN = rf"[^0-9A-Za-z\n\r\t()\[\]{{}}<>@%$¥€£\u3040-\u9fff]|[{_ODD}]"
+_RUN = re.compile(rf"{_DIGIT}(?:(?:{_BETWEEN}){{0,2}}{_DIGIT}){{6,}}")
+_TWO_DIGITS = re.compile("[0-9]{2}")
+_ODD_MARKS = frozenset(_ODD.replace("\\\\", "\\"))
+_PLAIN_MARKS = frozenset(" .,-")
+_DIGITS = frozenset("0123456789")
+# Letters in place of digits, in a run of digits that stands free: l38OO1380OO.
+_LETTERS = str.maketrans("OoОоQIil|ІSsZzBЗзб", "000001111155228336")
+_AS_DIGIT = "[0-9OoОоQIil|ІSsZzBЗзб]"
+_LETTER_RUN = re.compile(
+    rf"(?<![0-9A-Za-z]){_AS_DIGIT}(?:[ .\-]?{_AS_DIGIT}){{6,30}}(?![0-9A-Za-z])"
+)
 _NAMES = {"zero": "0", "oh": "0", "one": "1", "two": "2", "three": "3", "four": "4"}
 _NAMES |= {"five": "5", "six": "6", "seven": "7", "eight": "8", "nine": "9"}
 _NAME = "|".join(_NAMES)
-_NAME_RUN = re.compile(rf"(?<![a-z])(?:{_NAME})(?:[ ,.\-]{{1,2}}(?:{_NAME})){{6,}}(?![a-z])")
-_NAME_ONE = re.compile(_NAME)
+_NAME_RUN = re.compile(
+    rf"(?<![a-z0-9])(?:{_NAME}|[0-9])(?:[ ,.\-/]{{0,2}}(?:{_NAME}|[0-9])){{6,}}(?![a-z0-9])"
+)
+_NAME_ONE = re.compile(f"{_NAME}|[0-9]")
 _AT = re.compile(
-    r" ?[\[({<] ?(?:at|@|艾特) ?[\])}>] ?| ?艾特 ?"
+    r" ?[\[({<#*] ?(?:at|@|艾特) ?[\])}>#*] ?| ?艾特 ?| @ (?=[a-z0-9\-]{1,63} \. )"
     r"| at (?!(?:this|that|the|a|an|any|every|each|which) )"
     r"(?=[a-z0-9\-]{1,63}(?: dot | ?[\[({<] ?(?:dot|\.) ?[\])}>]| ?点))"
+    r"|@(?=[a-z0-9\-]{1,63}"
+    r"(?: dot | ?[\[({<] ?(?:dot|点|\.) ?[\])}>]| ?点| ?[。丶·] ?[a-z]| \. [a-z]))"
 )
-_DOT = re.compile(r" ?[\[({<] ?(?:dot|点|\.) ?[\])}>] ?| dot | ?点 ?(?=[a-z])")
+_DOT = re.compile(
+    r" ?[\[({<#*] ?(?:dot|点|\.) ?[\])}>#*] ?| dot | ?点 ?(?=[a-z])| \. (?=[a-z])"
+    r"|(?<=[a-z0-9]) ?[。丶·] ?(?=[a-z])"
+)
+_DOTS_CHARS = 80  # how far behind the "@" the dots of a domain stand
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +54,26 @@ class Unspelled:
     """A copy of a folded text, and where each of its characters stands there."""
 
     text: str
-    starts: tuple[int, ...]
-    ends: tuple[int, ...]
+    starts: Sequence[int]
+    ends: Sequence[int]
 
     def span(self, start: int, end: int) -> tuple[int, int]:
         """A non-empty half-open span of `text` as a span of the folded text."""
         return self.starts[start], self.ends[end - 1]
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """[start, end) of a text becomes `new`.
+
+    `starts` and `ends` say for each character of `new` which part of the text it stands for.
+    """
+
+    start: int
+    end: int
+    new: str
+    starts: Sequence[int]
+    ends: Sequence[int]
 
 
 def unspell(text: str, lower: str) -> Unspelled | None:
@@ -48,47 +83,70 @@ def unspell(text: str, lower: str) -> Unspelled | None:
         text: folded.
         lower: the same in lower case, of the same length.
     """
-    edits = sorted((*_digit_edits(text), *_name_edits(lower), *_mark_edits(lower)))
-    if not edits:
-        return None
+    edits = [*_digit_edits(text), *_letter_edits(text), *_name_edits(lower), *_mark_edits(lower)]
+    return apply_edits(text, sorted(edits, key=lambda edit: edit.start))
+
+
+def apply_edits(text: str, edits: Iterable[Edit]) -> Unspelled | None:
+    """The text with edits made, sorted by start, the first of two that overlap; None if none."""
     parts: list[str] = []
     starts: list[int] = []
     ends: list[int] = []
     done = 0
-    for start, end, new in edits:
-        if start < done:
+    for edit in edits:
+        if edit.start < done:
             continue
-        parts += (text[done:start], new)
-        starts += (*range(done, start), *([start] * len(new)))
-        ends += (*range(done + 1, start + 1), *([end] * len(new)))
-        done = end
+        parts += (text[done : edit.start], edit.new)
+        starts += range(done, edit.start)
+        starts += edit.starts
+        ends += range(done + 1, edit.start + 1)
+        ends += edit.ends
+        done = edit.end
+    if not parts:
+        return None
     parts.append(text[done:])
     starts += range(done, len(text))
     ends += range(done + 1, len(text) + 1)
-    return Unspelled("".join(parts), tuple(starts), tuple(ends))
+    return Unspelled("".join(parts), starts, ends)
 
 
-Edit = tuple[int, int, str]  # [start, end) of the folded text becomes the string
+def in_place(start: int, new: str) -> Edit:
+    """An edit that changes characters one by one."""
+    end = start + len(new)
+    return Edit(start, end, new, range(start, end), range(start + 1, end + 1))
+
+
+def keep_only(start: int, text: str, keep: frozenset[str]) -> Edit:
+    """An edit that drops from `text`, which stands at `start`, all characters but these."""
+    starts = [at for at, char in enumerate(text, start) if char in keep]
+    new = "".join([char for char in text if char in keep])
+    return Edit(start, start + len(text), new, starts, [at + 1 for at in starts])
 
 
 def _digit_edits(text: str) -> Iterator[Edit]:
     """Han digits become digits; digits that stand apart are put together."""
     for run in _RUN.finditer(text):
         found = run[0]
-        plain = found.translate(_HAN)
-        is_apart = not re.search("[0-9]{2}", plain)
-        marks = set(plain) - set("0123456789 .-")
-        is_odd = len(marks) == 1 and marks <= set(_ODD.replace("\\\\", "\\"))
-        if plain == found and not is_apart and not is_odd:
-            continue
-        for at, char in enumerate(plain, run.start()):
-            if not char.isdecimal():
-                if is_apart:
-                    yield at, at + 1, ""
-                elif is_odd and char in marks:
-                    yield at, at + 1, "-"
-            elif char != text[at]:
-                yield at, at + 1, char
+        plain = found if found.isascii() else found.translate(_HAN)
+        marks = frozenset(plain) - _DIGITS
+        odd = marks - _PLAIN_MARKS
+        if marks and not _TWO_DIGITS.search(plain):
+            if len(odd) <= 1:
+                yield keep_only(run.start(), plain, _DIGITS)
+        elif len(odd) == 1 and odd <= _ODD_MARKS and len(marks) == 1:
+            yield in_place(run.start(), plain.replace(next(iter(odd)), "-"))
+        elif plain is not found and not odd:
+            yield in_place(run.start(), plain.replace(",", "-"))
+
+
+def _letter_edits(text: str) -> Iterator[Edit]:
+    """O, l and their like become digits in a number with four digits and about as many letters."""
+    for run in _LETTER_RUN.finditer(text):
+        plain = run[0].translate(_LETTERS)
+        n_digits = sum(map(run[0].count, "0123456789"))
+        n_letters = sum(map(plain.count, "0123456789")) - n_digits
+        if n_digits >= 4 and 0 < n_letters <= n_digits + 2:
+            yield in_place(run.start(), plain)
 
 
 def _name_edits(lower: str) -> Iterator[Edit]:
@@ -96,12 +154,11 @@ def _name_edits(lower: str) -> Iterator[Edit]:
     if not ("one" in lower or "five" in lower or "three" in lower or "eight" in lower):
         return
     for run in _NAME_RUN.finditer(lower):
-        done = run.start()
-        for name in _NAME_ONE.finditer(lower, run.start(), run.end()):
-            if name.start() > done:
-                yield done, name.start(), ""
-            yield name.start(), name.end(), _NAMES[name[0]]
-            done = name.end()
+        names = list(_NAME_ONE.finditer(lower, run.start(), run.end()))
+        new = "".join([_NAMES.get(name[0], name[0]) for name in names])
+        if run[0].isascii() and any(char.isalpha() for char in run[0]):
+            starts, ends = [name.start() for name in names], [name.end() for name in names]
+            yield Edit(run.start(), run.end(), new, starts, ends)
 
 
 def _mark_edits(lower: str) -> Iterator[Edit]:
@@ -112,8 +169,8 @@ def _mark_edits(lower: str) -> Iterator[Edit]:
     for at in _AT.finditer(lower):
         if at.start() < done:
             continue
-        yield at.start(), at.end(), "@"
+        yield Edit(at.start(), at.end(), "@", (at.start(),), (at.end(),))
         done = at.end()
-        for dot in _DOT.finditer(lower, done, done + 80):
-            yield dot.start(), dot.end(), "."
+        for dot in _DOT.finditer(lower, done, done + _DOTS_CHARS):
+            yield Edit(dot.start(), dot.end(), ".", (dot.start(),), (dot.end(),))
             done = dot.end()

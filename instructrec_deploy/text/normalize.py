@@ -1,7 +1,8 @@
-"""Fold a text for detection (width, compatibility forms, invisible characters), offsets kept.
+"""Fold a text for detection, offsets kept.
 
-The folded copy is only ever searched. What is reported, masked or sent on is the original, found
-again through the offsets.
+Unified are width and compatibility forms, letters that look Latin, traditional Chinese; invisible
+characters fall away. The folded copy is only ever searched: what is reported, masked or sent on is
+the original, found again through the offsets.
 """
 
 from __future__ import annotations
@@ -9,9 +10,14 @@ from __future__ import annotations
 import re
 import unicodedata
 from dataclasses import dataclass
+from itertools import chain, repeat
+
+from instructrec_deploy.text.look_alikes import read_as_latin
+from instructrec_deploy.text.traditional import SIMPLIFIED
 
 # Folds of one character to one character: they leave every offset where it was.
 _SAME_LENGTH = {
+    **SIMPLIFIED,
     **{code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)},  # full-width ASCII
     **dict.fromkeys((0x3000, 0x00A0, 0x2002, 0x2003, 0x2007, 0x2009, 0x200A, 0x202F), 0x20),
     **dict.fromkeys((*range(0x2010, 0x2016), 0x2212, 0x2043), 0x2D),  # dashes and minus
@@ -24,6 +30,10 @@ _MARKS = "\u0300-\u036f\u20d0-\u20ff\ufe00-\ufe0f\U000e0100-\U000e01ef"
 _INVISIBLE = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180e\u200b-\u200f\u202a-\u202e"
     f"\u2060-\u206f\u3164\ufeff\uffa0\ufff9-\ufffb\U000e0000-\U000e007f{_MARKS}]"
+)
+# All but ASCII, Han, kana and Hangul syllables, which no compatibility form changes.
+_MAY_CHANGE = re.compile(
+    "[^\\x00-\\x7f\u3041-\u3096\u30a1-\u30fa\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3]"
 )
 _TRAILING_MARKS = re.compile(f"[{_MARKS}]*")
 
@@ -53,7 +63,7 @@ class Folded:
 
 
 def fold(text: str) -> Folded:
-    """Fold width and compatibility forms (NFKC, a character at a time) and drop the invisible.
+    """Fold compatibility forms (NFKC, a character at a time), look-alikes and traditional Chinese.
 
     Case stays as it is. Linear in the text's length; an ASCII text is its own folded copy.
     """
@@ -61,18 +71,23 @@ def fold(text: str) -> Folded:
         return Folded(text, text)
     quick = text.translate(_SAME_LENGTH)
     if unicodedata.is_normalized("NFKC", quick) and not _INVISIBLE.search(quick):
-        return Folded(text, quick)
-    parts: list[str] = []
-    origins: list[int] = []
-    for index, char in enumerate(quick):
-        if char < "\x80":
-            parts.append(char)
-            origins.append(index)
-        elif not _INVISIBLE.match(char):
-            plain = unicodedata.normalize("NFKC", char)
-            parts.append(plain)
-            origins.extend([index] * len(plain))
-    return Folded(text, "".join(parts), tuple(origins))
+        return Folded(text, read_as_latin(quick))
+    table = {char: _plain(char) for char in set(_MAY_CHANGE.findall(quick))}
+    folded = quick.translate({ord(char): plain for char, plain in table.items()})
+    if len(folded) == len(quick) and all(len(plain) == 1 for plain in table.values()):
+        return Folded(text, read_as_latin(folded))
+    lengths = {char: len(plain) for char, plain in table.items()}
+    counts = [lengths.get(char, 1) for char in quick]
+    origins = tuple(chain.from_iterable(map(repeat, range(len(quick)), counts)))
+    return Folded(text, read_as_latin(folded), origins)
+
+
+def _plain(char: str) -> str:
+    """What a character is folded to: "" where it is invisible."""
+    if _INVISIBLE.match(char):
+        return ""
+    plain = unicodedata.normalize("NFKC", char)
+    return _INVISIBLE.sub("", plain).translate(_SAME_LENGTH)
 
 
 def lower_in_place(text: str) -> str:

@@ -48,6 +48,7 @@ _NAMED = re.compile(
     r"|(?:密码|口令|密钥|秘钥|令牌|私钥)(?:信息|明文)?)"
     r"(?P<link>['\"]? ?(?::=|=>|[:=]|(?<![a-z])(?:is|was|set to)(?![a-z])|是|为)|) ?(?P<rest>)"
 )
+_LEET = str.maketrans("@$045", "asoas")
 _BEARER = re.compile(r"(?<![a-z])(?:bearer|basic) (?P<rest>)(?=[0-9a-z_.~+/\-]{16})")
 _VALUE = re.compile(r"[!-~]{1,200}")  # printable, no space
 _QUOTED = re.compile(r"(?P<mark>['\"`])(?P<value>[^'\"`\n]{4,200})(?P=mark)")
@@ -83,6 +84,9 @@ def find_secrets(text: str, lower: str) -> Iterator[Match]:
             yield Match("SECRET", "known_key", key.start(), key.end())
     if any(word in lower for word in _NAMING):
         yield from _find_named(text, lower)
+    leet = lower.translate(_LEET)
+    if leet != lower and "passw" in leet and "passw" not in lower:  # p@ssw0rd
+        yield from _find_named(text, leet)
 
 
 def find_urls(text: str, lower: str) -> Iterator[Match]:

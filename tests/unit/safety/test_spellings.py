@@ -16,6 +16,7 @@ from tests.unit.safety import made_up as made
 RNG = random.Random(20241212)
 GUARD = Guard()
 HAN = str.maketrans("0123456789", "零一二三四五六七八九")
+FINANCIAL = str.maketrans("0123456789", "零壹貳叁肆伍陸柒捌玖")
 NAMES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 
 
@@ -36,6 +37,17 @@ def _positives() -> list[tuple[str, str, str]]:
         ("mail {} now", "bob [at] mail.example.com", "EMAIL"),
         ("mail {} now", "bob at example dot com", "EMAIL"),
         ("邮箱{}，谢谢", "bob艾特example点com", "EMAIL"),
+        ("邮箱{}，谢谢", "bob@example。com", "EMAIL"),
+        ("mail {} now", "bob @ example . com", "EMAIL"),
+        ("mail {} now", "bоb@еxаmple.com", "EMAIL"),  # Cyrillic letters
+        ("手机{}", mobile.replace("0", "O").replace("1", "l"), "PHONE"),
+        ("手機{}", mobile.translate(FINANCIAL), "PHONE"),
+        ("手机{}", made.grouped(mobile.translate(HAN), 3, 4, 4, mark="，"), "PHONE"),
+        ("手机{}", "♥".join(mobile), "PHONE"),
+        ("手机{}", "、".join(mobile), "PHONE"),
+        ("手机{}", made.grouped(mobile, 3, 4, 4, mark="杠"), "PHONE"),
+        ("身份證{}", resident.translate(FINANCIAL), "CN_ID"),
+        ("call {} ok", "two one two 5 5 5 oh one four three", "PHONE"),
     ]
 
 
@@ -59,6 +71,9 @@ def test_a_hidden_value_is_found_in_its_exact_span(
         "看点电影，早上八点见",
         "look at this dot com bubble",
         "138****5678",
+        "拨打110、119、120或12315",
+        "part IOI-SOS-BOSS-110",
+        "bill no. SOIl5OOZZ88 B00K",
     ],
 )
 def test_plain_counting_and_plain_words_are_left_alone(text: str) -> None:

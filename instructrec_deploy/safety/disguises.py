@@ -1,0 +1,112 @@
+"""Undo spellings that hide a word: leetspeak (sh1t), letters apart (f u c k), fuuuck, 傻*逼.
+
+Gives second copies of a folded text in lower case for the word list, each with the way back.
+Linear in the text's length.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+
+from instructrec_deploy.safety.spellings import Edit, Unspelled, apply_edits, keep_only
+
+# One sign, one letter: every offset stays. 1 is an i in one copy and an l in the other.
+_LEET = str.maketrans("01345789@$€", "oieastbgase")
+_LEET_L = _LEET | {ord("1"): ord("l")}
+_INNER = str.maketrans("!|+", "iit")
+# Letters or digits of leetspeak with marks between them, also with marks that only stand inside.
+_MIXED = re.compile(r"[a-z][0-9@$!|+€]|[0-9@$!|+€][a-z]")
+_INNER_MARK = re.compile(r"(?<=[a-z0-9$@])[!|+](?=[a-z0-9$@])")
+_LETTER = "[a-z@$]"
+_APART = re.compile(
+    rf"(?<![a-z0-9@$]){_LETTER}(?:[ .,\-_*~·•|/\\+]{{1,2}}{_LETTER}){{2,}}(?![a-z0-9@$])"
+)
+_LONG = re.compile(r"([a-z])\1{2,}")
+_MARKED = re.compile(
+    r"(?<=[a-z])[*_·•~^|`\\]{1,2}(?=[a-z])"
+    r"|(?<=[\u4e00-\u9fff])[ .,\-*_·•~^|/\\+#@&]{1,3}(?=[\u4e00-\u9fff])"
+)
+_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz@$")
+# Words that stand beside those of the list when a sentence is spelled letter by letter.
+_COMMON_WORDS = """
+a an the i u you your we he she they him her them it is are am was will shall would should can could
+to of in on at and or so just not no do does did have has had go going gonna wanna want be been all
+every one this that what my me our whole family up down off out people such
+"""
+_COMMON = frozenset(_COMMON_WORDS.split())
+_DOUBLES = frozenset("ls")  # killll, asssshole: letters that the list's words have twice
+
+
+def undisguise(text: str, words: frozenset[str]) -> Iterator[Unspelled]:
+    """Copies of the text with such spellings undone; none where nothing is spelled so.
+
+    Args:
+        text: folded, in lower case.
+        words: triggers of the word list; what is spelled apart is cut into them.
+    """
+    plain = apply_edits(text, sorted(_edits(text, words), key=lambda edit: edit.start))
+    if plain is not None:
+        yield plain
+    copy = plain.text if plain is not None else text
+    if not _MIXED.search(copy):
+        return
+    starts = plain.starts if plain is not None else range(len(text))
+    ends = plain.ends if plain is not None else range(1, len(text) + 1)
+    copy = _INNER_MARK.sub(lambda mark: mark[0].translate(_INNER), copy)
+    leet = copy.translate(_LEET)
+    yield Unspelled(leet, starts, ends)
+    if "1" in copy:
+        yield Unspelled(copy.translate(_LEET_L), starts, ends)
+
+
+def _edits(text: str, words: frozenset[str]) -> Iterator[Edit]:
+    for run in _APART.finditer(text):
+        whole = keep_only(run.start(), run[0], _LETTERS)
+        yield from _cut(whole, run.end(), words)
+    for run in _LONG.finditer(text):
+        new = run[1] * (2 if run[1] in _DOUBLES else 1)
+        starts = range(run.start(), run.start() + len(new))
+        ends = [*(at + 1 for at in starts[:-1]), run.end()]
+        yield Edit(run.start(), run.end(), new, starts, ends)
+    for run in _MARKED.finditer(text):
+        yield Edit(run.start(), run.end(), "", (), ())
+
+
+def _cut(whole: Edit, end: int, words: frozenset[str]) -> Iterator[Edit]:
+    """Letters put together, with a space before and behind each word that is known."""
+    letters = whole.new.replace("@", "a").replace("$", "s")
+    known, sizes = _vocabulary(words)
+    new: list[str] = []
+    starts: list[int] = []
+    ends: list[int] = []
+    at, is_open = 0, False  # whether the letters before are no known word
+    while at < len(letters):
+        size = 1
+        for n in sizes.get(letters[at], ()):
+            if letters[at : at + n] in known:
+                size = n
+                break
+        is_known = size > 1
+        if new and (is_known or not is_open):
+            new.append(" ")
+            starts.append(ends[-1] - 1)
+            ends.append(ends[-1])
+        new.append(letters[at : at + size])
+        starts += whole.starts[at : at + size]
+        ends += whole.ends[at : at + size]
+        is_open = not is_known and letters[at] not in "iu"
+        at += size
+    yield Edit(whole.start, end, "".join(new), starts, ends)
+
+
+@lru_cache(maxsize=4)
+def _vocabulary(words: frozenset[str]) -> tuple[frozenset[str], dict[str, tuple[int, ...]]]:
+    """The words that letters are put together to, and by first letter their lengths, long first."""
+    known = words | _COMMON
+    sizes: dict[str, set[int]] = {}
+    for word in known:
+        if len(word) > 1:
+            sizes.setdefault(word[0], set()).add(len(word))
+    return known, {first: tuple(sorted(all_, reverse=True)) for first, all_ in sizes.items()}
