@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from instructrec_deploy.client.aio import AsyncClient
+    from instructrec_deploy.client.security import Security
     from instructrec_deploy.client.sync import Client
     from instructrec_deploy.core.bundle import Bundle, open_bundle
     from instructrec_deploy.core.decision import Decision
@@ -34,6 +35,7 @@ _HOMES = {
     "Prediction": "core.result",
     "Predictor": "runtime.predictor",
     "Request": "core.request",
+    "Security": "client.security",
     "open_bundle": "core.bundle",
     "render_history": "text.render",
 }
@@ -50,6 +52,7 @@ __all__ = [
     "Prediction",
     "Predictor",
     "Request",
+    "Security",
     "__version__",
     "open_bundle",
     "render_history",

@@ -220,13 +220,15 @@ class RemoteAsker:
     def __init__(
         self, address: str, bundle: Bundle | None, *, is_unary: bool, timeout_s: float
     ) -> None:
+        from instructrec_deploy.client.security import Security
         from instructrec_deploy.client.sync import Client
 
         self._address = address
         self._bundle = bundle
         self._is_unary = is_unary
         self._timeout_s = timeout_s
-        self._client = Client(address, timeout_s=timeout_s)
+        self._security = Security.from_environ()
+        self._client = Client(address, timeout_s=timeout_s, security=self._security)
 
     def ask(self, requests: Sequence[Request]) -> list[Outcome]:
         """See `Asker`."""
@@ -256,7 +258,9 @@ class RemoteAsker:
                 except InstructRecError as error:  # of the whole call, so of each of its texts
                     return [error] * len(part)
 
-        async with AsyncClient(self._address, timeout_s=self._timeout_s) as client:
+        async with AsyncClient(
+            self._address, timeout_s=self._timeout_s, security=self._security
+        ) as client:
             found = await asyncio.gather(*(ask_part(part) for part in parts))
         return [outcome for outcomes in found for outcome in outcomes]
 

@@ -200,9 +200,11 @@ def _open_taker(
     from instructrec_deploy.core.bundle import SAFETY_FILE, open_bundle, read_text
 
     if store is None:
+        from instructrec_deploy.client.security import Security
         from instructrec_deploy.client.sync import Client
 
-        return stack.enter_context(Client(address, timeout_s=timeout_s)).feedback
+        client = Client(address, timeout_s=timeout_s, security=Security.from_environ())
+        return stack.enter_context(client).feedback
     from instructrec_deploy.runtime.feedback_intake import FeedbackIntake
     from instructrec_deploy.runtime.feedback_store import FeedbackStore
     from instructrec_deploy.safety.guard import Guard

@@ -17,9 +17,11 @@ def health(
     import grpc
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+    from instructrec_deploy.client.security import Security
+    from instructrec_deploy.client.sync import open_channel
     from instructrec_deploy.core.errors import Unavailable
 
-    with grpc.insecure_channel(address) as channel:
+    with open_channel(address, [], Security.from_environ()) as channel:
         try:
             reply = health_pb2_grpc.HealthStub(channel).Check(
                 health_pb2.HealthCheckRequest(), timeout=timeout_s

@@ -29,6 +29,7 @@ VERBS = {
     "models": "models:app",
     "export": "export:export",
     "serve": "serve:serve",
+    "keys": "keys:app",
     "predict": "predict:predict",
     "evaluate": "evaluate:evaluate",
     "instructions": "instructions:app",

@@ -25,6 +25,7 @@ from instructrec_deploy.client.calls import (
     read_failure,
 )
 from instructrec_deploy.client.feedback import build_feedback
+from instructrec_deploy.client.security import Security
 from instructrec_deploy.core.decision import Decision
 from instructrec_deploy.core.feedback import Feedback, Receipt
 from instructrec_deploy.core.instruction import Candidate, Instruction
@@ -57,6 +58,7 @@ class Client:
         timeout_s: float = DEFAULT_TIMEOUT_S,
         retry: RetryPolicy = RetryPolicy(),
         max_message_bytes: int = 64 << 20,
+        security: Security = Security(),
         channel: grpc.Channel | None = None,
     ) -> None:
         """Connect on first use.
@@ -66,12 +68,17 @@ class Client:
             timeout_s: of each call, retries included.
             retry: when a call is sent again.
             max_message_bytes: of one answer.
-            channel: one of your own (TLS, interceptors) in place of a plain one.
+            security: TLS and API key.
+            channel: one of your own (interceptors) in place of one by these arguments.
+
+        Raises:
+            ConfigError: certificates that cannot be read.
         """
         self.address = address
         self._timeout_s = timeout_s
-        self._channel = channel or grpc.insecure_channel(
-            address, options=channel_options(address, retry, max_message_bytes)
+        self._metadata = security.metadata()
+        self._channel = channel or open_channel(
+            address, channel_options(address, retry, max_message_bytes), security
         )
         self._calls: dict[str, Any] = {}
 
@@ -227,8 +234,18 @@ class Client:
         call = self._calls.get(method)
         if call is None:
             call = self._calls[method] = self._channel.unary_unary(method_path(method))
+        wait_s = self._timeout_s if timeout_s is None else timeout_s
         try:
-            answer: bytes = call(data, timeout=self._timeout_s if timeout_s is None else timeout_s)
+            answer: bytes = call(data, timeout=wait_s, metadata=self._metadata)
         except grpc.RpcError as error:
             raise read_failure(error, self.address) from None
         return answer
+
+
+def open_channel(address: str, options: list[tuple[str, Any]], security: Security) -> grpc.Channel:
+    """A channel with TLS, or a plain one."""
+    options = [*options, *security.options()]
+    credentials = security.credentials()
+    if credentials is None:
+        return grpc.insecure_channel(address, options=options)
+    return grpc.secure_channel(address, credentials, options=options)

@@ -7,6 +7,7 @@ InstructRecError
 ├── DeadlinePassed    DEADLINE_EXCEEDED    exit 4   the caller's time was up before an answer
 ├── Unavailable       UNAVAILABLE          exit 4   the server cannot be reached or is draining
 ├── Denied            PERMISSION_DENIED    exit 5   policy or access control says no
+│   └── Unauthenticated  UNAUTHENTICATED   exit 5   the caller did not show who it is
 ├── BundleError       FAILED_PRECONDITION  exit 6   a bundle is missing or damaged
 ├── ConfigError       FAILED_PRECONDITION  exit 2   a recipe, policy, option or setting is wrong
 ├── MissingExtra      FAILED_PRECONDITION  exit 7   an optional package is not installed
@@ -227,6 +228,13 @@ class Denied(InstructRecError):
     code = "IR-1400"
     grpc_status = "PERMISSION_DENIED"
     exit_code = 5
+
+
+class Unauthenticated(Denied):
+    """A call without a valid API key."""
+
+    code = "IR-1401"
+    grpc_status = "UNAUTHENTICATED"
 
 
 class BundleError(InstructRecError):

@@ -13,6 +13,7 @@ from instructrec_deploy.core.errors import (
     NotFound,
     Overloaded,
     RequestError,
+    Unauthenticated,
     Unavailable,
 )
 
@@ -46,7 +47,7 @@ _BY_STATUS: dict[str, type[InstructRecError]] = {
     "UNAVAILABLE": Unavailable,
     "CANCELLED": Unavailable,  # the caller did not cancel, or it would not ask: the server went
     "PERMISSION_DENIED": Denied,
-    "UNAUTHENTICATED": Denied,
+    "UNAUTHENTICATED": Unauthenticated,
 }
 
 

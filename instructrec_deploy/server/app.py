@@ -30,6 +30,8 @@ from prometheus_client import disable_created_metrics
 
 from instructrec_deploy import __version__
 from instructrec_deploy.runtime.opening import Opening
+from instructrec_deploy.server.access.gate import Gate
+from instructrec_deploy.server.access.tls import server_credentials
 from instructrec_deploy.server.connections import cut_connections
 from instructrec_deploy.server.logs import LOGGER, set_up_logs
 from instructrec_deploy.server.metrics import (
@@ -111,15 +113,15 @@ async def serve(
 ) -> None:
     """As `run_server`, in a running loop. `signals`: those of the process unless given."""
     door = settings.server
-    door.check_exposure()
+    door.check_exposure(settings.access)
     asyncio.get_running_loop().set_exception_handler(_log_stray)
     metrics = Metrics()
-    service = InstructRecService(door, metrics)
+    service = InstructRecService(door, metrics, gate=Gate(settings.access))
     health = health_aio.HealthServicer()
     with contextlib.ExitStack() as stack:
         if signals is None:
             signals = stack.enter_context(_process_signals())
-        server, port = _bind(door, service, health)
+        server, port = _bind(settings, service, health)
         for name in ("", SERVICE):
             await health.set(name, NOT_SERVING)
         try:
@@ -193,13 +195,16 @@ async def _unless(event: asyncio.Event, work: Coroutine[Any, Any, Any]) -> None:
 
 
 def _bind(
-    door: DoorSettings, service: InstructRecService, health: health_aio.HealthServicer
+    settings: ServerSettings, service: InstructRecService, health: health_aio.HealthServicer
 ) -> tuple[grpc.aio.Server, int]:
     """A gRPC server with all services, bound but not started.
 
     Raises:
         PortInUse: the address cannot be bound.
+        ConfigError: the certificate cannot be used.
     """
+    door, access = settings.server, settings.access
+    credentials = server_credentials(access) if access.uses_tls else None
     check_port(door.host.strip("[]"), door.port)
     server = grpc.aio.server(
         options=[
@@ -210,11 +215,15 @@ def _bind(
     )
     server.add_generic_rpc_handlers((service.handlers(),))
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
-    if door.use_reflection:
+    if not access.knows_callers if door.use_reflection is None else door.use_reflection:
         names = (SERVICE, HEALTH_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, server)
     try:
-        port = server.add_insecure_port(door.address(door.port))
+        address = door.address(door.port)
+        if credentials is None:
+            port = server.add_insecure_port(address)
+        else:
+            port = server.add_secure_port(address, credentials)
     except RuntimeError as error:  # somebody was faster
         raise port_error(door.address(door.port), error) from error
     return server, port

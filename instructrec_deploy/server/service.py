@@ -22,6 +22,9 @@ from instructrec_deploy.core.request import Request
 from instructrec_deploy.core.result import Prediction
 from instructrec_deploy.core.status import PreparedInfo
 from instructrec_deploy.pb.v1 import instructrec_pb2 as pb
+from instructrec_deploy.server.access.callers import ANYONE, Caller
+from instructrec_deploy.server.access.gate import Gate
+from instructrec_deploy.server.access.settings import AccessSettings
 from instructrec_deploy.server.bridge import Bridge
 from instructrec_deploy.server.failures import describe_failure
 from instructrec_deploy.server.logs import LOGGER
@@ -44,7 +47,8 @@ from instructrec_deploy.wire.requests import (
     read_request,
 )
 
-Handle = Callable[[bytes, float | None], Awaitable[bytes]]  # request, deadline -> response
+# request, deadline, who asks -> response
+Handle = Callable[[bytes, float | None, Caller], Awaitable[bytes]]
 log = logging.getLogger(f"{LOGGER}.server")
 
 
@@ -59,8 +63,10 @@ class InstructRecService:
         settings: DoorSettings,
         metrics: Metrics,
         *,
+        gate: Gate | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._gate = gate or Gate(AccessSettings())
         self._settings = settings
         self._metrics = metrics
         self._clock = clock
@@ -123,16 +129,17 @@ class InstructRecService:
 
         async def answer(data: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
             start = self._last_call_s = self._clock()
-            status = "OK"
+            status, caller = "OK", None
             is_refused = needs_model and bool(self._refusal)
             if not is_refused:
                 self._n_in_flight += 1
                 self._idle.clear()
             try:
+                caller = self._admit(context, method)
                 if is_refused:
                     raise Unavailable(self._refusal, hint="try again, or another server")
                 left_s = context.time_remaining()
-                return await handle(data, None if left_s is None else start + left_s)
+                return await handle(data, None if left_s is None else start + left_s, caller)
             except asyncio.CancelledError:
                 left_s = context.time_remaining()
                 is_late = left_s is not None and left_s <= 0
@@ -152,8 +159,14 @@ class InstructRecService:
                     self._idle.set()
                 self._last_call_s = self._clock()
                 self._metrics.count_call(method, status, self._last_call_s - start)
+                self._gate.note(caller, method, status)
 
         return answer
+
+    def _admit(self, context: grpc.aio.ServicerContext[bytes, bytes], method: str) -> Caller:
+        if not self._gate.knows_callers:
+            return ANYONE
+        return self._gate.admit(context.invocation_metadata() or (), context.auth_context(), method)
 
     def _known_error(self, error: BaseException, method: str) -> InstructRecError:
         """The error itself, or, for an unexpected one, an id that stands in the log, too."""
@@ -174,19 +187,20 @@ class InstructRecService:
             raise Unavailable(self._refusal, hint="try again, or another server")
         return self._current
 
-    async def _predict(self, data: bytes, deadline: float | None) -> bytes:
+    async def _predict(self, data: bytes, deadline: float | None, caller: Caller) -> bytes:
         message = parse(pb.PredictRequest, data)
         request = read_request(message, self._limits, self._memo.read)
+        caller.check_questions(request.questions)
         future = self._model().submit(request, deadline)
         prediction = await self._bridge.wait(future)
         self._metrics.count_prediction(prediction)
         return write_prediction(prediction).SerializeToString()
 
-    async def _predict_batch(self, data: bytes, deadline: float | None) -> bytes:
+    async def _predict_batch(self, data: bytes, deadline: float | None, caller: Caller) -> bytes:
         message = parse(pb.PredictBatchRequest, data)
         model = self._model()
         items = [
-            self._submit_item(model, item, deadline)
+            self._submit_item(model, item, deadline, caller)
             for item in read_batch(message, self._limits, self._memo.read)
         ]
         await self._bridge.wait_all([item for item in items if isinstance(item, Future)])
@@ -194,11 +208,16 @@ class InstructRecService:
         return write_batch(results).SerializeToString()
 
     def _submit_item(
-        self, model: Model, item: Request | InstructRecError, deadline: float | None
+        self,
+        model: Model,
+        item: Request | InstructRecError,
+        deadline: float | None,
+        caller: Caller,
     ) -> Future[Prediction] | InstructRecError:
         if isinstance(item, InstructRecError):
             return item
         try:
+            caller.check_questions(item.questions)
             return model.submit(item, deadline)
         except InstructRecError as error:
             return error
@@ -217,9 +236,10 @@ class InstructRecService:
         self._metrics.count_error(item)
         return item
 
-    async def _prepare(self, data: bytes, deadline: float | None) -> bytes:
+    async def _prepare(self, data: bytes, deadline: float | None, caller: Caller) -> bytes:
         message = parse(pb.PrepareInstructionRequest, data)
         question = read_prepare(message, self._limits, self._memo.read)
+        caller.check_questions((question,))
         model = self._model()
         instruction = model.find(question)
         is_cached = model.is_prepared(instruction)
@@ -227,9 +247,10 @@ class InstructRecService:
         info = PreparedInfo(prepared.key, len(prepared.labels), is_cached, prepared.size_bytes)
         return write_prepared(info).SerializeToString()
 
-    async def _feedback(self, data: bytes, deadline: float | None) -> bytes:
+    async def _feedback(self, data: bytes, deadline: float | None, caller: Caller) -> bytes:
         try:
             feedback = read_feedback(parse(pb.FeedbackRequest, data), self._limits)
+            caller.check_task(feedback.task)
             receipt = await self._bridge.wait(self._model().keep(feedback))
         except InstructRecError:
             self._metrics.count_feedback("refused")
@@ -238,7 +259,7 @@ class InstructRecService:
         self._metrics.count_feedback("accepted" if is_new else "duplicate")
         return write_receipt(receipt).SerializeToString()
 
-    async def _status(self, data: bytes, deadline: float | None) -> bytes:
+    async def _status(self, data: bytes, deadline: float | None, caller: Caller) -> bytes:
         request = parse(pb.GetModelStatusRequest, data)
         if self._current is None:
             message = pb.GetModelStatusResponse(ready=False)

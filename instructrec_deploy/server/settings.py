@@ -26,6 +26,7 @@ from instructrec_deploy.runtime.batching import BatchingSettings
 from instructrec_deploy.runtime.engine import EngineSettings
 from instructrec_deploy.runtime.feedback_store import FeedbackSettings
 from instructrec_deploy.runtime.prepared import PreparedSettings
+from instructrec_deploy.server.access.settings import AccessSettings
 
 CONFIG_FILE = "instructrec.toml"
 ENV_PREFIX = "INSTRUCTREC_"
@@ -46,7 +47,7 @@ class DoorSettings(Section):
         default=0.0, ge=0.0
     )  # after SIGTERM: still accepting, health says no
     drain_timeout_s: float = Field(default=30.0, ge=0.0)  # then: how long accepted calls may take
-    use_reflection: bool = True
+    use_reflection: bool | None = None  # None: unless callers must say who they are
     log_format: Literal["json", "text"] = "json"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     # How long a thread may keep the interpreter while others want it. Python's own 5 ms: with 0.5
@@ -69,17 +70,21 @@ class DoorSettings(Section):
         host = self.host.strip("[]")
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
-    def check_exposure(self) -> None:
+    def check_exposure(self, access: AccessSettings = AccessSettings()) -> None:
         """Refuse an address open to the network unless told otherwise.
 
         Raises:
-            ConfigError: the host is not loopback and `allow_insecure` is not set.
+            ConfigError: the host is not loopback, `allow_insecure` is not set, and connections are
+                not encrypted or callers not known.
         """
-        if self.is_loopback or self.allow_insecure:
+        missing = [] if access.uses_tls else ["TLS"]
+        missing += [] if access.knows_callers else ["authentication"]
+        if self.is_loopback or self.allow_insecure or not missing:
             return
         raise ConfigError(
-            f"server.host {self.host} is open to the network, without TLS and authentication",
-            hint="listen on 127.0.0.1 behind a proxy that has both, "
+            f"server.host {self.host} is open to the network, without {' and '.join(missing)}",
+            hint="set access.tls_cert, access.tls_key, and access.keys or access.client_ca "
+            "(docs/access.md); or listen on 127.0.0.1 behind a proxy that has both; "
             "or set server.allow_insecure=true (--allow-insecure) in a network you trust",
         )
 
@@ -99,6 +104,7 @@ class ServerSettings(Section):
     """All settings of `instructrec serve`, one section for each layer."""
 
     server: DoorSettings = DoorSettings()
+    access: AccessSettings = AccessSettings()
     engine: EngineSettings = EngineSettings()
     batching: BatchingSettings = BatchingSettings()
     prepared: PreparedSettings = PreparedSettings()

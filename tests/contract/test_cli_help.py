@@ -20,6 +20,9 @@ OPTIONS = {
     | {"--plan", "--target", "--data-root", "--work"},
     "serve": {"--host", "--port", "--metrics-port", "--allow-insecure", "--config", "--set"}
     | {"--print-config", "--feedback"},
+    "keys new": {"--file", "--role", "--task", "--days"},
+    "keys list": {"--file"},
+    "keys revoke": {"--file"},
     "predict": {"--address", "--task", "--instruction", "--candidates", "--candidate"}
     | {"--prepared-id", "--top-k", "--timeout", "--json"}
     | {"--decision", "--threshold", "--none-label"},
@@ -40,7 +43,7 @@ OPTIONS = {
     "health": {"--address", "--timeout"},
     "train": {"--out", "--data-root", "--seed", "--resume", "--from-feedback", "--from-run"}
     | {"--replay-share", "--max-loss", "--json", "--quiet", "--probe-only"}
-    | {"--search", "--trials"},
+    | {"--search", "--trials", "--base"},
 }
 
 

@@ -1,0 +1,72 @@
+"""Who calls, and what a caller may ask."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from instructrec_deploy.core.errors import Denied
+from instructrec_deploy.core.request import Question
+from instructrec_deploy.server.access.keys import Role
+
+# What a method asks of a caller; a method that is not here only asks that the caller is known.
+ROLE_OF: dict[str, Role] = {
+    "Predict": "predict",
+    "PredictBatch": "predict",
+    "PrepareInstruction": "predict",
+    "Feedback": "feedback",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """A known caller, or anyone where nobody has to be known."""
+
+    id: str = ""  # of its key; "" without one
+    name: str = ""
+    roles: tuple[Role, ...] = ("predict", "feedback", "admin")
+    tasks: tuple[str, ...] | None = None  # None: all, and instructions of its own
+
+    def check_method(self, method: str) -> None:
+        """Refuse a method that its roles do not cover; an admin's cover all.
+
+        Raises:
+            Denied: they do not.
+        """
+        role = ROLE_OF.get(method)
+        if role is not None and role not in self.roles and "admin" not in self.roles:
+            raise Denied(
+                f"{method} needs the role {role}, which this caller does not have",
+                hint="ask the operator for a key with it",
+            )
+
+    def check_questions(self, questions: Iterable[Question]) -> None:
+        """Refuse what a key for some tasks does not open.
+
+        Raises:
+            Denied: another task, an instruction of its own, or a prepared one.
+        """
+        if self.tasks is None:
+            return
+        asked = tuple(questions)
+        if not asked or any(q.instruction or q.prepared_id or not q.task for q in asked):
+            raise Denied(
+                "this key is for tasks of the bundle alone, each named in the request",
+                hint=f"ask by task: {', '.join(self.tasks)}",
+            )
+        for question in asked:
+            self.check_task(question.task)
+
+    def check_task(self, task: str) -> None:
+        """Refuse a task that the key does not open.
+
+        Raises:
+            Denied: it does not.
+        """
+        if self.tasks is not None and task not in self.tasks:
+            raise Denied(
+                "this key is not for that task", hint=f"its tasks are {', '.join(self.tasks)}"
+            )
+
+
+ANYONE = Caller()
