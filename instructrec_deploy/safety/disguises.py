@@ -21,12 +21,12 @@ _MIXED = re.compile(r"[a-z][0-9@$!|+€]|[0-9@$!|+€][a-z]")
 _INNER_MARK = re.compile(r"(?<=[a-z0-9$@])[!|+](?=[a-z0-9$@])")
 _LETTER = "[a-z@$]"
 _APART = re.compile(
-    rf"(?<![a-z0-9@$]){_LETTER}(?:[ .,\-_*~·•|/\\+]{{1,2}}{_LETTER}){{2,}}(?![a-z0-9@$])"
+    rf"{_LETTER}(?<![a-z0-9@$].)(?:[ .,\-_*~·•|/\\+]{{1,2}}{_LETTER}){{2,}}(?![a-z0-9@$])"
 )
 _LONG = re.compile(r"([a-z])\1{2,}")
 _MARKED = re.compile(
-    r"(?<=[a-z])[*_·•~^|`\\]{1,2}(?=[a-z])"
-    r"|(?<=[\u4e00-\u9fff])[ .,\-*_·•~^|/\\+#@&]{1,3}(?=[\u4e00-\u9fff])"
+    r"[*_·•~^|`\\](?<=[a-z].)[*_·•~^|`\\]?(?=[a-z])"
+    r"|[ .,\-*_·•~^|/\\+#@&](?<=[\u4e00-\u9fff].)[ .,\-*_·•~^|/\\+#@&]{0,2}(?=[\u4e00-\u9fff])"
 )
 _LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz@$")
 # Words that stand beside those of the list when a sentence is spelled letter by letter.

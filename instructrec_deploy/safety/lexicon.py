@@ -30,6 +30,7 @@ class Entry:
     rule: str
     pattern: str
     triggers: str = ""  # empty: a Chinese entry
+    gate: str = ""  # characters, one of which every match of a Chinese entry contains
 
 
 _WILL = (
@@ -120,10 +121,11 @@ ENTRIES = (
         "threat",
         "threat_zh",
         r"(?:我|老子|俺|咱)们?[^被不没别未，。！？、；：,.!?;:\s]{0,6}?"
-        r"(?:(?:杀|弄死|砍死|捅死|打死|整死|掐死|炸死|烧死|宰了|砍了)(?:了|掉|光)?[你您]们?"
+        r"(?=[杀弄砍捅打整掐炸烧宰])(?:(?:杀|弄死|砍死|捅死|打死|整死|掐死|炸死|烧死|宰了|砍了)(?:了|掉|光)?[你您]们?"
         r"(?!的?(?:英雄|角色|号|兵|怪|价))|杀了[他她]们?|杀光?所有人)"
         r"|(?:弄死|砍死|捅死|掐死|宰了)你|[杀灭]了?你们?全家|[取要]你的?狗命|打断你的?[腿手]"
         r"|炸了?你们?的?(?:学校|公司|银行|家)|烧了你们?的?(?:家|房子|店|公司)",
+        gate="死杀宰砍灭命断炸烧",
     ),
     Entry(
         "harassment",
@@ -132,12 +134,14 @@ ENTRIES = (
         r"(?:白痴|废物(?!利用)|垃圾(?!桶|袋|箱|分类|邮件|短信)|贱人|贱货|婊子|蠢货|蠢猪|智障|脑残"
         r"|人渣|畜生|傻[逼屄比叉])"
         r"|(?:你|都|给我|赶紧|快)(?:怎么)?(?:还)?(?:不)?去死|去死吧|死全家|全家死光|狗杂种",
+        gate="痴废垃贱婊蠢智脑渣畜傻死种",
     ),
     Entry(
         "profanity",
         "swear_zh",
         r"(?:[操肏艹]|(?<![今节昨明每平当假某近生])日)你[妈娘](?!妈)|草泥马|他妈的|你妈的|妈[逼屄]"
         r"|傻[逼屄]|煞笔|傻屌|狗日的|王八蛋|操蛋|卧槽|去你妈(?!妈)",
+        gate="妈娘傻煞日王操槽",
     ),
     Entry("profanity", "swear_pinyin", r"nmsl|cnmb?|tmd|mlgb", "nmsl cnm cnmb tmd mlgb"),
     Entry(
@@ -148,6 +152,7 @@ ENTRIES = (
         r"|(?:我|好|真的?|只|就|很|特别|经常|总是?)想死(?!你|他|她|妈|爸|大家|这|那|我)"
         r"|[想要](?:过)?自杀|准备自杀|自杀的?(?:念头|想法)|轻生的?念头|想轻生|[想要]自残|割腕"
         r"|结束(?:我|自己)的?(?:生命|一生)|死了算了",
+        gate="活死杀生残腕",
     ),
 )
 
@@ -171,7 +176,11 @@ class Lexicon:
             )
             for entry in entries
         )
-        self._han = tuple(i for i, entry in enumerate(entries) if not entry.triggers)
+        self._han = tuple(
+            (i, re.compile(f"[{entry.gate}]" if entry.gate else ""))
+            for i, entry in enumerate(entries)
+            if not entry.triggers
+        )
 
     def find(self, text: str, categories: frozenset[str]) -> Iterator[Match]:
         """Hits in a folded text in lower case; they may overlap.
@@ -179,17 +188,18 @@ class Lexicon:
         Words in leetspeak, with letters apart or with marks inside are looked for in copies.
         """
         yield from self._find(text, categories)
+        has_quotes = _QUOTES.search(text) is not None
         for plain in undisguise(text, self._words):
             for hit in self._find(plain.text, categories):
                 start, end = plain.span(hit.start, hit.end)
-                is_quoted = hit.is_quoted or _is_quoted(text, start, end)
+                is_quoted = hit.is_quoted or (has_quotes and _is_quoted(text, start, end))
                 yield Match(hit.category, hit.rule, start, end, is_quoted)
 
     def _find(self, text: str, categories: frozenset[str]) -> Iterator[Match]:
         words = _WORD.findall(text)
         wanted = {i for word in self._words.intersection(words) for i in self._by_word[word]}
         if not text.isascii():
-            wanted.update(self._han)
+            wanted.update(index for index, gate in self._han if gate.search(text))
         has_quotes = _QUOTES.search(text) is not None
         for index in sorted(wanted):
             entry = self._entries[index]

@@ -28,6 +28,7 @@ _AS_DIGIT = "[0-9OoОоQIil|ІSsZzBЗзб]"
 _LETTER_RUN = re.compile(
     rf"(?<![0-9A-Za-z]){_AS_DIGIT}(?:[ .\-]?{_AS_DIGIT}){{6,30}}(?![0-9A-Za-z])"
 )
+_LETTER_NEAR_DIGIT = re.compile(r"[0-9][ .\-]?[OoОоQIil|ІSsZzBЗзб]|[OoОоQIil|ІSsZzBЗзб][0-9]")
 _NAMES = {"zero": "0", "oh": "0", "one": "1", "two": "2", "three": "3", "four": "4"}
 _NAMES |= {"five": "5", "six": "6", "seven": "7", "eight": "8", "nine": "9"}
 _NAME = "|".join(_NAMES)
@@ -141,6 +142,8 @@ def _digit_edits(text: str) -> Iterator[Edit]:
 
 def _letter_edits(text: str) -> Iterator[Edit]:
     """O, l and their like become digits in a number with four digits and about as many letters."""
+    if not _LETTER_NEAR_DIGIT.search(text):
+        return
     for run in _LETTER_RUN.finditer(text):
         plain = run[0].translate(_LETTERS)
         n_digits = sum(map(run[0].count, "0123456789"))

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 import unicodedata
 from dataclasses import dataclass
-from itertools import chain, repeat
 
 from instructrec_deploy.text.look_alikes import read_as_latin
 from instructrec_deploy.text.traditional import SIMPLIFIED
@@ -72,13 +71,11 @@ def fold(text: str) -> Folded:
     quick = text.translate(_SAME_LENGTH)
     if unicodedata.is_normalized("NFKC", quick) and not _INVISIBLE.search(quick):
         return Folded(text, read_as_latin(quick))
-    table = {char: _plain(char) for char in set(_MAY_CHANGE.findall(quick))}
+    table = {char: _plain(char) for char in set(quick) if _MAY_CHANGE.match(char)}
     folded = quick.translate({ord(char): plain for char, plain in table.items()})
     if len(folded) == len(quick) and all(len(plain) == 1 for plain in table.values()):
         return Folded(text, read_as_latin(folded))
-    lengths = {char: len(plain) for char, plain in table.items()}
-    counts = [lengths.get(char, 1) for char in quick]
-    origins = tuple(chain.from_iterable(map(repeat, range(len(quick)), counts)))
+    origins = tuple([i for i, char in enumerate(quick) for _ in table.get(char, "1")])
     return Folded(text, read_as_latin(folded), origins)
 
 

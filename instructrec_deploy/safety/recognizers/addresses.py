@@ -25,7 +25,7 @@ _TAIL = re.compile(
     r"(?:号楼|号院|号|栋|幢|座|单元|楼|层|室|户|门|弄|期|梯)|[0-9]{3,4}(?![0-9年月日元块个人点岁号])))"
 )
 # What cannot be part of the name of a place: the sentence around it.
-_STOP = re.compile(r"[^一-龥]|[在是到住址于往我你他她您从寄送至给叫跟的了为即去]")
+_STOP = re.compile(r"(?s:.*)(?:[^一-龥]|[在是到住址于往我你他她您从寄送至给叫跟的了为即去])")
 _REGION = re.compile(
     "(?:北京|上海|天津|重庆|河北|山西|辽宁|吉林|黑龙江|江苏|浙江|安徽|福建|江西|山东|河南|湖北|湖南|广东|海南"
     "|四川|贵州|云南|陕西|甘肃|青海|台湾|内蒙古|广西|西藏|宁夏|新疆|香港|澳门"
@@ -44,6 +44,8 @@ def find_cn_addresses(text: str, lower: str) -> Iterator[Match]:
     for core in _CORE.finditer(text):
         if core.start() < done:
             continue
+        if core.start() == done:
+            continue
         start = _cn_start(text, max(done, core.start() - _LEFT_CHARS), core.start())
         if start == core.start():  # nothing names the road: "3号路5号"
             continue
@@ -60,10 +62,10 @@ def find_cn_addresses(text: str, lower: str) -> Iterator[Match]:
 def _cn_start(text: str, floor: int, core: int) -> int:
     """Where the address begins that has its road's last character at `core`."""
     head = text[floor:core]
-    cut = 0
-    for stop in _STOP.finditer(head):
-        cut = stop.end()
-    head = head[cut:]
+    stop = _STOP.match(head)
+    head = head[stop.end() :] if stop else head
+    if not head:
+        return core
     region = _REGION.search(head)
     if region:
         return core - len(head) + region.start()

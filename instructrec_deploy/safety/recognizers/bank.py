@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import string
 from collections.abc import Iterator
 
 from instructrec_deploy.safety.match import Match, scan
@@ -22,23 +23,24 @@ _CARD = re.compile(
     rf"|(?<![0-9]{_S1})[2-69](?:{_S1}[0-9]){{12,18}}){RIGHT}"
 )
 # Issuer prefixes with the lengths they come in; a prefix of four digits at most is enough to tell.
-_ISSUERS = tuple(
-    (re.compile(prefix), lengths)
-    for prefix, lengths in (
-        ("4", (13, 16, 19)),  # Visa
-        ("5[1-5]|222[1-9]|22[3-9]|2[3-6]|27[01]|2720", (16,)),  # Mastercard
-        ("3[47]", (15,)),  # American Express
-        ("30[0-5]|36|38|39", (14, 16)),  # Diners
-        ("35", (16, 17, 18, 19)),  # JCB
-        ("1800|2131", (15,)),  # JCB, old
-        ("6011|64[4-9]|65", (16, 17, 18, 19)),  # Discover
-        ("62|60", (16, 17, 18, 19)),  # UnionPay and older Chinese, RuPay
-        ("9558|955[0-9]|940", (16, 18, 19)),  # Chinese debit cards
-        ("50|5[6-8]|63|67|6[89]", (12, 13, 15, 16, 17, 18, 19)),  # Maestro
-        ("220[0-4]", (16,)),  # Mir
-    )
+_ISSUERS = (
+    ("4", (13, 16, 19)),  # Visa
+    ("5[1-5]|222[1-9]|22[3-9]|2[3-6]|27[01]|2720", (16,)),  # Mastercard
+    ("3[47]", (15,)),  # American Express
+    ("30[0-5]|36|38|39", (14, 16)),  # Diners
+    ("35", (16, 17, 18, 19)),  # JCB
+    ("1800|2131", (15,)),  # JCB, old
+    ("6011|64[4-9]|65", (16, 17, 18, 19)),  # Discover
+    ("62|60", (16, 17, 18, 19)),  # UnionPay and older Chinese, RuPay
+    ("9558|955[0-9]|940", (16, 18, 19)),  # Chinese debit cards
+    ("50|5[6-8]|63|67|6[89]", (12, 13, 15, 16, 17, 18, 19)),  # Maestro
+    ("220[0-4]", (16,)),  # Mir
 )
-_DOUBLED = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)  # digit sum of twice the digit
+_PREFIXES = {
+    length: re.compile("|".join(prefix for prefix, lengths in _ISSUERS if length in lengths))
+    for length in range(12, 20)
+}
+_DOUBLED = str.maketrans("0123456789", "0246813579")  # digit sum of twice the digit
 
 
 def find_cards(text: str, lower: str) -> Iterator[Match]:
@@ -54,14 +56,14 @@ def is_card_number(digits: str) -> bool:
     """Whether ASCII digits are a card number: known prefix, its length, checksum."""
     if len(set(digits)) < 2:  # a placeholder: all digits the same
         return False
-    is_issued = any(len(digits) in lengths and prefix.match(digits) for prefix, lengths in _ISSUERS)
-    return is_issued and is_luhn(digits)
+    prefixes = _PREFIXES.get(len(digits))
+    return prefixes is not None and prefixes.match(digits) is not None and is_luhn(digits)
 
 
 def is_luhn(digits: str) -> bool:
     """Luhn's checksum (ISO/IEC 7812) over ASCII digits."""
-    values = [ord(char) - 48 for char in reversed(digits)]
-    return (sum(values[::2]) + sum(_DOUBLED[value] for value in values[1::2])) % 10 == 0
+    values = digits[::-2] + digits[-2::-2].translate(_DOUBLED)
+    return (sum(values.encode()) - 48 * len(values)) % 10 == 0
 
 
 def _accept_card(found: re.Match[str]) -> bool:
@@ -99,6 +101,7 @@ _IBAN_LENGTHS = {
     )
     for country in countries.split()
 }
+_IBAN_DIGITS = {ord(char): str(int(char, 36)) for char in string.ascii_letters}
 _IBAN_HEAD = re.compile(rf"{LEFT}[A-Za-z]{{2}}[0-9]{{2}}(?=[ -]?[0-9A-Za-z])")
 _IBAN_BODY = re.compile(r"[0-9A-Za-z](?:[ -]?[0-9A-Za-z]){14,33}")
 
@@ -110,19 +113,22 @@ def find_ibans(text: str, lower: str) -> Iterator[Match]:
         body = _IBAN_BODY.match(text, head.start()) if length else None
         if body is None or length is None:
             continue
-        at = [i for i in range(body.start(), body.end()) if text[i] not in " -"]
-        if len(at) < length:
+        value = body[0].replace(" ", "").replace("-", "")[:length]
+        if len(value) < length or not is_iban(value):
             continue
-        end = at[length - 1] + 1
-        is_cut = text[end : end + 1].isascii() and text[end : end + 1].isalnum()
-        if not is_cut and is_iban("".join(text[i] for i in at[:length])):
+        end = head.start() + _prefix_chars(body[0], length)
+        if not (text[end : end + 1].isascii() and text[end : end + 1].isalnum()):
             yield Match("IBAN", "iban", head.start(), end)
+
+
+def _prefix_chars(value: str, n: int) -> int:
+    """How many characters hold the first n letters and digits."""
+    return [at for at, char in enumerate(value, 1) if char not in " -"][n - 1]
 
 
 def is_iban(value: str) -> bool:
     """Whether ASCII letters and digits without separators have an IBAN's checksum."""
-    moved = value[4:] + value[:4]
-    return int("".join(str(int(char, 36)) for char in moved)) % 97 == 1
+    return int((value[4:] + value[:4]).translate(_IBAN_DIGITS)) % 97 == 1
 
 
 _CODE_BEFORE = re.compile(r"(?:[A-Za-z]|(?<![0-9])[0-9]{1,12})[-_/#.]\Z")
@@ -135,4 +141,4 @@ def _is_inside_code(found: re.Match[str]) -> bool:
 
 
 def _digits(value: str) -> str:
-    return "".join(char for char in value if char not in " .-")
+    return value.replace(" ", "").replace("-", "").replace(".", "")

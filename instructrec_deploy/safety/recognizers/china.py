@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from datetime import date
 
 from instructrec_deploy.safety.match import Match, scan
-from instructrec_deploy.safety.recognizers.nearby import LEFT, RIGHT, bare, is_near, words
+from instructrec_deploy.safety.recognizers.nearby import LEFT, RIGHT, bare, has_any, is_near, words
 
 # --- resident ID
 
@@ -50,7 +50,12 @@ def is_cn_id(number: str) -> bool:
 
 # --- unified social credit code
 
-_CN_USCC = re.compile(rf"{LEFT}[1-9AN-Y][0-9A-Y](?:[ \-]?[0-9A-HJ-NPQRTUWXY]){{16}}{RIGHT}", re.I)
+_USCC_CHAR = "[0-9A-HJ-NPQRTUWXYa-hj-npqrtuwxy]"
+_CN_USCC = re.compile(  # by its parts (authority, region, organization, check), or in groups
+    rf"{LEFT}[1-9ANYany](?:[0-9A-Ya-y][ \-]?[0-9]{{6}}[ \-]?{_USCC_CHAR}{{9}}[ \-]?{_USCC_CHAR}"
+    rf"|{_USCC_CHAR}{{3}}(?:[ \-]{_USCC_CHAR}{{4}}){{3}}[ \-]{_USCC_CHAR}{{2}}"
+    rf"|{_USCC_CHAR}{{2}}(?:[ \-]{_USCC_CHAR}{{3}}){{5}}){RIGHT}"
+)
 _USCC_ALPHABET = "0123456789ABCDEFGHJKLMNPQRTUWXY"
 _USCC_VALUES = {char: value for value, char in enumerate(_USCC_ALPHABET)}
 
@@ -63,8 +68,6 @@ def find_cn_usccs(text: str, lower: str) -> Iterator[Match]:
 
 def is_cn_uscc(value: str) -> bool:
     """Whether 18 characters are a social credit code: authority, region, check character."""
-    if value[0] not in "123456789ANY" or not value[2:8].isdecimal():
-        return False
     if value[2:4] not in _PROVINCES and value[2:4] != "10":
         return False
     if len(set(value)) < 4 or any(char not in _USCC_VALUES for char in value):
@@ -87,6 +90,7 @@ _PLATE_WORDS = words(
     r"licen[cs]e plates?|number plates?|plate (?:no|number)|plates?|registration|reg\.?",
     "车牌",
 )
+_PLATE_STEMS = ("plate", "registration", "reg", "车牌")
 
 
 def find_license_plates(text: str, lower: str) -> Iterator[Match]:
@@ -94,7 +98,7 @@ def find_license_plates(text: str, lower: str) -> Iterator[Match]:
     if not text.isascii():
         for found in scan(_LICENSE_PLATE, text, _accept_cn_plate):
             yield Match("LICENSE_PLATE", "cn_plate", found.start(), found.end())
-    if _PLATE_WORDS.search(lower):
+    if has_any(_PLATE_STEMS, lower) and _PLATE_WORDS.search(lower):
         for pattern in (_UK_PLATE, _US_PLATE):
             for found in scan(pattern, text, lambda found: _is_named_plate(found, lower)):
                 yield Match("LICENSE_PLATE", "named_plate", found.start(), found.end())
@@ -118,11 +122,12 @@ _PASSPORT = re.compile(
     rf"|[CFGHJKLMNPRTVWXYZ][0-9CFGHJKLMNPRTVWXYZ]{{8}}){RIGHT}"
 )
 _PASSPORT_WORDS = words(r"passports?|pasaporte|passeport|reisepass|travel document", "护照|通行证")
+_PASSPORT_STEMS = ("passport", "pasaporte", "passeport", "reisepass", "travel", "护照", "通行证")
 
 
 def find_passports(text: str, lower: str) -> Iterator[Match]:
     """Passport and travel permit numbers where the text names them: they have no checksum."""
-    if not _PASSPORT_WORDS.search(lower):
+    if not (has_any(_PASSPORT_STEMS, lower) and _PASSPORT_WORDS.search(lower)):
         return
 
     def accept(found: re.Match[str]) -> bool:

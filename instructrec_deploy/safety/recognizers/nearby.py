@@ -11,6 +11,7 @@ import re
 LEFT = r"(?<![0-9A-Za-z])"
 RIGHT = r"(?![0-9A-Za-z])"
 
+_MARKS = re.compile(r"[\W_]+")
 _BEFORE_CHARS = 48  # how far a word may stand before the value that it names ...
 _AFTER_CHARS = 16  # ... and behind it: "943 476 5919 (NHS)"
 
@@ -19,6 +20,11 @@ def words(latin: str, other: str = "") -> re.Pattern[str]:
     """A pattern of words that name a value: whole words in lower case, or parts of Han text."""
     pattern = rf"(?<![a-z])(?:{latin})(?![a-z])"
     return re.compile(f"{pattern}|{other}" if other else pattern)
+
+
+def has_any(stems: tuple[str, ...], lower: str) -> bool:
+    """Whether a text in lower case holds one of the stems: a quick look before a pattern."""
+    return any(stem in lower for stem in stems)
 
 
 def is_near(names: re.Pattern[str], lower: str, start: int, end: int) -> bool:
@@ -31,4 +37,4 @@ def is_near(names: re.Pattern[str], lower: str, start: int, end: int) -> bool:
 
 def bare(value: str) -> str:
     """A value without the marks that stand between its groups, in upper case."""
-    return "".join(char for char in value if char.isalnum()).upper()
+    return (value if value.isalnum() else _MARKS.sub("", value)).upper()

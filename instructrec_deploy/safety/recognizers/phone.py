@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 from instructrec_deploy.safety.match import Match, scan
+from instructrec_deploy.safety.recognizers.nearby import has_any
 
 _S = r"(?: ?[.\-] ?| {1,2})"  # one separator
 _L = r"(?<![0-9])"
@@ -84,6 +85,9 @@ _JOINED = re.compile(r"(?:[A-Za-z]|(?<![0-9])[0-9]{1,6})[-_/#.]\Z|[A-Za-z]\Z")
 _PRICE_BEFORE = re.compile(r"[$¥€£] ?\Z")
 _PRICE_AFTER = re.compile(r"\.[0-9]| ?(?:元|块|万|亿|美元|%|円|USD|RMB)|(?!x ?[0-9]|ext)[A-Za-z]")
 _CONTEXT_CHARS = 32
+_NO_DIGIT = re.compile("[^+0-9]+")
+_UP_TO_DIGIT = re.compile(r".*[0-9]", re.DOTALL)
+_A_WORD = re.compile(r"[A-Za-z\u4e00-\u9fff]{2}")
 
 _NOT_PERSONAL_AREAS = frozenset(
     ("800", "822", "833", "844", "855", "866", "877", "888", "900", "400", "700", "976")
@@ -95,6 +99,8 @@ _TOLL_FREE = re.compile(r"(?:\+|00)[0-9]{2,3}800")
 def find_phones(text: str, lower: str) -> Iterator[Match]:
     """Phone numbers of a folded text; the forms may overlap each other."""
     for rule, pattern, accept in _FORMS:
+        if not has_any(_STEMS[rule], lower):
+            continue
         for found in scan(pattern, text, accept):
             is_open = found[0][0] == "(" and ")" not in found[0]  # closes behind the number
             yield Match("PHONE", rule, found.start() + is_open, found.end())
@@ -102,31 +108,44 @@ def find_phones(text: str, lower: str) -> Iterator[Match]:
 
 def is_named_otherwise(text: str, start: int) -> bool:
     """Whether the words before a number say that it is an order number or the like."""
-    before = text[max(0, start - _CONTEXT_CHARS) : start]
+    before = _words_before(text, start)
+    if not before:
+        return False
     return bool(_OTHER_WORDS.search(before)) and not _PHONE_WORDS.search(before)
 
 
+def _words_before(text: str, start: int) -> str:
+    """What stands between the number before and this one; "" where that is no word."""
+    before = text[max(0, start - _CONTEXT_CHARS) : start]
+    digits = _UP_TO_DIGIT.match(before)
+    words = before[digits.end() :] if digits else before
+    return words if _A_WORD.search(words) else ""
+
+
 def _has_phone_word(found: re.Match[str]) -> bool:
-    start = found.start()
-    return bool(_PHONE_WORDS.search(found.string[max(0, start - _CONTEXT_CHARS) : start]))
+    before = _words_before(found.string, found.start())
+    return bool(before) and _PHONE_WORDS.search(before) is not None
 
 
 def _stands_free(found: re.Match[str]) -> bool:
     """No part of a code, a price or a decimal, and not named as something else."""
     text, start = found.string, found.start()
-    if _has_phone_word(found):
+    words = _words_before(text, start)
+    if words and _PHONE_WORDS.search(words):
         return True
+    if words and _OTHER_WORDS.search(words):
+        return False
+    if _PRICE_AFTER.match(text, found.end()):
+        return False
     before = text[max(0, start - 8) : start]
-    return not (
-        _JOINED.search(before)
-        or _PRICE_BEFORE.search(before)
-        or _PRICE_AFTER.match(text, found.end())
-        or is_named_otherwise(text, start)
-    )
+    last = before[-1:]
+    if last in "-_/#." or last.isalpha():
+        return not _JOINED.search(before)
+    return not _PRICE_BEFORE.search(before)
 
 
 def _digits(found: re.Match[str]) -> str:
-    return "".join(char for char in found[0] if char in "+0123456789")
+    return _NO_DIGIT.sub("", found[0])
 
 
 def _is_grouped(found: re.Match[str]) -> bool:
@@ -169,8 +188,9 @@ def _accept_international(found: re.Match[str]) -> bool:
 
 
 def _accept_named(found: re.Match[str]) -> bool:
-    text, start = found.string, found.start()
-    is_named = _NAMED_BEFORE.search(text[max(0, start - _CONTEXT_CHARS) : start])
+    text = found.string
+    before = _words_before(text, found.start())
+    is_named = before and _NAMED_BEFORE.search(before)
     if not is_named and not (_is_grouped(found) and _NAMED_AFTER.match(text, found.end())):
         return False
     return not _HOTLINE.fullmatch(_digits(found))
@@ -184,3 +204,16 @@ _FORMS = (
     ("international", _INTERNATIONAL, _accept_international),
     ("named", _NAMED, _accept_named),
 )
+# What a text must hold for a form to be looked for.
+_STEMS: dict[str, tuple[str, ...]] = {
+    "cn_mobile": ("1",),
+    "cn_landline": ("0", "86"),
+    "us": tuple("23456789"),
+    "uk": ("0", "44"),
+    "international": ("+", "00"),
+    "named": (
+        *("tel", "phone", "mob", "cell", "fax", "whatsapp", "sms", "call", "dial", "ring", "text"),
+        *("messag", "reach", "office", "home", "work"),
+        *("电话", "手机", "座机", "固话", "致电", "拨打", "传真", "打给", "打我"),
+    ),
+}

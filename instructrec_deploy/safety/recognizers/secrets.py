@@ -48,6 +48,7 @@ _NAMED = re.compile(
     r"|(?:密码|口令|密钥|秘钥|令牌|私钥)(?:信息|明文)?)"
     r"(?P<link>['\"]? ?(?::=|=>|[:=]|(?<![a-z])(?:is|was|set to)(?![a-z])|是|为)|) ?(?P<rest>)"
 )
+_LEET_PASSWORD = re.compile("p[a@4][s$5]{2}w[o0]?r?d")
 _LEET = str.maketrans("@$045", "asoas")
 _BEARER = re.compile(r"(?<![a-z])(?:bearer|basic) (?P<rest>)(?=[0-9a-z_.~+/\-]{16})")
 _VALUE = re.compile(r"[!-~]{1,200}")  # printable, no space
@@ -60,6 +61,7 @@ _NO_SECRET = re.compile(
     r"|this|too|still|no|yes|what|only|being|never|stored|sent|important|hidden|[<\[{$%(].*)",
     re.IGNORECASE,
 )
+_KINDS = tuple(map(re.compile, ("[0-9]", "[a-z]", "[A-Z]", "[^0-9A-Za-z]")))
 _MIN_ENTROPY = 3.0  # bits a character: words stay below, random strings of 20 above
 _RANDOM_CHARS = 20
 
@@ -84,9 +86,8 @@ def find_secrets(text: str, lower: str) -> Iterator[Match]:
             yield Match("SECRET", "known_key", key.start(), key.end())
     if any(word in lower for word in _NAMING):
         yield from _find_named(text, lower)
-    leet = lower.translate(_LEET)
-    if leet != lower and "passw" in leet and "passw" not in lower:  # p@ssw0rd
-        yield from _find_named(text, leet)
+    if _LEET_PASSWORD.search(lower) and "passw" not in lower:
+        yield from _find_named(text, lower.translate(_LEET))
 
 
 def find_urls(text: str, lower: str) -> Iterator[Match]:
@@ -143,11 +144,8 @@ def _secret_at(text: str, start: int, *, has_link: bool) -> tuple[int, int] | No
     found = text[begin:end]
     if len(found) < 6 or _NO_SECRET.fullmatch(found):
         return None
-    kinds = sum(
-        any(test(char) for char in found)
-        for test in (str.isdecimal, str.islower, str.isupper, lambda char: not char.isalnum())
-    )
-    has_digit = any(char.isdecimal() for char in found)
+    kinds = sum(kind.search(found) is not None for kind in _KINDS)
+    has_digit = _KINDS[0].search(found) is not None
     is_random = len(found) >= _RANDOM_CHARS and has_digit and _looks_random(found)
     is_likely = has_link and kinds >= (2 if has_digit else 3)
     return (begin, end) if is_random or is_likely else None

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import date
 
 from instructrec_deploy.safety.match import Match, scan
-from instructrec_deploy.safety.recognizers.nearby import LEFT, RIGHT, bare, is_near, words
+from instructrec_deploy.safety.recognizers.nearby import LEFT, RIGHT, bare, has_any, is_near, words
 
 _S = r"[ .\-]?"
 
@@ -26,6 +26,8 @@ class NationalId:
         pattern: its shape in a folded text; bounded in length.
         is_valid: checksum and ranges, on the bare characters in upper case.
         names: words that name it.
+        stems: parts of words one of which every such word has.
+        gate: what a text must hold where no word names it.
         plain: shapes that need no such word; None for none.
     """
 
@@ -33,12 +35,14 @@ class NationalId:
     pattern: re.Pattern[str]
     is_valid: Callable[[str], bool]
     names: re.Pattern[str]
+    stems: tuple[str, ...]
     plain: re.Pattern[str] | None = None
+    gate: re.Pattern[str] | None = None
 
     def find(self, text: str, lower: str) -> Iterator[Match]:
         """Hits in a folded text; `lower` is the same in lower case."""
-        has_name = self.names.search(lower) is not None
-        if not has_name and self.plain is None:
+        has_name = has_any(self.stems, lower) and self.names.search(lower) is not None
+        if not has_name and (self.gate is None or not self.gate.search(text)):
             return
 
         def accept(found: re.Match[str]) -> bool:
@@ -144,6 +148,8 @@ NATIONAL_IDS = (
         _shape(r"(?<![0-9]-)[0-8][0-9]{2}([ .\-]?)[0-9]{2}\1[0-9]{4}(?!-[0-9])"),
         is_us_ssn,
         words(r"ssn|ss ?#|social security|social|itin", "社会安全|社会保障|社安号"),
+        stems=("ssn", "ss#", "ss #", "social", "itin", "社会", "社安"),
+        gate=re.compile(r"[0-9]-[0-9]{2}-[0-9]{4}"),
         plain=re.compile(r"[0-9]{3}-[0-9]{2}-[0-9]{4}"),
     ),
     NationalId(
@@ -151,6 +157,8 @@ NATIONAL_IDS = (
         _shape(rf"[A-Za-z]{{2}}{_S}[0-9]{{2}}{_S}[0-9]{{2}}{_S}[0-9]{{2}}{_S}[A-Da-d]"),
         is_uk_nino,
         words(r"nino|national insurance|ni (?:no|number|num)|insurance (?:no|number)", "国民保险"),
+        stems=("nino", "insurance", "ni n", "国民保险"),
+        gate=re.compile(r"[A-Z]{2} ?[0-9]{2} ?[0-9]{2}"),
         plain=re.compile(r"[A-Z]{2}( ?)[0-9]{2}\1[0-9]{2}\1[0-9]{2}\1[A-D]"),
     ),
     NationalId(
@@ -160,6 +168,7 @@ NATIONAL_IDS = (
         words(
             r"nhs|national health|health service|patient (?:no|number|id)", "国民医疗|国家医疗服务"
         ),
+        stems=("nhs", "health", "patient", "国民医疗", "国家医疗"),
     ),
     NationalId(
         "DE_TAX_ID",
@@ -170,6 +179,7 @@ NATIONAL_IDS = (
             r"|tax(?:payer)? (?:id|no|number|identification)[a-z]*",
             "税号|税务识别|纳税",
         ),
+        stems=("steuer", "id", "tin", "tax", "税"),
     ),
     NationalId(
         "FR_NIR",
@@ -179,6 +189,8 @@ NATIONAL_IDS = (
         ),
         is_fr_nir,
         words(r"nir|insee|s[eé]curit[eé] sociale|s[eé]cu|social security", "社保|社会保险"),
+        stems=("nir", "insee", "cu", "社保", "社会保险"),
+        gate=re.compile(r"[12][ .\-]?[0-9]{2}[ .\-]?[0-9]{2}[ .\-]?[0-9][0-9ABab]"),
         plain=re.compile(r".{15,}"),  # 15 digits with two of them for the check: chance is 1 in 97
     ),
     NationalId(
@@ -186,6 +198,8 @@ NATIONAL_IDS = (
         _shape(rf"(?:[0-9]{{2}}\.?[0-9]{{3}}\.?[0-9]{{3}}|[XYZxyz]-?[0-9]{{7}}){_S}[A-Za-z]"),
         is_es_dni,
         words(r"dni|nie|nif|documento nacional|extranjero", "西班牙"),
+        stems=("dni", "nie", "nif", "documento", "extranjero", "西班牙"),
+        gate=re.compile(r"[0-9]-?[A-Z](?![0-9A-Za-z])"),
         plain=re.compile(r"[0-9]{8}-?[A-Z]|[XYZ]-?[0-9]{7}-?[A-Z]"),
     ),
     NationalId(
@@ -193,12 +207,15 @@ NATIONAL_IDS = (
         _shape(r"[0-9]{3}([ .\-]?)[0-9]{3}\1[0-9]{3}|[0-9]{4}\.[0-9]{2}\.[0-9]{3}"),
         is_nl_bsn,
         words(r"bsn|burgerservice(?:nummer|nr)?|sofi(?:nummer)?|citizen service", "公民服务号"),
+        stems=("bsn", "burgerservice", "sofi", "citizen", "公民"),
     ),
     NationalId(
         "IT_FISCAL",
         _shape(r"[A-Za-z]{6}[0-9]{2}[A-EHLMPRSTa-ehlmprst][0-9]{2}[A-Za-z][0-9]{3}[A-Za-z]"),
         is_it_fiscal,
         words(r"codice fiscale|fiscal code|c\.?f\.?", "意大利税号"),
+        stems=("fiscal", "cf", "c.f", "意大利"),
+        gate=re.compile(r"[A-Za-z][0-9]{3}[A-Za-z]"),
         plain=re.compile(r".{16}"),
     ),
     NationalId(
@@ -206,5 +223,6 @@ NATIONAL_IDS = (
         _shape(r"[0-9]{11}|[0-9]{6}[ \-][0-9]{5}"),
         is_pl_pesel,
         words(r"pesel(?:u|em)?", "波兰"),
+        stems=("pesel", "波兰"),
     ),
 )
