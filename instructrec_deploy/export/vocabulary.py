@@ -63,8 +63,9 @@ def choose_pieces(raw: Mapping[str, Any], used: Mapping[int, int], *, size: int 
     Args:
         raw: the tokenizer.
         used: how often each id was read.
-        size: fill up to so many with further pieces of these scripts, in the vocabulary's order:
-            those of pretrained models begin with what is frequent. 0: none.
+        size: fill up to so many with further pieces of these scripts, of each as many as its share
+            of the characters, in the vocabulary's order: those of pretrained models begin with
+            what is frequent. 0: none.
 
     Returns:
         Old ids, ascending.
@@ -82,7 +83,8 @@ def choose_pieces(raw: Mapping[str, Any], used: Mapping[int, int], *, size: int 
     scripts = _scripts({pieces[i]: n for i, n in used.items() if i in pieces})
     fitting = [i for i, piece in pieces.items() if all(_script(c) in scripts for c in _bare(piece))]
     kept.update(i for i in fitting if len(_bare(pieces[i])) <= 1)
-    kept.update([i for i in fitting if i not in kept][: max(0, size - len(kept))])
+    rest = {i: pieces[i] for i in fitting if i not in kept}
+    kept.update(_fill(rest, scripts, size - len(kept)))
     return sorted(kept)
 
 
@@ -119,14 +121,31 @@ def _renumber(part: Any, new: Mapping[int, int]) -> None:
             part[name] = [part[name][0], new[part[name][1]]]
 
 
-def _scripts(pieces: Mapping[str, int]) -> set[str]:
-    """The scripts of what was read; ASCII always, for numbers, names and codes."""
+def _fill(pieces: Mapping[int, str], scripts: Mapping[str, int], n_wanted: int) -> list[int]:
+    """The first pieces of each script by its share of the characters, then others in order."""
+    if n_wanted <= 0:
+        return []
+    total = max(1, sum(scripts.values()))
+    left = {script: round(n_wanted * n / total) for script, n in scripts.items()}
+    chosen = []
+    for i, piece in pieces.items():
+        script = max((_script(c) for c in _bare(piece)), key=lambda one: scripts[one])
+        if left[script]:
+            left[script] -= 1
+            chosen.append(i)
+    taken = set(chosen)
+    return [*chosen, *(i for i in pieces if i not in taken)][:n_wanted]
+
+
+def _scripts(pieces: Mapping[str, int]) -> dict[str, int]:
+    """How much of what was read is in which script; ASCII always, for numbers, names and codes."""
     counts: Counter[str] = Counter()
     for piece, n in pieces.items():
         for character in _bare(piece):
             counts[_script(character)] += n
     floor = MIN_SCRIPT_SHARE * counts.total()
-    return {"", "ASCII"} | {script for script, n in counts.items() if n >= floor}
+    found = {script: n for script, n in counts.items() if n >= floor}
+    return {"": counts[""], "ASCII": counts["ASCII"]} | found
 
 
 def _script(character: str) -> str:

@@ -167,7 +167,8 @@ def recovery_recipe(run: Path, pruning: Pruning) -> Recipe:
         if name in book.tasks
     }
     recipe = recipe.model_copy(update={"tasks": tasks})
-    has_teacher = any(has_single_labels(spec) for spec in tasks.values())
+    is_tuned = recipe.training.epochs if pruning.epochs is None else pruning.epochs
+    has_teacher = is_tuned and any(has_single_labels(spec) for spec in tasks.values())
     off: dict[str, Any] = {  # each of them needs the unpruned shape, or would undo the tuning
         "probe": False,
         "probe_inverse_l2": 1.0,

@@ -132,6 +132,18 @@ def test_a_size_is_filled_with_the_first_pieces_of_the_vocabulary() -> None:
     assert words == ["my", "the", "is"]  # "i" and "a" are characters, kept already
 
 
+def test_a_size_is_filled_with_pieces_of_each_script_by_its_share() -> None:
+    words = {f"▁word{n}x": -1.0 for n in range(20)} | {"电话": -9.0, "银行": -9.5, "查询": -9.6}
+    singles = dict.fromkeys("▁wordx0123456789电话银行查询我的余额", -12.0)
+    raw = unigram(words | singles)
+    used = counted(raw, ["我的余额", "的余额", "余额"])
+    least = choose_pieces(raw, used)
+    more = set(choose_pieces(raw, used, size=len(least) + 4)) - set(least)
+    added = {pieces_of(raw)[i] for i in more}
+    assert {"电话", "银行", "查询"} <= added
+    assert len(added) == 4
+
+
 def test_a_trimmed_model_computes_the_same_for_kept_texts(tmp_path: Path) -> None:
     checkpoint = tiny_checkpoint(tmp_path / "made")
     trimmed, report = trim_checkpoint(checkpoint, Trimming(CORPUS), ["card lost:"], work=tmp_path)
