@@ -90,8 +90,12 @@ ENTRIES = (
     Entry(
         "harassment",
         "slur_en",
-        r"faggots?|retarded|trann(?:y|ies)",
-        "faggot faggots retarded tranny trannies",
+        r"faggots?|fags|retarded|trann(?:y|ies)|nigg(?:er|ers|a|az)|kikes?|spics?|wetbacks?|gooks?"
+        r"|(?:rag|towel|sand)(?:heads?| niggers?)|dirty (?:immigrants?|foreigners?|jews?|muslims?)"
+        r"|sub-?humans?",
+        "faggot faggots fags retarded tranny trannies nigger niggers nigga niggaz kike kikes spic"
+        " spics wetback wetbacks gook gooks raghead ragheads towelhead towelheads dirty subhuman"
+        " subhumans humans human",
     ),
     Entry(
         "profanity",
@@ -137,11 +141,21 @@ ENTRIES = (
         gate="痴废垃贱婊蠢智脑渣畜傻死种",
     ),
     Entry(
+        "harassment",
+        "slur_zh",
+        r"黑鬼|尼哥|白皮猪|死(?:基佬|娘炮|变态|肥猪|胖子|光头|穷鬼|残废)|(?:绿茶|圣母|心机|汉子|臭)婊"
+        r"|臭(?:傻|三八|娘们|不要脸)|(?:狗|贱|烂)(?:东西|杂碎|玩意|娘养)|骚[货逼]|脑瘫|杂种|龟孙|孬种"
+        r"|(?:小日本|日本)鬼子|[女男]拳师|(?:田园|中华)女权|(?:蝻|蛆)一样|普信[男女]|直男癌",
+        gate="鬼哥猪死婊臭东杂玩娘骚瘫种孙拳权蝻蛆普癌",
+    ),
+    Entry(
         "profanity",
         "swear_zh",
         r"(?:[操肏艹]|(?<![今节昨明每平当假某近生])日)你[妈娘](?!妈)|草泥马|他妈的|你妈的|妈[逼屄]"
-        r"|傻[逼屄]|煞笔|傻屌|狗日的|王八蛋|操蛋|卧槽|去你妈(?!妈)",
-        gate="妈娘傻煞日王操槽",
+        r"|[傻沙煞][逼屄比笔](?!例|较|赛|喻|记|利)|傻[屌叉bx](?![a-z])|狗[日逼]的?(?!子)|王八[蛋羔]|操蛋"
+        r"|[卧我][槽艹肏]|我操(?![作心控练场纵持])|去你(?:妈(?!妈)|大爷)|尼玛(?!县|的)|[泥曹]尼?马的?比"
+        r"|麻痹的|妈卖[批逼]|滚犊子|装[逼屄]|(?<![a-z0-9])sb(?![a-z0-9])(?<=[\u4e00-\u9fff]sb)",
+        gate="妈娘傻沙煞日狗王操槽艹肏你玛马痹滚逼屄b",
     ),
     Entry("profanity", "swear_pinyin", r"nmsl|cnmb?|tmd|mlgb", "nmsl cnm cnmb tmd mlgb"),
     Entry(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 _HAN_DIGITS = "〇零○一二三四五六七八九幺壹贰叁参肆伍陆柒捌玖两拐洞勾"
 _HAN = str.maketrans(_HAN_DIGITS, "000123456789112334567892709")
@@ -63,8 +64,7 @@ class Unspelled:
         return self.starts[start], self.ends[end - 1]
 
 
-@dataclass(frozen=True, slots=True)
-class Edit:
+class Edit(NamedTuple):  # cheap to make: a hostile text has thousands
     """[start, end) of a text becomes `new`.
 
     `starts` and `ends` say for each character of `new` which part of the text it stands for.
