@@ -120,7 +120,11 @@ def main() -> None:
             for piece in HOSTILE
         },
         "linear": {piece: round(growth(guard, piece), 1) for piece in LINEAR},
-        "machine": {"cpus": os.cpu_count(), "python": platform.python_version()},
+        "machine": {
+            "cpus": os.cpu_count(),
+            "load_1m": round(os.getloadavg()[0], 1),
+            "python": platform.python_version(),
+        },
     }
     text = json.dumps(result, ensure_ascii=False, indent=2)
     print(text)
