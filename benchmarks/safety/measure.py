@@ -1,12 +1,11 @@
-"""Structured personal data: F1, hard negatives hit, obfuscated found, leaked; ours and Presidio's.
+"""Structured personal data: F1, hard negatives hit, obfuscated found, leaked.
 
     PYTHONPATH=. .venv/bin/python benchmarks/safety/measure.py \\
-        --out benchmarks/results/safety.json [--presidio-python VENV/bin/python]
+        --out benchmarks/results/safety.json
 
 A value counts as found where a finding of its type overlaps it, each finding once; a finding that
 overlaps no value of its type is wrong. Leaked: less than all of the value is covered by findings of
-any type. Presidio runs in an environment of its own with the pattern recognizers that need no
-language model, in English on all texts; without `--presidio-python` it is left out.
+any type.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ import argparse
 import json
 import os
 import platform
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -36,23 +34,6 @@ def ours() -> Filter:
     def find(texts: list[str]) -> list[list[Finding]]:
         verdicts = (guard.check_input(text).verdict for text in texts)
         return [[(f.category, f.start, f.end) for f in verdict.findings] for verdict in verdicts]
-
-    return find
-
-
-def presidio(python: str) -> Filter:
-    """Presidio's pattern recognizers, in the environment of the given interpreter."""
-    program = Path(__file__).with_name("presidio_patterns.py")
-
-    def find(texts: list[str]) -> list[list[Finding]]:
-        done = subprocess.run(
-            [python, str(program)],
-            input=json.dumps(texts),
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        return [[(row[0], row[1], row[2]) for row in rows] for rows in json.loads(done.stdout)]
 
     return find
 
@@ -114,11 +95,8 @@ def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--presidio-python")
     options = parser.parse_args()
     result = {"seed": SEED, "rounds": ROUNDS, "instructrec": measure(ours())}
-    if options.presidio_python:
-        result["presidio"] = measure(presidio(options.presidio_python))
     result["machine"] = {
         "python": platform.python_version(),
         "load_1m": round(os.getloadavg()[0], 1),
