@@ -22,6 +22,7 @@ from instructrec_deploy.core.errors import ConfigError, TrainingDiverged
 from instructrec_training.averaging import MovingAverage
 from instructrec_training.data import TaskData, epoch_batches, outputs_by_row
 from instructrec_training.learners import Learner
+from instructrec_training.memory import RETURN_STEPS, return_freed_memory
 from instructrec_training.mixture import AdaptiveWeights
 from instructrec_training.objectives.labelled import LabelObjective
 from instructrec_training.optimizers import Schedule, build_optimizer
@@ -167,6 +168,8 @@ class Loop:
         for start in range(done * group, len(batches), group):
             losses.append(self._step(batches[start : start + group]))
             state.step += 1
+            if state.step % RETURN_STEPS == 0:
+                return_freed_memory()
             n_rows += sum(len(rows) for _, rows in batches[start : start + group])
             elapsed = time.monotonic() - started
             self.tracker.step(
