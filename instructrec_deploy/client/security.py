@@ -26,7 +26,8 @@ class Security:
             "system" for those of gRPC; "": no TLS.
         tls_cert, tls_key: PEM files of the client's own certificate, where the server wants one.
         tls_name: the name in the server's certificate, where it is another than the address.
-        api_key: as `instructrec keys new` printed it; it is sent with every call.
+        api_key: as `instructrec keys new` printed it, or a token (JWT) that the server accepts;
+            it is sent with every call.
     """
 
     tls_ca: str = ""

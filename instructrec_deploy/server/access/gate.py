@@ -1,4 +1,4 @@
-"""Lets callers in: by API key, by client certificate, or anyone where neither is asked for."""
+"""Lets callers in: by API key, token or client certificate, or anyone where none is wanted."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from pathlib import Path
 
 from instructrec_deploy.core.errors import InstructRecError, Unauthenticated
 from instructrec_deploy.server.access.callers import ANYONE, Caller
-from instructrec_deploy.server.access.keys import KeyEntry, find_key, read_keys
+from instructrec_deploy.server.access.keys import PREFIX, KeyEntry, find_key, read_keys
 from instructrec_deploy.server.access.settings import AccessSettings
+from instructrec_deploy.server.access.tokens import TokenReader
 from instructrec_deploy.server.access.watch import FileWatch
 from instructrec_deploy.server.logs import LOGGER
 
@@ -22,7 +23,7 @@ Metadata = Iterable[tuple[str, str | bytes]]
 
 
 class Gate:
-    """Decides who a call comes from. The file of keys is read again when it changes."""
+    """Decides who a call comes from. Files of keys are read again when they change."""
 
     def __init__(
         self,
@@ -35,15 +36,16 @@ class Gate:
 
         Raises:
             FileMissing, ConfigError: they cannot be read.
+            MissingExtra: tokens are wanted, and PyJWT is not installed.
         """
         self._settings = settings
         self._now = now
         self._keys: dict[str, KeyEntry] = {}
-        self._watch: FileWatch | None = None
+        paths = [Path(path) for path in (settings.keys, settings.jwt_keys) if path]
+        self._watch = FileWatch(paths, settings.reload_s, clock=clock) if paths else None
         if settings.keys:
-            path = Path(settings.keys)
-            self._watch = FileWatch([path], settings.reload_s, clock=clock)
-            self._keys = read_keys(path)
+            self._keys = read_keys(Path(settings.keys))
+        self._tokens = TokenReader(settings) if settings.jwt_keys else None
 
     @property
     def knows_callers(self) -> bool:
@@ -56,7 +58,7 @@ class Gate:
         """The caller of a method, by a call's metadata and gRPC's authentication context.
 
         Raises:
-            Unauthenticated: no key, or one that is not valid.
+            Unauthenticated: no key or token, or one that is not valid.
             Denied: its roles do not cover the method.
         """
         caller = self._caller(metadata, certificate)
@@ -76,7 +78,10 @@ class Gate:
     def _caller(self, metadata: Metadata, certificate: Mapping[str, Iterable[bytes]]) -> Caller:
         if self._watch is not None:
             self._renew(self._watch)
-            id_, entry = find_key(self._keys, _given_key(metadata), self._now())
+            given = _given_key(metadata)
+            if self._tokens is not None and not given.startswith(PREFIX):
+                return self._tokens.read(given)
+            id_, entry = find_key(self._keys, given, self._now())
             return Caller(id_, entry.name, entry.roles, entry.tasks)
         if self._settings.client_ca:
             names = [bytes(name).decode("utf-8", "replace") for name in _names(certificate)]
@@ -88,7 +93,10 @@ class Gate:
         if not watch.has_changed():
             return
         try:
-            self._keys = read_keys(Path(self._settings.keys))
+            if self._settings.keys:
+                self._keys = read_keys(Path(self._settings.keys))
+            if self._tokens is not None:
+                self._tokens.reload()
         except InstructRecError as error:
             log.warning("keys not reloaded", extra={"reason": error.message})
         else:
@@ -96,7 +104,7 @@ class Gate:
 
 
 def _given_key(metadata: Metadata) -> str:
-    """The key that a call carries.
+    """The key or token that a call carries.
 
     Raises:
         Unauthenticated: none.
@@ -109,7 +117,7 @@ def _given_key(metadata: Metadata) -> str:
         if name == AUTHORIZATION and value.lower().startswith(SCHEME):
             return value[len(SCHEME) :].strip()
     raise Unauthenticated(
-        "the call carries no API key",
+        "the call carries no API key or token",
         hint='send metadata "authorization: Bearer KEY"; our clients: api_key=, or the environment '
         "variable INSTRUCTREC_API_KEY",
     )
