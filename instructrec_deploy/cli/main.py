@@ -35,6 +35,7 @@ VERBS = {
     "instructions": "instructions:app",
     "bench": "bench:bench",
     "feedback": "feedback:app",
+    "guard": "guard:guard",
     "bundle": "bundle:app",
     "health": "health:health",
 }

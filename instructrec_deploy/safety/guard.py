@@ -88,8 +88,13 @@ class Guard:
 
     def check_input(self, text: str) -> GuardedText:
         """Check a text on its way in; where nothing is masked, the same object comes back."""
-        guarded, findings = self._input.check(text)
-        return GuardedText(guarded, self._input.verdict(findings))
+        return self.check_text(text, "input")
+
+    def check_text(self, text: str, direction: Direction) -> GuardedText:
+        """Check a text by itself, going in or out."""
+        checker = self._input if direction == "input" else self._output
+        guarded, findings = checker.check(text)
+        return GuardedText(guarded, checker.verdict(findings))
 
     def check_output(self, answer: Answer) -> tuple[Answer, Verdict]:
         """Check the labels of an answer, and the words of its spans, on their way out.

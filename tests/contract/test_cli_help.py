@@ -38,6 +38,7 @@ OPTIONS = {
     "feedback list": {"--task", "--with-text", "--history", "--limit", "--json"},
     "feedback export": {"--task", "--out"},
     "feedback stats": {"--json"},
+    "guard": {"--policy", "--restore"},
     "bundle show": {"--json"},
     "bundle verify": {"--json"},
     "health": {"--address", "--timeout"},

@@ -1,0 +1,80 @@
+"""`instructrec guard`: a line in, a verdict out; no text but the checked one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.unit.cli.conftest import Ran, Run
+
+CANARY = "zebra-canary"
+
+
+def ask(run: Run, rows: list[object], *words: object) -> Ran:
+    lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+    return run("guard", *words, stdin="\n".join(lines).encode("utf-8"))
+
+
+def test_each_line_has_its_verdict(run: Run) -> None:
+    rows = [
+        {"id": 1, "text": "我的手机是13812345678"},
+        {"id": "b", "text": "The weather is fine."},
+        {"text": "I will kill you"},
+        {"id": "d", "text": "This is fucking slow", "direction": "output", "lang": "en"},
+    ]
+    done = ask(run, rows)
+    first, second, third, fourth = done.rows
+    assert done.code == 0
+    assert (first["id"], first["action"], first["text"]) == (1, "mask", "我的手机是[PHONE]")
+    assert first["spans"] == [{"type": "PHONE", "start": 5, "end": 16}]
+    assert (second["action"], second["text"]) == ("allow", rows[1]["text"])  # type: ignore[index]
+    assert (third["action"], third["text"], third["categories"]) == ("block", "", ["threat"])
+    assert "id" not in third
+    assert (fourth["action"], fourth["categories"], fourth["spans"]) == ("flag", ["profanity"], [])
+
+
+def test_lines_that_cannot_be_read_do_not_stop_the_others(run: Run) -> None:
+    bad = [f'{{"text": "{CANARY}', "[]", {"text": 3}, {"id": 4, "text": CANARY, "direction": "up"}]
+    done = ask(run, [*bad, "", {"id": 5, "text": "ok"}])
+    assert done.code == 2
+    assert [("error" in row) for row in done.rows] == [True, True, True, True, False]
+    assert done.rows[0]["error"]["code"] == "IR-1109"
+    assert "4 lines" in done.err
+    assert CANARY not in done.out + done.err
+
+
+def test_a_policy_of_its_own_and_that_of_a_bundle(
+    run: Run, tmp_path: Path, tiny_bundle: Path
+) -> None:
+    file = tmp_path / "safety.toml"
+    file.write_text('version = "shop-1"\n[input.personal_data]\nEMAIL = "block"\n')
+    (row,) = ask(run, [{"text": "mail bob@example.com"}], "--policy", file).rows
+    assert (row["action"], row["text"], row["policy_version"]) == ("block", "", "shop-1")
+    (row,) = ask(run, [{"text": "mail bob@example.com"}], "--policy", tiny_bundle).rows
+    assert row["text"] == "mail [EMAIL]"
+    file.write_text("[input.personal_data]\nEMIAL = 'block'\n")
+    assert ask(run, [], "--policy", file).code == 2
+
+
+def test_encrypted_values_come_back(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "safety.toml"
+    file.write_text('[input.operators]\ndefault = "encrypt"\n')
+    monkeypatch.setenv("INSTRUCTREC_SAFETY_KEY", "k" * 32)
+    text = "mail bob@example.com"
+    (masked,) = ask(run, [{"text": text}], "--policy", file).rows
+    assert "bob" not in masked["text"]
+    (back,) = ask(run, [{"id": 1, "text": masked["text"]}], "--restore").rows
+    assert back == {"id": 1, "text": text, "n_restored": 1, "n_left": 0}
+    monkeypatch.delenv("INSTRUCTREC_SAFETY_KEY")
+    assert ask(run, [], "--restore").code != 0
+
+
+def test_rows_from_a_file(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"text": "a"}\n\n{"text": "b"}\n')
+    assert [row["text"] for row in run("guard", file).rows] == ["a", "b"]
+    assert run("guard", tmp_path / "none.jsonl").code == 3
