@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping, Sequence
+from statistics import median_low
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
@@ -17,7 +18,13 @@ from pydantic import (
     model_validator,
 )
 
-from instructrec_deploy.core.decision import Decision, DecisionKind, RuleFaults, freeze_types
+from instructrec_deploy.core.decision import (
+    DEFAULT_THRESHOLD,
+    Decision,
+    DecisionKind,
+    RuleFaults,
+    freeze_types,
+)
 from instructrec_deploy.core.errors import BundleError, InstructRecError, LabelMissing
 from instructrec_deploy.core.instruction import MAX_PRIOR, Candidate, Instruction
 from instructrec_deploy.core.task import TaskKind
@@ -221,6 +228,16 @@ class TaskBook(Strict):
 
     default_task: str = ""
     tasks: dict[str, TaskSpec] = Field(default_factory=dict)
+
+    @property
+    def span_threshold(self) -> float:
+        """Least score of a span where a request brings types of its own, and no threshold.
+
+        The median of what validation rows chose for the tasks of entities: a span reader's scores
+        are as sure of themselves on other types as on its own.
+        """
+        found = [spec.threshold for spec in self.tasks.values() if spec.kind is TaskKind.NER]
+        return median_low(found) if found else DEFAULT_THRESHOLD
 
 
 def parse_toml(

@@ -82,6 +82,7 @@ class Pipeline:
             prepared,
             fixed_labels=labels,
             learned=open_learned_labels(bundle),
+            span_threshold=bundle.tasks.span_threshold,
         )
         self.resolver = Resolver(bundle, self.preparer, self.cache)
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from pydantic import Field
 
+from instructrec_deploy.core.decision import DEFAULT_THRESHOLD
 from instructrec_deploy.core.errors import (
     BundleError,
     LabelUnknown,
@@ -57,7 +58,8 @@ class PreparedInstruction:
     `vectors`, `fusion_queries`, `fusion_values`: [C, H]. `columns`: [C], which logits a model with
     fixed labels answers with. `priors`: [C], added to the logits, before the temperature.
     `memory`: [K, H], the lower states of all candidates' own words, which the span reader looks at.
-    `tags`: how a token classifier's logits are read.
+    `tags`: how a token classifier's logits are read. `span_threshold`: least score of a span where
+    the instruction says none.
     """
 
     key: str
@@ -70,6 +72,7 @@ class PreparedInstruction:
     priors: Floats | None = None
     memory: Floats | None = None
     tags: TagScheme | None = None
+    span_threshold: float = DEFAULT_THRESHOLD
 
     @property
     def size_bytes(self) -> int:
@@ -96,6 +99,7 @@ class Preparer:
         fixed_labels: of a model with fixed labels, in the order of its logits, or the types that
             its tags are of; else empty.
         learned: vectors that tuning added to the tasks' own labels.
+        span_threshold: least score of a span where an instruction says none.
     """
 
     def __init__(
@@ -106,7 +110,9 @@ class Preparer:
         *,
         fixed_labels: tuple[str, ...] = (),
         learned: LearnedLabels = LearnedLabels(),
+        span_threshold: float = DEFAULT_THRESHOLD,
     ) -> None:
+        self._span_threshold = span_threshold
         self._engine = engine
         self._tokenizer = tokenizer
         self._settings = settings
@@ -155,7 +161,14 @@ class Preparer:
             return PreparedInstruction(key, instruction, labels, columns=columns, priors=priors)
         vectors, memory = yield from self._read(instruction, lane)
         if memory is not None:
-            return PreparedInstruction(key, instruction, labels, vectors, memory=memory)
+            return PreparedInstruction(
+                key,
+                instruction,
+                labels,
+                vectors,
+                memory=memory,
+                span_threshold=self._span_threshold,
+            )
         vectors = self._learned.add(instruction, vectors)
         queries, values = self._engine.prepare_vectors(vectors)
         return PreparedInstruction(

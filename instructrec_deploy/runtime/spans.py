@@ -142,6 +142,7 @@ def _decode(job: Job, windows: Sequence[Window], prepared: PreparedInstruction) 
             prepared.labels,
             job.text,
             decision=instruction.decision,
+            default_threshold=prepared.span_threshold,
             top_k=job.request.top_k,
             task=instruction.task,
             prepared_id=prepared.key,

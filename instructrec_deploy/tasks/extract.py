@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from instructrec_deploy.core.decision import PLAIN, Decision
+from instructrec_deploy.core.decision import DEFAULT_THRESHOLD, PLAIN, Decision
 from instructrec_deploy.core.errors import InternalError
 from instructrec_deploy.core.result import Answer, LabelScore, Span
 from instructrec_deploy.tasks.base import Floats, Ints
@@ -23,9 +23,6 @@ MAX_BORDERS = 64  # of one type in one window: bounds the work on a text made to
 MAX_ENTITY_TOKENS = 32
 MAX_ANSWER_TOKENS = 48
 TOP_BORDERS = 12  # likeliest first and last tokens of an answer that are combined
-
-
-DEFAULT_THRESHOLD = 0.5  # of a span's score
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +107,7 @@ def decode_entities(
     text: str,
     *,
     decision: Decision = PLAIN,
+    default_threshold: float = DEFAULT_THRESHOLD,
     top_k: int = 0,
     task: str = "",
     prepared_id: str = "",
@@ -119,12 +117,13 @@ def decode_entities(
     Args:
         windows, labels, text: as `find_entities`.
         decision: its threshold is the least score of a span.
+        default_threshold: the least score where the decision says none.
         top_k: how many types have their score told; 0 means all that were found.
 
     Raises:
         InternalError: a score is not a number.
     """
-    least = DEFAULT_THRESHOLD if decision.threshold is None else decision.threshold
+    least = default_threshold if decision.threshold is None else decision.threshold
     spans = find_entities(windows, labels, text, threshold=least)
     return answer_of(spans, decision=decision, top_k=top_k, task=task, prepared_id=prepared_id)
 

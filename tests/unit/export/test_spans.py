@@ -230,6 +230,17 @@ def test_types_of_the_callers_own_are_sought(predictor: Predictor) -> None:
     assert {span.label for span in found.spans} <= {"城市", "card"}
 
 
+def test_types_of_the_callers_own_have_the_threshold_that_the_tasks_have(
+    predictor: Predictor,
+) -> None:
+    book = predictor.bundle.tasks
+    thresholds = [s.threshold for s in book.tasks.values() if s.kind is TaskKind.NER]
+    assert book.span_threshold in thresholds
+    wanted = Instruction.of("Find them", ["card"], kind=TaskKind.NER)
+    prepared = predictor.pipeline.preparer.prepare(wanted, wanted.key)
+    assert prepared.span_threshold == book.span_threshold
+
+
 def test_a_type_without_a_readable_word_breaks_nothing(predictor: Predictor) -> None:
     own = Instruction.of("find", ["\u2060\u200b x"[:2]], kind=TaskKind.NER)
     assert isinstance(predictor.predict("my card", instruction=own), Prediction)

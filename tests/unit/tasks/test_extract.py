@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from instructrec_deploy.core.decision import Decision
 from instructrec_deploy.core.errors import InternalError
 from instructrec_deploy.tasks.base import Floats
 from instructrec_deploy.tasks.extract import (
@@ -16,6 +17,7 @@ from instructrec_deploy.tasks.extract import (
     INSIDE,
     START,
     Window,
+    decode_entities,
     find_answers,
     find_entities,
     word_borders,
@@ -47,6 +49,20 @@ def found(scores: Floats, **options: float) -> list[tuple[str, str]]:
 def test_marked_spans_are_found_in_the_order_of_the_text() -> None:
     scores = scores_of((1, *ZURICH), (0, *MUELLER), (0, 1, 2))
     assert found(scores) == [("person", "张伟"), ("person", "Müller"), ("place", "Zürich")]
+
+
+def test_a_threshold_of_the_decision_goes_before_the_default() -> None:
+    windows = [Window(scores_of((0, *MUELLER), sure=-0.8), OFFSETS)]  # a probability of 0.31
+
+    def found_at(default: float, **own: float) -> int:
+        decision = Decision(**own)
+        answer = decode_entities(
+            windows, LABELS, TEXT, decision=decision, default_threshold=default
+        )
+        return len(answer.spans)
+
+    assert (found_at(0.3), found_at(0.5)) == (1, 0)
+    assert (found_at(0.3, threshold=0.5), found_at(0.5, threshold=0.3)) == (0, 1)
 
 
 def test_of_overlapping_spans_the_surer_one_stays() -> None:
