@@ -248,11 +248,10 @@ def _tell_receipt(receipt: Receipt, *, as_json: bool) -> None:
 
 
 def _tell_error(error: Any, where: str, *, as_json: bool) -> None:
-    from instructrec_deploy.cli.report import report_error
+    from instructrec_deploy.cli.report import error_facts, report_error
 
     if as_json:
-        facts = {"code": error.code, "message": error.message, "hint": error.hint}
-        typer.echo(json.dumps({"where": where, "error": facts}, ensure_ascii=False))
+        typer.echo(json.dumps({"where": where, "error": error_facts(error)}, ensure_ascii=False))
     else:
         report_error(error)
 

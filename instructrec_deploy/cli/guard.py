@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Literal, cast
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Literal, cast
 import typer
 
 if TYPE_CHECKING:
+    from instructrec_deploy.cli.predict import Line
     from instructrec_deploy.core.errors import InstructRecError
     from instructrec_deploy.safety.guard import Guard
     from instructrec_deploy.safety.restore import Cipher
@@ -37,20 +37,18 @@ def guard(
     data in the text as sent, "categories" of content}. A line that cannot be read comes out as
     {"id", "error"}, and the exit code is 2 at the end. No text but the checked one comes out.
     """
-    from instructrec_deploy.core.errors import InstructRecError
+    from instructrec_deploy.cli.predict import read_lines
+    from instructrec_deploy.cli.report import error_facts
 
     answer = _Restorer() if restore else _Checker(_open_guard(policy))
     n_bad = 0
     with ExitStack() as stack:
-        for number, line in enumerate(_lines(file, stack), start=1):
-            row: dict[str, Any] = {}
-            try:
-                row = _read_row(line, number)
-                told = answer(row)
-            except InstructRecError as error:
+        for line in read_lines(_stream(file, stack)):
+            error = line.error or _direction_fault(line)
+            if error is not None:
                 n_bad += 1
-                told = {"error": _explain(error)}
-            known = {"id": row["id"]} if "id" in row else {}
+            told = answer(line) if error is None else {"error": error_facts(error)}
+            known = {"id": line.fields["id"]} if "id" in line.fields else {}
             sys.stdout.write(json.dumps({**known, **told}, ensure_ascii=False) + "\n")
             sys.stdout.flush()  # whoever waits for this answer sends the next line after it
     if n_bad:
@@ -59,7 +57,7 @@ def guard(
 
 
 class _Checker:
-    """A row in, the guard's answer out."""
+    """A line in, the guard's answer out."""
 
     def __init__(self, guard: Guard) -> None:
         from instructrec_deploy.safety.policy import ContentPolicy
@@ -67,9 +65,9 @@ class _Checker:
         self._guard = guard
         self._content = frozenset(ContentPolicy.model_fields)
 
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        direction = cast("Literal['input', 'output']", row.get("direction", "input"))
-        guarded = self._guard.check_text(row["text"], direction)
+    def __call__(self, line: Line) -> dict[str, Any]:
+        direction = cast("Literal['input', 'output']", line.fields.get("direction", "input"))
+        guarded = self._guard.check_text(line.text, direction)
         found = guarded.verdict.findings
         return {
             "action": guarded.verdict.action,
@@ -85,7 +83,7 @@ class _Checker:
 
 
 class _Restorer:
-    """A masked row in, the row with its values back out."""
+    """A masked line in, the line with its values back out."""
 
     def __init__(self) -> None:
         from instructrec_deploy.core.errors import SafetyKeyMissing
@@ -100,8 +98,8 @@ class _Restorer:
             )
         self._cipher: Cipher = Cipher(keys)
 
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        restored = self._cipher.restore(row["text"])
+    def __call__(self, line: Line) -> dict[str, Any]:
+        restored = self._cipher.restore(line.text)
         return {
             "text": restored.text,
             "n_restored": restored.n_restored,
@@ -121,40 +119,19 @@ def _open_guard(policy: Path | None) -> Guard:
     return Guard.from_toml(read_text(path), where=str(path), error=ConfigError, keys=load_keys())
 
 
-def _lines(file: Path | None, stack: ExitStack) -> Iterator[bytes]:
-    """Lines that are not blank."""
+def _stream(file: Path | None, stack: ExitStack) -> BinaryIO:
     from instructrec_deploy.core.errors import FileMissing
 
-    stream: BinaryIO = sys.stdin.buffer
-    if file is not None and str(file) != "-":
-        if not file.is_file():
-            raise FileMissing(f"no file {file}", hint="JSON lines; - reads standard input")
-        stream = stack.enter_context(file.open("rb"))
-    return (line for line in stream if line.strip())
+    if file is None or str(file) == "-":
+        return sys.stdin.buffer
+    if not file.is_file():
+        raise FileMissing(f"no file {file}", hint="JSON lines; - reads standard input")
+    return stack.enter_context(file.open("rb"))
 
 
-def _read_row(line: bytes, number: int) -> dict[str, Any]:
-    """A row with a text.
-
-    Raises:
-        RowInvalid: it has none, or is no JSON object; what it holds is not repeated.
-    """
+def _direction_fault(line: Line) -> InstructRecError | None:
     from instructrec_deploy.core.errors import RowInvalid
 
-    try:
-        row = json.loads(line.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise RowInvalid(
-            f"line {number}: no JSON in UTF-8", hint='{"id": "1", "text": "..."} on each line'
-        ) from error
-    if not isinstance(row, dict) or not isinstance(row.get("text"), str):
-        raise RowInvalid(f'line {number}: no string "text"', hint='{"id": "1", "text": "..."}')
-    if row.get("direction", "input") not in DIRECTIONS:
-        raise RowInvalid(
-            f"line {number}: direction is neither input nor output", hint="leave it out for input"
-        )
-    return row
-
-
-def _explain(error: InstructRecError) -> dict[str, str]:
-    return {"code": error.code, "message": error.message, "hint": error.hint}
+    if line.fields.get("direction", "input") in DIRECTIONS:
+        return None
+    return RowInvalid("direction is neither input nor output", hint="leave it out for input")

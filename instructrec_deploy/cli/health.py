@@ -18,10 +18,9 @@ def health(
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
     from instructrec_deploy.client.security import Security
-    from instructrec_deploy.client.sync import open_channel
     from instructrec_deploy.core.errors import Unavailable
 
-    with open_channel(address, [], Security.from_environ()) as channel:
+    with Security.from_environ().open_channel(grpc, address) as channel:
         try:
             reply = health_pb2_grpc.HealthStub(channel).Check(
                 health_pb2.HealthCheckRequest(), timeout=timeout_s

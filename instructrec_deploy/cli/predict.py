@@ -296,10 +296,11 @@ class JsonWriter(Writer):
 
     def write(self, line: Line, outcome: Prediction | InstructRecError) -> None:
         """Write one outcome."""
+        from instructrec_deploy.cli.report import error_facts
+
         if isinstance(outcome, InstructRecError):
             self.note(outcome)
-            error = {"code": outcome.code, "message": outcome.message, "hint": outcome.hint}
-            row: dict[str, Any] = {"id": line.id, "error": error}
+            row: dict[str, Any] = {"id": line.id, "error": error_facts(outcome)}
         else:
             row = outcome.to_dict()
         sys.stdout.write(json.dumps(row, ensure_ascii=False) + "\n")

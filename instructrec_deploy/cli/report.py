@@ -32,6 +32,11 @@ def report_error(error: InstructRecError) -> None:
         print(f"hint: {error.hint}", file=sys.stderr)
 
 
+def error_facts(error: InstructRecError) -> dict[str, str]:
+    """The same for JSON output."""
+    return {"code": error.code, "message": error.message, "hint": error.hint}
+
+
 def report_unexpected(error: BaseException) -> None:
     """An id, the file that holds the traceback, and where to report it.
 

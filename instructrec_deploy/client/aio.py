@@ -78,8 +78,8 @@ class AsyncClient:
         self.address = address
         self._timeout_s = timeout_s
         self._metadata = security.metadata()
-        self._channel = channel or _open(
-            address, channel_options(address, retry, max_message_bytes), security
+        self._channel = channel or security.open_channel(
+            grpc.aio, address, channel_options(address, retry, max_message_bytes)
         )
         self._calls: dict[str, Any] = {}
 
@@ -241,11 +241,3 @@ class AsyncClient:
         except grpc.aio.AioRpcError as error:
             raise read_failure(error, self.address) from None
         return answer
-
-
-def _open(address: str, options: list[tuple[str, Any]], security: Security) -> grpc.aio.Channel:
-    options = [*options, *security.options()]
-    credentials = security.credentials()
-    if credentials is None:
-        return grpc.aio.insecure_channel(address, options=options)
-    return grpc.aio.secure_channel(address, credentials, options=options)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import grpc
 
@@ -60,9 +61,17 @@ class Security:
         key, cert = (_read(p) if p else None for p in (self.tls_key, self.tls_cert))
         return grpc.ssl_channel_credentials(roots, key, cert)
 
-    def options(self) -> list[tuple[str, str]]:
-        """Of the channel."""
-        return [("grpc.ssl_target_name_override", self.tls_name)] if self.tls_name else []
+    def open_channel(self, api: Any, address: str, options: Sequence[tuple[str, Any]] = ()) -> Any:
+        """A channel with TLS, or a plain one. `api`: `grpc`, or `grpc.aio` for a loop's.
+
+        Raises:
+            ConfigError: as `credentials`.
+        """
+        credentials = self.credentials()
+        if credentials is None:
+            return api.insecure_channel(address, options=[*options])
+        name = [("grpc.ssl_target_name_override", self.tls_name)] if self.tls_name else []
+        return api.secure_channel(address, credentials, options=[*options, *name])
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """Of each call."""

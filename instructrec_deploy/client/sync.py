@@ -77,8 +77,8 @@ class Client:
         self.address = address
         self._timeout_s = timeout_s
         self._metadata = security.metadata()
-        self._channel = channel or open_channel(
-            address, channel_options(address, retry, max_message_bytes), security
+        self._channel = channel or security.open_channel(
+            grpc, address, channel_options(address, retry, max_message_bytes)
         )
         self._calls: dict[str, Any] = {}
 
@@ -240,12 +240,3 @@ class Client:
         except grpc.RpcError as error:
             raise read_failure(error, self.address) from None
         return answer
-
-
-def open_channel(address: str, options: list[tuple[str, Any]], security: Security) -> grpc.Channel:
-    """A channel with TLS, or a plain one."""
-    options = [*options, *security.options()]
-    credentials = security.credentials()
-    if credentials is None:
-        return grpc.insecure_channel(address, options=options)
-    return grpc.secure_channel(address, credentials, options=options)

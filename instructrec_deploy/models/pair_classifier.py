@@ -22,15 +22,15 @@ def token_types(input_ids: Tensor, attention_mask: Tensor, separator_id: int) ->
     return n_before.clamp(max=1) * attention_mask
 
 
-class PairClassifier(nn.Module):
-    """A Hugging Face sequence classifier that is told which text is which.
+class PairReader(nn.Module):
+    """A Hugging Face model with its head that is told which text is which.
 
     Args:
-        encoder: of `AutoModelForSequenceClassification`.
-        separator_id: what stands between two texts.
+        encoder: of one of the `AutoModelFor...`.
+        separator_id: what stands between two texts; -1: the model has no token types.
     """
 
-    def __init__(self, encoder: Any, *, separator_id: int) -> None:
+    def __init__(self, encoder: Any, *, separator_id: int = -1) -> None:
         super().__init__()
         self.encoder = encoder
         self.separator_id = separator_id
@@ -44,10 +44,17 @@ class PairClassifier(nn.Module):
         """Pass on to the encoder which attention it computes with."""
         self.encoder.set_attn_implementation(name)
 
+    def read(self, input_ids: Tensor, attention_mask: Tensor) -> Any:
+        """[B, T] int64 ids and mask -> what the model puts out."""
+        given = {"input_ids": input_ids, "attention_mask": attention_mask}
+        if self.separator_id >= 0:
+            given["token_type_ids"] = token_types(input_ids, attention_mask, self.separator_id)
+        return self.encoder(**given)
+
+
+class PairClassifier(PairReader):
+    """A sequence classifier; `encoder` is of `AutoModelForSequenceClassification`."""
+
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> SequenceClassifierOutput:
         """[B, T] int64 ids and mask -> logits [B, L]."""
-        types = token_types(input_ids, attention_mask, self.separator_id)
-        found = self.encoder(
-            input_ids=input_ids, attention_mask=attention_mask, token_type_ids=types
-        )
-        return SequenceClassifierOutput(logits=found.logits)
+        return SequenceClassifierOutput(logits=self.read(input_ids, attention_mask).logits)

@@ -14,7 +14,6 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from instructrec_deploy import Client, Security
 from instructrec_deploy.client.calls import RetryPolicy
-from instructrec_deploy.client.sync import open_channel
 from instructrec_deploy.core.errors import Denied, InstructRecError, Unauthenticated, Unavailable
 from instructrec_deploy.server.access.keys import KeyEntry, new_key, write_keys
 from tests.certificates import Authority
@@ -66,7 +65,7 @@ def test_keys_over_tls(tiny_bundle: Path, tmp_path: Path) -> None:
         assert (type(other), other.code) == (Denied, "IR-1400")
         assert isinstance(refusal(server, known, instruction="Is it?", candidates=["a"]), Denied)
         assert isinstance(refusal(server, Security(api_key=key)), Unavailable)  # not encrypted
-        with open_channel(server.address, [], Security(roots)) as channel:  # probes need no key
+        with Security(roots).open_channel(grpc, server.address) as channel:  # probes need no key
             reply = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
             assert reply.status == health_pb2.HealthCheckResponse.SERVING
             unlisted = channel.unary_unary("/grpc.reflection.v1alpha.ServerReflection/X")

@@ -78,3 +78,9 @@ def test_rows_from_a_file(run: Run, tmp_path: Path) -> None:
     file.write_text('{"text": "a"}\n\n{"text": "b"}\n')
     assert [row["text"] for row in run("guard", file).rows] == ["a", "b"]
     assert run("guard", tmp_path / "none.jsonl").code == 3
+
+
+def test_half_a_character_is_an_error_of_its_line_alone(run: Run) -> None:
+    done = ask(run, ['{"id": 1, "text": "\\ud800"}', {"id": 2, "text": "ok"}])
+    first, second = done.rows
+    assert (done.code, first["error"]["code"], second["text"]) == (2, "IR-1103", "ok")
