@@ -12,18 +12,26 @@ def health(
     timeout_s: Annotated[
         float, typer.Option("--timeout", min=0.001, max=86_400.0, help="Seconds to wait.")
     ] = 5.0,
+    model: Annotated[str, typer.Option(help="Of this model; empty: of the server.")] = "",
+    is_live: Annotated[
+        bool, typer.Option("--live", help="Whether the process answers, ready or not.")
+    ] = False,
 ) -> None:
-    """Ask a server's health service; exit code 0 if it is serving, 4 if not."""
+    """Ask a server whether it takes requests; exit code 0 if it does, 4 if not."""
     import grpc
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
     from instructrec_deploy.client.security import Security
-    from instructrec_deploy.core.errors import Unavailable
+    from instructrec_deploy.core.errors import ConfigError, Unavailable
+    from instructrec_deploy.wire.requests import SERVICE
 
+    if model and is_live:
+        raise ConfigError("--live is of the process, not of a model", hint="leave one of them out")
+    name = "" if is_live else model or SERVICE
     with Security.from_environ().open_channel(grpc, address) as channel:
         try:
             reply = health_pb2_grpc.HealthStub(channel).Check(
-                health_pb2.HealthCheckRequest(), timeout=timeout_s
+                health_pb2.HealthCheckRequest(service=name), timeout=timeout_s
             )
         except grpc.RpcError as error:
             raise Unavailable(

@@ -45,7 +45,7 @@ class ServerProcess:
     started: float  # monotonic seconds
 
     def wait_ready(self, within_s: float = READY_WITHIN_S) -> float:
-        """Wait until its health service says SERVING; seconds since it was started.
+        """Wait until its health service says that it is ready; seconds since it was started.
 
         Raises:
             Unavailable: it ended, or took too long.
@@ -53,13 +53,15 @@ class ServerProcess:
         import grpc
         from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+        from instructrec_deploy.wire.requests import SERVICE
+
         self._wait_for_port(within_s)
         options = [(f"grpc.{k}_reconnect_backoff_ms", 50) for k in ("initial", "min", "max")]
         with grpc.insecure_channel(self.address, options=options) as channel:
             check = health_pb2_grpc.HealthStub(channel).Check
             while self._is_in_time(within_s):
                 with suppress(grpc.RpcError):
-                    reply = check(health_pb2.HealthCheckRequest(), timeout=1.0)
+                    reply = check(health_pb2.HealthCheckRequest(service=SERVICE), timeout=1.0)
                     if reply.status == health_pb2.HealthCheckResponse.SERVING:
                         return time.monotonic() - self.started
                 time.sleep(POLL_S)

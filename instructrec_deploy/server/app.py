@@ -1,8 +1,8 @@
 """The server's life: bind, load, check, answer, drain, stop.
 
 The port is bound before the model is loaded, so that a port in use is known at once; until the
-model is checked, health says NOT_SERVING and calls are refused with UNAVAILABLE. On SIGTERM or
-SIGINT health says NOT_SERVING, new calls are refused, accepted ones are answered; a second signal
+model is checked, readiness is NOT_SERVING and calls are refused with UNAVAILABLE. On SIGTERM or
+SIGINT readiness is NOT_SERVING, new calls are refused, accepted ones are answered; a second signal
 ends the waiting. Then the connections are cut: `grpc.aio.Server.stop` alone would end calls that
 reach it late as CANCELLED.
 """
@@ -22,9 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2_grpc
 from grpc_health.v1.health import SERVICE_NAME as HEALTH_NAME
-from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import disable_created_metrics
 
@@ -33,6 +32,7 @@ from instructrec_deploy.runtime.opening import Opening
 from instructrec_deploy.server.access.gate import Gate
 from instructrec_deploy.server.access.tls import server_credentials
 from instructrec_deploy.server.connections import cut_connections
+from instructrec_deploy.server.health import Health
 from instructrec_deploy.server.logs import LOGGER, set_up_logs
 from instructrec_deploy.server.metrics import (
     Metrics,
@@ -46,8 +46,6 @@ from instructrec_deploy.server.service import InstructRecService
 from instructrec_deploy.server.settings import DoorSettings, ServerSettings
 from instructrec_deploy.wire.requests import SERVICE
 
-SERVING = health_pb2.HealthCheckResponse.SERVING
-NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 # So long must no call come or end before the connections are cut: the last answers are on their
 # way, and the callers we refuse have gone elsewhere. Those who never do are not waited for.
 QUIET_S = 0.1
@@ -117,13 +115,12 @@ async def serve(
     asyncio.get_running_loop().set_exception_handler(_log_stray)
     metrics = Metrics()
     service = InstructRecService(door, metrics, gate=Gate(settings.access))
-    health = health_aio.HealthServicer()
+    health = Health((SERVICE,))
     with contextlib.ExitStack() as stack:
         if signals is None:
             signals = stack.enter_context(_process_signals())
         server, port = _bind(settings, service, health)
-        for name in ("", SERVICE):
-            await health.set(name, NOT_SERVING)
+        await health.start()
         try:
             metrics_address = _start_metrics(stack, metrics, door)
             await server.start()
@@ -133,8 +130,7 @@ async def serve(
             stack.callback(served.close)
             service.open(served)
             calm_collector()
-            for name in ("", SERVICE):
-                await health.set(name, SERVING)
+            await health.open((served.name,))
             metrics.metric("instructrec_ready").set(1)
             ready = Ready(
                 door.address(port), metrics_address, served.name, served.version, served.load_s
@@ -168,7 +164,7 @@ async def _load(
 async def _drain(
     service: InstructRecService,
     served: Served,
-    health: health_aio.HealthServicer,
+    health: Health,
     metrics: Metrics,
     signals: StopSignals,
     door: DoorSettings,
@@ -177,7 +173,7 @@ async def _drain(
     start = time.monotonic()
     log.info("draining")
     metrics.metric("instructrec_ready").set(0)
-    await health.enter_graceful_shutdown()
+    await health.close((served.name,))
     await _unless(signals.second, asyncio.sleep(door.drain_wait_s))
     service.close()
     await _unless(signals.second, service.wait_idle(door.drain_timeout_s))
@@ -195,7 +191,7 @@ async def _unless(event: asyncio.Event, work: Coroutine[Any, Any, Any]) -> None:
 
 
 def _bind(
-    settings: ServerSettings, service: InstructRecService, health: health_aio.HealthServicer
+    settings: ServerSettings, service: InstructRecService, health: Health
 ) -> tuple[grpc.aio.Server, int]:
     """A gRPC server with all services, bound but not started.
 
@@ -214,7 +210,7 @@ def _bind(
         ]
     )
     server.add_generic_rpc_handlers((service.handlers(),))
-    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    health_pb2_grpc.add_HealthServicer_to_server(health.servicer, server)
     if not access.knows_callers if door.use_reflection is None else door.use_reflection:
         names = (SERVICE, HEALTH_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, server)

@@ -41,7 +41,7 @@ OPTIONS = {
     "guard": {"--policy", "--restore"},
     "bundle show": {"--json"},
     "bundle verify": {"--json"},
-    "health": {"--address", "--timeout"},
+    "health": {"--address", "--timeout", "--model", "--live"},
     "train": {"--out", "--data-root", "--seed", "--resume", "--from-feedback", "--from-run"}
     | {"--replay-share", "--max-loss", "--json", "--quiet", "--probe-only"}
     | {"--search", "--trials", "--base"},

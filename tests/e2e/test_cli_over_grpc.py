@@ -146,11 +146,22 @@ def test_an_instruction_takes_the_labels_of_the_servers_task(server: ServerProce
     assert set(row["scores"]) == {"positive", "negative"}
 
 
-def test_health_is_what_a_container_asks(server: ServerProcess) -> None:
-    done = subprocess.run(
-        verb_command("health", "-a", server.address), capture_output=True, text=True, check=False
-    )
-    assert (done.returncode, done.stdout) == (0, "SERVING\n")
+@pytest.mark.parametrize(
+    ("words", "outcome"),
+    [
+        ((), (0, "SERVING\n")),
+        (("--live",), (0, "SERVING\n")),
+        (("--model", "tiny"), (0, "SERVING\n")),
+        (("--model", "other"), (4, "")),
+        (("--model", "tiny", "--live"), (2, "")),
+    ],
+)
+def test_health_is_what_a_container_asks(
+    server: ServerProcess, words: tuple[str, ...], outcome: tuple[int, str]
+) -> None:
+    command = verb_command("health", "-a", server.address, *words)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == outcome
 
 
 @pytest.mark.parametrize("n_texts", [1, 16])

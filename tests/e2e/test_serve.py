@@ -258,9 +258,11 @@ def test_many_callers_at_once_are_all_answered(client: Client) -> None:
     assert [prediction.id for prediction in found] == texts
 
 
-def test_health_says_serving_for_the_server_and_the_service(channel: grpc.Channel) -> None:
+def test_health_says_serving_for_the_process_the_service_and_the_model(
+    channel: grpc.Channel,
+) -> None:
     stub = health_pb2_grpc.HealthStub(channel)
-    for name in ("", SERVICE):
+    for name in ("", SERVICE, "tiny"):
         request = health_pb2.HealthCheckRequest(service=name)
         assert stub.Check(request, timeout=10).status == SERVING
         watch = stub.Watch(request, timeout=10)

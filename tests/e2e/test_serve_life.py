@@ -23,11 +23,12 @@ from instructrec_deploy.core.instruction import Instruction
 from instructrec_deploy.core.request import Question, Request
 from instructrec_deploy.core.result import Prediction
 from instructrec_deploy.pb.v1 import instructrec_pb2 as pb
-from instructrec_deploy.wire.requests import method_path
+from instructrec_deploy.wire.requests import SERVICE, method_path
 from tests.serving import running_server, start_server
 from tests.tiny import write_tiny_bundle
 
 NO_RETRY = RetryPolicy(max_attempts=1)
+SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
@@ -94,7 +95,9 @@ def test_accepted_calls_are_answered_and_new_ones_refused_on_sigterm(
         grpc.insecure_channel(server.address) as channel,
         ThreadPoolExecutor(64) as pool,
     ):
-        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        watch = health_pb2_grpc.HealthStub(channel).Watch(
+            health_pb2.HealthCheckRequest(service=SERVICE)
+        )
         next(watch)
         calls = [pool.submit(ask, number) for number in range(64)]
         calls[0].result()
@@ -182,6 +185,22 @@ def test_callers_who_never_let_go_are_refused_and_never_cancelled(
     assert set(outcomes) == {"answered", "UNAVAILABLE"}
     assert server.event("drained")["n_lost"] == 0
     assert server.stderr.count("\n") == 1
+
+
+def test_a_draining_server_is_alive_and_not_ready(tiny_bundle: Path, tmp_path: Path) -> None:
+    with (
+        running_server(tiny_bundle, tmp_path, drain_wait_s=60) as server,
+        grpc.insecure_channel(server.address) as channel,
+    ):
+        stub = health_pb2_grpc.HealthStub(channel)
+        server.process.send_signal(signal.SIGTERM)
+        server.event("draining")
+        found = {
+            name: stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=10).status
+            for name in ("", SERVICE, "tiny")
+        }
+        assert server.stop() == 0
+    assert found == {"": SERVING, SERVICE: NOT_SERVING, "tiny": NOT_SERVING}
 
 
 def test_second_signal_ends_the_waiting(tiny_bundle: Path, tmp_path: Path) -> None:
