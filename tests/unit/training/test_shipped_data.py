@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
+import re
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import instructrec_training
+from instructrec_deploy.evaluation.reader import read_examples
+from instructrec_training.prompted import rows_where
 
 DATA = Path(instructrec_training.__file__).parent / "data"
 FILES = sorted(file.relative_to(DATA).as_posix() for file in DATA.glob("*/*.jsonl"))
 LABELLED = [name for name in FILES if not name.endswith("_entities.jsonl")]
+SERVICE_DESKS = "service_desks/en_intents.jsonl"
+FORM_WORD = re.compile(  # says nothing of what a label is about
+    "the|and|for|you|your|our|how|what|why|when|who|does|can|not|too|off|out|from|with|into"
+    "|after|before|that|this|than|other|another|any|more"
+)
+
+
+def content(words: str) -> set[str]:
+    """The words that carry meaning, each cut to five letters: "paying" meets "payment" so."""
+    found = re.findall(r"[a-z]{3,}", words.casefold())
+    return {word[:5].rstrip("s") for word in found if not FORM_WORD.fullmatch(word)}
 
 
 def rows_of(name: str) -> list[dict[str, Any]]:
@@ -26,6 +40,7 @@ def test_the_files_that_recipes_and_pages_name_are_there() -> None:
         "customer_service/en_intents.jsonl",
         "customer_service/zh_intents.jsonl",
         "headlines/zh_topics.jsonl",
+        SERVICE_DESKS,
     } <= set(FILES)
 
 
@@ -63,3 +78,34 @@ def test_most_headlines_do_not_contain_their_topic() -> None:
     rows = rows_of("headlines/zh_topics.jsonl")
     named = [row["id"] for row in rows if row["target"] in row["text"]]
     assert len(named) < len(rows) / 3
+
+
+def test_a_service_desk_s_label_belongs_to_one_domain_and_has_rows_to_learn_from() -> None:
+    rows = rows_of(SERVICE_DESKS)
+    domains = defaultdict(set)
+    for row in rows:
+        domains[row["target"]].add(row["domain"])
+    assert [label for label, names in domains.items() if len(names) > 1] == []
+    learned = Counter(row["target"] for row in rows if row["split"] == "train")
+    assert min(learned.values()) >= 4
+
+
+def test_a_service_desk_s_customers_do_not_speak_in_labels() -> None:
+    texts = defaultdict(list)
+    for row in rows_of(SERVICE_DESKS):
+        texts[row["target"]].append(row["text"])
+    assert all(label == label.casefold() for label in texts)
+    assert {text.casefold() for group in texts.values() for text in group}.isdisjoint(texts)
+    told = {
+        label: sum(bool(content(text) & content(label)) for text in group) / len(group)
+        for label, group in texts.items()
+    }
+    assert [label for label, share in told.items() if share > 0.5] == []
+
+
+def test_where_takes_the_rows_of_a_domain() -> None:
+    rows = rows_where(read_examples(DATA / SERVICE_DESKS), {"domain": "airline"})
+    labels = {row.target for row in rows}
+    assert 100 < len(rows) < 200
+    assert "missed connection" in labels
+    assert "delivered but not received" not in labels
