@@ -18,7 +18,10 @@ Messages never hold a caller's text: they name the field, the limit and what to 
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
+
+# What was full: the queue, the time before the caller's deadline. A label of the metrics.
+OverloadReason = Literal["queue", "deadline"]
 
 
 class InstructRecError(Exception):
@@ -189,15 +192,23 @@ class FileMissing(NotFound):
 
 
 class Overloaded(InstructRecError):
-    """The queue is full; try again after `retry_after_ms`."""
+    """Refused at once, by `reason`; try again after `retry_after_ms`."""
 
     code = "IR-1300"
     grpc_status = "RESOURCE_EXHAUSTED"
     exit_code = 4
 
-    def __init__(self, message: str, *, hint: str = "", retry_after_ms: int = 100) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str = "",
+        retry_after_ms: int = 100,
+        reason: OverloadReason = "queue",
+    ) -> None:
         super().__init__(message, hint=hint)
         self.retry_after_ms = retry_after_ms
+        self.reason = reason
 
 
 class FeedbackFull(Overloaded):

@@ -20,9 +20,10 @@ from pydantic import Field
 
 from instructrec_deploy.core.errors import DeadlinePassed, Overloaded
 from instructrec_deploy.core.settings import Section
+from instructrec_deploy.runtime.pace import Pace
 
 PayloadT = TypeVar("PayloadT")
-PACE_MEMORY = 0.1  # weight of the newest batch in the moving mean of the time an item takes
+LENGTH_MEMORY = 0.1  # weight of the newest request in the moving mean of lengths
 CPU_FIT = {"max_batch_tokens": 1024, "max_batch_items": 64, "call_tokens": 6}
 GPU_FIT = {"max_batch_tokens": 16_384, "max_batch_items": 256, "call_tokens": 2048}
 MIN_RETRY_MS, MAX_RETRY_MS = 10, 10_000
@@ -50,6 +51,12 @@ class BatchingSettings(Section):
         """
         fits = GPU_FIT if is_gpu else CPU_FIT
         return self.model_copy(update={k: v for k, v in fits.items() if not getattr(self, k)})
+
+    def pace(self, n_workers: int) -> Pace:
+        """A pace to learn, for so many workers; of settings that are fitted."""
+        return Pace(
+            n_workers=n_workers, call_tokens=self.call_tokens, batch_tokens=self.max_batch_tokens
+        )
 
 
 @dataclass(slots=True, eq=False)
@@ -88,6 +95,7 @@ class BatchQueue(Generic[PayloadT]):
     Args:
         clock: monotonic seconds; the same clock as the deadlines'.
         n_workers: how many take batches, for the estimate of waiting times.
+        pace: how fast they are; its owner tells it (`Pace.note`). A new one where None.
     """
 
     def __init__(
@@ -96,16 +104,18 @@ class BatchQueue(Generic[PayloadT]):
         *,
         clock: Callable[[], float],
         n_workers: int = 1,
+        pace: Pace | None = None,
     ) -> None:
         self._settings = settings.fitted()
         self._clock = clock
-        self._n_workers = n_workers
+        self.pace = pace or self._settings.pace(n_workers)
         self._orders = itertools.count()
         self._by_urgency: list[tuple[float, int, Entry[PayloadT]]] = []
         self._by_length: list[tuple[int, int, Entry[PayloadT]]] = []
         self._by_deadline: list[tuple[float, int, Entry[PayloadT]]] = []  # a heap, cleaned lazily
         self._n_reserved = 0
-        self._item_s = 0.0  # moving mean of a worker's time for an item; 0.0: not known yet
+        self._n_tokens = 0  # of the requests that can be taken
+        self._mean_tokens = 0.0  # moving mean of a request's length; 0.0: not known yet
 
     def __len__(self) -> int:
         """Requests that can be taken."""
@@ -115,6 +125,11 @@ class BatchQueue(Generic[PayloadT]):
     def n_waiting(self) -> int:
         """Requests that have a place: those that can be taken and those still to be put in."""
         return len(self._by_urgency) + self._n_reserved
+
+    @property
+    def n_waiting_tokens(self) -> float:
+        """Tokens of all that have a place; of those still to be put in, by the mean so far."""
+        return self._n_tokens + self._n_reserved * self._mean_tokens
 
     @property
     def oldest_s(self) -> float:
@@ -137,7 +152,8 @@ class BatchQueue(Generic[PayloadT]):
             raise Overloaded(
                 f"{self.n_waiting} requests are waiting, the limit",
                 hint="try again later, or add workers",
-                retry_after_ms=self._retry_ms(self._wait_s(self.n_waiting) / 2),
+                retry_after_ms=retry_ms(self.pace.wait_s(self.n_waiting_tokens) / 2),
+                reason="queue",
             )
         if deadline_s is not None and self._settings.use_admission:
             self._check_wait(now, deadline_s)
@@ -169,6 +185,9 @@ class BatchQueue(Generic[PayloadT]):
         entry = Entry(payload, n_tokens, arrived, deadline, urgency, next(self._orders))
         insort(self._by_urgency, (urgency, entry.order, entry))
         insort(self._by_length, (n_tokens, entry.order, entry))
+        self._n_tokens += n_tokens
+        mean = self._mean_tokens or n_tokens
+        self._mean_tokens = mean + LENGTH_MEMORY * (n_tokens - mean)
         if deadline < math.inf:
             heapq.heappush(self._by_deadline, (deadline, entry.order, entry))
         return entry
@@ -183,8 +202,8 @@ class BatchQueue(Generic[PayloadT]):
     def take(self, *, n_takers: int = 1) -> Taken[PayloadT]:
         """Take the most urgent request and its nearest in length.
 
-        The batch keeps `max_batch_tokens` (padded) unless its one item exceeds it, and at most
-        its share of what waits.
+        The batch keeps `max_batch_tokens` (padded) unless its one item exceeds it, takes at most
+        its share of what waits, and no company for which the most urgent would miss its deadline.
 
         Args:
             n_takers: workers that are free now, the caller included: they share what waits.
@@ -196,19 +215,20 @@ class BatchQueue(Generic[PayloadT]):
         first = self._by_urgency[0][2]
         low = high = bisect_left(self._by_length, (first.n_tokens, first.order))
         longest, n_items = first.n_tokens, 1
+        budget = self._budget_tokens(first)
         limit = min(share, self._settings.max_batch_items)
         while n_items < limit:
             side = self._nearer(low, high, first.n_tokens)
             if side == 0:
                 break
             length = self._by_length[low - 1 if side < 0 else high + 1][0]
-            if not self._is_worth(n_items, longest, length):
+            if not self._is_worth(n_items, longest, length, budget):
                 # A longer one that does not fit leaves the shorter ones, and the reverse.
                 other = low - 1 if side > 0 else high + 1
                 if not 0 <= other < len(self._by_length):
                     break
                 length, side = self._by_length[other][0], -side
-                if not self._is_worth(n_items, longest, length):
+                if not self._is_worth(n_items, longest, length, budget):
                     break
             low, high = (low - 1, high) if side < 0 else (low, high + 1)
             longest, n_items = max(longest, length), n_items + 1
@@ -224,18 +244,19 @@ class BatchQueue(Generic[PayloadT]):
             self._remove(entry)
         return entries
 
-    def note_pace(self, n_items: int, seconds: float) -> None:
-        """Learn from a computed batch how long one item takes one worker."""
-        if n_items:
-            item_s = seconds / n_items
-            known = self._item_s or item_s
-            self._item_s = known + PACE_MEMORY * (item_s - known)
+    def _budget_tokens(self, first: Entry[PayloadT]) -> float:
+        """Padded tokens of a batch in which this request still meets its deadline.
 
-    def _is_worth(self, n_items: int, longest: int, length: int) -> bool:
+        One that cannot, even alone, is no reason to compute a small batch.
+        """
+        in_time = self.pace.tokens_in(first.deadline_s - self._clock())
+        budget = float(self._settings.max_batch_tokens)
+        return min(budget, in_time) if in_time >= first.n_tokens else budget
+
+    def _is_worth(self, n_items: int, longest: int, length: int, budget: float) -> bool:
         """Whether one more of this length fits the budget and wastes less than its own call."""
         padded = (n_items + 1) * max(longest, length)
         waste = padded - n_items * longest - length
-        budget = self._settings.max_batch_tokens
         return padded <= budget and waste <= self._settings.call_tokens
 
     def _nearer(self, low: int, high: int, length: int) -> int:
@@ -257,6 +278,7 @@ class BatchQueue(Generic[PayloadT]):
 
     def _remove(self, entry: Entry[PayloadT]) -> None:
         entry.is_waiting = False
+        self._n_tokens -= entry.n_tokens
         del self._by_urgency[bisect_left(self._by_urgency, (entry.urgency_s, entry.order))]
         del self._by_length[bisect_left(self._by_length, (entry.n_tokens, entry.order))]
         # The heap forgets taken entries now and then, so that it does not outgrow the queue.
@@ -266,18 +288,21 @@ class BatchQueue(Generic[PayloadT]):
 
     def _check_wait(self, now: float, deadline_s: float) -> None:
         urgency = min(deadline_s, now + self._settings.patience_s)
-        n_before = bisect_left(self._by_urgency, (urgency, -1)) + self._n_reserved
-        late_s = now + self._wait_s(n_before) + self._item_s - deadline_s
-        if n_before and late_s > 0:
+        n_before = bisect_left(self._by_urgency, (urgency, -1))
+        n_tokens = self._n_reserved * self._mean_tokens
+        if n_before:
+            n_tokens += self._n_tokens * n_before / len(self._by_urgency)
+        own_s = self.pace.batch_s(self._mean_tokens)
+        late_s = now + self.pace.wait_s(n_tokens) + own_s - deadline_s
+        if n_tokens and late_s > 0:
             raise Overloaded(
                 f"the answer would come {round(late_s * 1000)} ms too late",
                 hint="allow more time, or try again later",
-                retry_after_ms=self._retry_ms(late_s),
+                retry_after_ms=retry_ms(late_s),
+                reason="deadline",
             )
 
-    def _wait_s(self, n_before: int) -> float:
-        return n_before * self._item_s / self._n_workers
 
-    @staticmethod
-    def _retry_ms(seconds: float) -> int:
-        return int(min(MAX_RETRY_MS, max(MIN_RETRY_MS, seconds * 1000)))
+def retry_ms(seconds: float) -> int:
+    """A wait as the hint of an `Overloaded`: neither at once nor never."""
+    return int(min(MAX_RETRY_MS, max(MIN_RETRY_MS, seconds * 1000)))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from instructrec_deploy.core.errors import OverloadReason
+
 DropReason = Literal["expired", "cancelled", "overloaded", "closed"]
 
 
@@ -31,6 +33,9 @@ class Observer:
 
     def dropped(self, reason: DropReason, n_items: int) -> None:
         """Requests were not computed, and why."""
+
+    def refused(self, reason: OverloadReason) -> None:
+        """A request was refused at once; `dropped` is told as well."""
 
     def prepared(self, n_candidates: int, seconds: float) -> None:
         """An instruction was prepared, in this much computing time."""

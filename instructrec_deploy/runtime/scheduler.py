@@ -60,12 +60,15 @@ class Scheduler:
         self._changed = threading.Condition(lock)
         self._drained = threading.Condition(lock)
         self._arrivals: deque[Ticket] = deque()
-        self._queue: BatchQueue[Ticket] = BatchQueue(settings, clock=self._clock, n_workers=n_lanes)
+        self._queue: BatchQueue[Ticket] = BatchQueue(
+            self._settings, clock=self._clock, n_workers=n_lanes
+        )
         # One lane at least stays free for texts, where there are two.
         self._line = PreparationLine(pipeline.preparer, max_running=max(1, n_lanes - 1))
         self._is_batch_next = False
         self._n_open = 0  # requests that hold a place or are being computed
         self._n_idle = 0
+        self._busy_since_s = [self._clock()] * n_lanes  # with texts: to learn the pace
         self._is_admitting = True
         self._is_closed = False
         self._threads = [
@@ -103,8 +106,12 @@ class Scheduler:
                 n_waiting = self._queue.n_waiting
                 if self._n_idle:
                     self._changed.notify()
-        except Overloaded:
+        except Overloaded as error:
             self._observer.dropped("overloaded", 1)
+            self._observer.refused(error.reason)
+            raise
+        except DeadlinePassed:
+            self._observer.dropped("expired", 1)
             raise
         ticket.future.add_done_callback(partial(self._on_done, ticket))
         self._observer.queued(n_waiting)
@@ -179,7 +186,7 @@ class Scheduler:
                 has_batch = len(self._queue) > 0
                 if self._line.is_ready and not (has_batch and self._is_batch_next):
                     self._is_batch_next = True
-                    return partial(self._prepare_step, self._line.start())
+                    return partial(self._prepare_step, self._line.start(), lane)
                 if has_batch:
                     self._is_batch_next = False
                     taken = self._queue.take(n_takers=1 + self._n_idle)
@@ -187,6 +194,7 @@ class Scheduler:
                 self._n_idle += 1
                 self._changed.wait()
                 self._n_idle -= 1
+                self._busy_since_s[lane] = self._clock()
         return None
 
     def _read(self, tickets: list[Ticket]) -> None:
@@ -236,7 +244,7 @@ class Scheduler:
             ticket, n_tokens=job.n_tokens, deadline_s=job.deadline_s, arrived_s=job.submitted_s
         )
 
-    def _prepare_step(self, made: Preparation) -> None:
+    def _prepare_step(self, made: Preparation, lane: int) -> None:
         """Read one batch of an instruction's candidates."""
         start = self._clock()
         prepared: PreparedInstruction | None = None
@@ -249,6 +257,7 @@ class Scheduler:
             error = internal_error(fault)
         now = self._clock()
         made.spent_s += now - start
+        self._busy_since_s[lane] += now - start  # no time for texts
         if prepared is not None:
             self.pipeline.cache.put(prepared)
         with self._changed:
@@ -300,11 +309,13 @@ class Scheduler:
             outcomes = self.pipeline.compute(jobs, lane=lane)
         except Exception as fault:  # noqa: BLE001  # the worker's border
             outcomes = [internal_error(fault)] * len(tickets)
-        spent_s = self._clock() - start
+        done_s = self._clock()
+        spent_s = done_s - start
         self._finish(tickets, outcomes)
         lengths = [len(row) for job in jobs for row in job.rows]
         with self._changed:
-            self._queue.note_pace(len(tickets), spent_s)
+            self._queue.pace.note(sum(lengths), done_s - self._busy_since_s[lane])
+            self._busy_since_s[lane] = done_s
             n_waiting = self._queue.n_waiting
         stats = BatchStats(
             lane=lane,

@@ -70,6 +70,7 @@ TABLE = (
     Spec("instructrec_tokens_total", Counter, "Tokens the model read, padding apart."),
     Spec("instructrec_padding_tokens_total", Counter, "Tokens of padding the model read."),
     Spec("instructrec_dropped_total", Counter, "Texts not computed, and why.", ("reason",)),
+    Spec("instructrec_refused_total", Counter, "Texts refused at once, and why.", ("reason",)),
     Spec("instructrec_prepare_seconds", Histogram, "Preparing an instruction.", (), SECONDS),
     Spec("instructrec_prepared_hits_total", CounterMetricFamily, "Instructions found prepared."),
     Spec("instructrec_prepared_misses_total", CounterMetricFamily, "Instructions not prepared."),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from instructrec_deploy import __version__
+from instructrec_deploy.core.errors import OverloadReason
 from instructrec_deploy.core.feedback import Feedback, Receipt
 from instructrec_deploy.core.instruction import Candidate, Instruction
 from instructrec_deploy.core.manifest import TaskSpec
@@ -103,6 +104,10 @@ class MetricsObserver(Observer):
     def dropped(self, reason: DropReason, n_items: int) -> None:
         """Requests were not computed, and why."""
         self._metrics.metric("instructrec_dropped_total", reason).inc(n_items)
+
+    def refused(self, reason: OverloadReason) -> None:
+        """A request was refused at once."""
+        self._metrics.metric("instructrec_refused_total", reason).inc()
 
     def prepared(self, n_candidates: int, seconds: float) -> None:
         """An instruction was prepared."""

@@ -20,6 +20,7 @@ def test_names_and_labels_of_metrics_are_these() -> None:
         "instructrec_tokens_total Counter": (),
         "instructrec_padding_tokens_total Counter": (),
         "instructrec_dropped_total Counter": ("reason",),
+        "instructrec_refused_total Counter": ("reason",),
         "instructrec_prepare_seconds Histogram": (),
         "instructrec_prepared_hits_total CounterMetricFamily": (),
         "instructrec_prepared_misses_total CounterMetricFamily": (),

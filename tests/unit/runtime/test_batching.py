@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -132,27 +133,59 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(clock: FakeCloc
     queue = queue_of(clock, max_queue_items=2)
     put(queue, "a", 10)
     queue.reserve()
-    queue.note_pace(1, 0.5)
+    queue.pace.note(94, 5.0)  # 50 ms a token; a call costs as much as 6
     with pytest.raises(Overloaded) as caught:
         queue.reserve()
-    assert caught.value.retry_after_ms == 500
+    assert caught.value.reason == "queue"
+    assert caught.value.retry_after_ms == 650  # half of 20 tokens and a call
     queue.release()
     queue.reserve()
 
 
 def test_what_would_be_late_is_refused_at_once(clock: FakeClock) -> None:
     queue = queue_of(clock)
-    queue.note_pace(10, 1.2)  # 120 ms an item
+    queue.pace.note(94, 1.0)  # 10 ms a token; a call costs as much as 6
     for index in range(5):
         put(queue, str(index), 10, clock.now + 0.6 + index / 100)
-    with pytest.raises(Overloaded) as caught:
+    with pytest.raises(Overloaded) as caught:  # 560 ms for those before it, 160 for itself
         queue.reserve(clock.now + 0.65)
+    assert caught.value.reason == "deadline"
     assert 69 <= caught.value.retry_after_ms <= 70
+
+
+@pytest.mark.parametrize(("n_tokens", "is_late"), [(5, False), (500, True)])
+def test_wait_is_counted_in_tokens_not_in_requests(
+    clock: FakeClock, n_tokens: int, is_late: bool
+) -> None:
+    queue = queue_of(clock)
+    queue.pace.note(994, 1.0)  # 1 ms a token
+    put(queue, "first", n_tokens, clock.now + 0.55)
+    with pytest.raises(Overloaded) if is_late else nullcontext():
+        queue.reserve(clock.now + 0.6)
+
+
+def test_company_does_not_make_the_most_urgent_late(clock: FakeClock) -> None:
+    queue = queue_of(clock)
+    queue.pace.note(94, 1.0)  # 10 ms a token; a call costs as much as 6
+    put(queue, "urgent", 10, clock.now + 0.3)
+    for index in range(4):
+        put(queue, str(index), 10)
+    assert len(names(queue)) == 2  # three would take 360 ms
+    assert len(names(queue)) == 3
+
+
+def test_what_cannot_be_in_time_has_full_company(clock: FakeClock) -> None:
+    queue = queue_of(clock)
+    put(queue, "urgent", 10, clock.now + 0.1)
+    for index in range(4):
+        put(queue, str(index), 10)
+    queue.pace.note(94, 1.0)  # 160 ms alone
+    assert len(names(queue)) == 5
 
 
 def test_an_early_deadline_is_admitted_ahead_of_many_late_ones(clock: FakeClock) -> None:
     queue = queue_of(clock)
-    queue.note_pace(10, 1.0)
+    queue.pace.note(94, 1.0)
     for index in range(50):
         put(queue, str(index), 10, clock.now + 60)
     put(queue, "urgent", 10, clock.now + 0.3)

@@ -17,6 +17,7 @@ from instructrec_deploy.core.errors import (
     InternalError,
     LabelUnknown,
     Overloaded,
+    OverloadReason,
     TaskUnknown,
     Unavailable,
 )
@@ -39,6 +40,7 @@ class Counting(Observer):
     def __init__(self) -> None:
         self.batches: list[BatchStats] = []
         self.drops: Counter[str] = Counter()
+        self.refusals: Counter[str] = Counter()
         self.n_prepared = 0
         self.most_waiting = 0
 
@@ -50,6 +52,9 @@ class Counting(Observer):
 
     def dropped(self, reason: DropReason, n_items: int) -> None:
         self.drops[reason] += n_items
+
+    def refused(self, reason: OverloadReason) -> None:
+        self.refusals[reason] += 1
 
     def prepared(self, n_candidates: int, seconds: float) -> None:
         self.n_prepared += 1
@@ -243,6 +248,14 @@ def test_an_expired_request_is_never_computed(
     assert observer.drops == {"expired": 1}
 
 
+def test_a_request_that_comes_late_counts_as_expired(
+    scheduler: Scheduler, observer: Counting
+) -> None:
+    with pytest.raises(DeadlinePassed):
+        scheduler.submit(request(), deadline=time.monotonic() - 1)
+    assert observer.drops == {"expired": 1}
+
+
 def test_a_full_queue_refuses_at_once(
     pipeline: Pipeline, observer: Counting, lanes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -261,6 +274,7 @@ def test_a_full_queue_refuses_at_once(
         future.result(WAIT_S)
     scheduler.close()
     assert observer.drops == {"overloaded": 1}
+    assert observer.refusals == {"queue": 1}
 
 
 def test_drain_answers_all_that_was_admitted_and_admits_no_more(
