@@ -207,12 +207,12 @@ def _open_taker(
         return stack.enter_context(client).feedback
     from instructrec_deploy.runtime.feedback_intake import FeedbackIntake
     from instructrec_deploy.runtime.feedback_store import FeedbackStore
-    from instructrec_deploy.safety.guard import Guard
+    from instructrec_deploy.safety.guards import PolicyGuards
     from instructrec_deploy.safety.keys import load_keys
 
     opened = open_bundle(bundle) if bundle else None
     policy = read_text(opened.path(SAFETY_FILE)) if opened else ""
-    guard = Guard.from_toml(policy, where=SAFETY_FILE, keys=load_keys())
+    guard = PolicyGuards.from_toml(policy, where=SAFETY_FILE, keys=load_keys())
     kept = stack.enter_context(FeedbackStore.open(store, create=True))
     return FeedbackIntake(kept, book=opened.tasks if opened else None, guard=guard).take
 

@@ -13,7 +13,7 @@ import typer
 if TYPE_CHECKING:
     from instructrec_deploy.cli.predict import Line
     from instructrec_deploy.core.errors import InstructRecError
-    from instructrec_deploy.safety.guard import Guard
+    from instructrec_deploy.safety.guards import PolicyGuards
     from instructrec_deploy.safety.restore import Cipher
 
 DIRECTIONS = ("input", "output")
@@ -33,6 +33,8 @@ def guard(
 ) -> None:
     """Check texts: {"id", "text", "direction"} a line in, what the policy says about each out.
 
+    "task" and "tenant" of a line bring in what the policy says about a task or a caller.
+
     A line out: {"id", "action": allow|flag|mask|block, "text" as it may go on, "spans" of personal
     data in the text as sent, "categories" of content}. A line that cannot be read comes out as
     {"id", "error"}, and the exit code is 2 at the end. No text but the checked one comes out.
@@ -40,7 +42,7 @@ def guard(
     from instructrec_deploy.cli.predict import read_lines
     from instructrec_deploy.cli.report import error_facts
 
-    answer = _Restorer() if restore else _Checker(_open_guard(policy))
+    answer = _Restorer() if restore else _Checker(_open_guards(policy))
     n_bad = 0
     with ExitStack() as stack:
         for line in read_lines(_stream(file, stack)):
@@ -59,18 +61,20 @@ def guard(
 class _Checker:
     """A line in, the guard's answer out."""
 
-    def __init__(self, guard: Guard) -> None:
+    def __init__(self, guards: PolicyGuards) -> None:
         from instructrec_deploy.safety.policy import ContentPolicy
 
-        self._guard = guard
+        self._guards = guards
         self._content = frozenset(ContentPolicy.model_fields)
 
     def __call__(self, line: Line) -> dict[str, Any]:
         direction = cast("Literal['input', 'output']", line.fields.get("direction", "input"))
-        guarded = self._guard.check_text(line.text, direction)
-        found = guarded.verdict.findings
+        task, tenant = (str(line.fields.get(name, "")) for name in ("task", "tenant"))
+        guarded = self._guards.of((task,), tenant).check_text(line.text, direction)
+        found, dry_run_action = guarded.verdict.findings, guarded.verdict.dry_run_action
         return {
             "action": guarded.verdict.action,
+            **({"dry_run_action": dry_run_action} if dry_run_action else {}),
             "text": guarded.text,
             "spans": [
                 {"type": f.category, "start": f.start, "end": f.end}
@@ -107,16 +111,15 @@ class _Restorer:
         }
 
 
-def _open_guard(policy: Path | None) -> Guard:
-    from instructrec_deploy.core.bundle import SAFETY_FILE, read_text
-    from instructrec_deploy.core.errors import ConfigError
-    from instructrec_deploy.safety.guard import Guard
+def _open_guards(policy: Path | None) -> PolicyGuards:
+    from instructrec_deploy.core.bundle import SAFETY_FILE
+    from instructrec_deploy.safety.guards import PolicyGuards
     from instructrec_deploy.safety.keys import load_keys
+    from instructrec_deploy.safety.policy import default_policy
 
     if policy is None:
-        return Guard(keys=load_keys())
-    path = policy / SAFETY_FILE if policy.is_dir() else policy
-    return Guard.from_toml(read_text(path), where=str(path), error=ConfigError, keys=load_keys())
+        return PolicyGuards(default_policy(), keys=load_keys())
+    return PolicyGuards.open(policy / SAFETY_FILE if policy.is_dir() else policy)
 
 
 def _stream(file: Path | None, stack: ExitStack) -> BinaryIO:

@@ -56,6 +56,7 @@ class Request:
     head: Mark | None = None  # of a relation: from this part of `text` ...
     tail: Mark | None = None  # ... to this one
     explain: bool = False  # say which words moved the answers
+    tenant: str = ""  # who asks, where the server knows; never what a request says of itself
 
     @classmethod
     def of(

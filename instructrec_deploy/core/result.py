@@ -28,24 +28,33 @@ class Finding:
 
     category: str  # EMAIL, PHONE, CREDIT_CARD, CN_ID, ... or a content category
     rule: str  # which rule fired
-    action: str  # what the policy says about it: allow, flag, mask, block
+    action: str  # what the policy did about it: allow, flag, mask, block
     start: int = -1  # -1 for both: about the whole text
     end: int = -1
     score: float = 1.0
     stand_in: str = ""  # what stands in place of a masked value; "": [CATEGORY]
+    dry_run_action: str = ""  # in a dry run: what would have been done
+    review: bool = False  # a person is to look at it
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What the policy decided. `action`: allow, flag, mask or block, the strongest of all.
 
-    `direction`: input (the text), text2 (the second text of a pair) or output.
+    `direction`: input (the text), text2 (the second text of a pair) or output. `dry_run_action`: in
+    a dry run, what would have been done; `action` is what was done: nothing, or a flag.
     """
 
     action: str = "allow"
     findings: tuple[Finding, ...] = ()
     policy_version: str = ""
     direction: str = "input"
+    dry_run_action: str = ""
+
+    @property
+    def review(self) -> bool:
+        """Whether a person is to look at the case."""
+        return any(finding.review for finding in self.findings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,12 +222,15 @@ class Prediction:
                 {
                     "direction": v.direction,
                     "action": v.action,
+                    "dry_run_action": v.dry_run_action,
                     "policy_version": v.policy_version,
                     "findings": [
                         {
                             "category": f.category,
                             "rule": f.rule,
                             "action": f.action,
+                            "dry_run_action": f.dry_run_action,
+                            "review": f.review,
                             "start": f.start,
                             "end": f.end,
                             "score": round(f.score, 4),

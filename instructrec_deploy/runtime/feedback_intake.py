@@ -23,6 +23,7 @@ from instructrec_deploy.core.result import Finding
 from instructrec_deploy.core.task import SHAPES, Shape
 from instructrec_deploy.runtime.feedback_store import FeedbackStore
 from instructrec_deploy.runtime.jobs import GuardLike
+from instructrec_deploy.safety.guards import PolicyGuards
 from instructrec_deploy.safety.marks import move_spans
 
 MAX_NAMED = 12  # labels or tasks named in a hint
@@ -54,7 +55,10 @@ class FeedbackIntake:
             FeedbackFull, Overloaded, FeedbackUnusable: as `FeedbackStore.add`.
         """
         fitting = fit_task(feedback, self._book)
-        clean = fitting if self._guard is None else mask_feedback(fitting, self._guard)
+        guard = self._guard
+        if isinstance(guard, PolicyGuards):
+            guard = guard.keeping(fitting.task)
+        clean = fitting if guard is None else mask_feedback(fitting, guard)
         receipt = self._store.add(clean)
         is_masked = (clean.text, clean.text2) != (feedback.text, feedback.text2)
         return replace(receipt, text=clean.text) if is_masked else receipt

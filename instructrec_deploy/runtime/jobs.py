@@ -81,6 +81,11 @@ class Job:
     started_s: float = 0.0  # when its computation began
 
     @property
+    def tasks(self) -> tuple[str, ...]:
+        """The tasks that are asked; "" for an instruction of the caller's own."""
+        return tuple([ask.instruction.task for ask in self.asks])
+
+    @property
     def seeks_spans(self) -> bool:
         """Whether a question is answered with spans."""
         return any(ask.seeks_spans for ask in self.asks)

@@ -6,7 +6,7 @@ The Predictor and the Scheduler go this way alike; they differ in who waits for 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from instructrec_deploy.runtime.explain import attribute, check_explainable
 from instructrec_deploy.runtime.heads import fixed_labels
 from instructrec_deploy.runtime.jobs import Ask, GuardLike, Job, Resolver, row_places
 from instructrec_deploy.runtime.learned import open_learned_labels
+from instructrec_deploy.runtime.outgoing import OutgoingCheck
 from instructrec_deploy.runtime.prepared import (
     PreparedCache,
     PreparedInstruction,
@@ -29,14 +30,13 @@ from instructrec_deploy.runtime.prepared import (
 )
 from instructrec_deploy.runtime.reading import tokenize
 from instructrec_deploy.runtime.spans import answer_spans, encode_rows
-from instructrec_deploy.safety.guard import Guard
+from instructrec_deploy.safety.guards import PolicyGuards
 from instructrec_deploy.safety.keys import load_keys
 from instructrec_deploy.tasks.base import Floats
 from instructrec_deploy.tasks.classify import decode_answers
 from instructrec_deploy.text.tokenizer import TextTokenizer
 
 Outcome = Prediction | InstructRecError
-MAX_CLEAN_LABELS = 20_000  # remembered as clean; some megabytes of words at most
 
 
 class Pipeline:
@@ -67,7 +67,7 @@ class Pipeline:
         self.engine = engine
         self.guard = guard
         self.clock = clock
-        self._clean_labels: set[str] = set()
+        self._outgoing = OutgoingCheck()
         self.tokenizer = TextTokenizer(
             bundle.path(TOKENIZER_FILE),
             max_tokens=model.max_tokens,
@@ -131,9 +131,10 @@ class Pipeline:
     def read(self, jobs: Sequence[Job], *, use_guard: bool = True) -> None:
         """Guard and tokenize; a blocked job gets no ids."""
         start = self.clock()
-        if self.guard is not None and use_guard:
-            for job in jobs:
-                job.guard(self.guard)
+        for job in jobs if use_guard else ():
+            guard = self._guard_of(job, job.tasks)
+            if guard is not None:
+                job.guard(guard)
         open_jobs = [job for job in jobs if not job.is_blocked]
         if open_jobs:
             joint_questions = self.engine.model.joint_questions
@@ -320,34 +321,19 @@ class Pipeline:
         self, job: Job, answers: list[Answer], inference_s: float, use_guard: bool
     ) -> Prediction:
         verdicts = list(job.verdicts)
-        if self.guard is not None and use_guard:
-            for place, answer in enumerate(answers):
-                answers[place], verdict = self._check_output(self.guard, answer)
+        for place, answer in enumerate(answers if use_guard else ()):
+            guard = self._guard_of(job, (answer.task,))
+            if guard is not None:
+                answers[place], verdict = self._outgoing.check(guard, answer)
                 if verdict is not None:
                     verdicts.append(verdict)
         return self._prediction(job, tuple(answers), tuple(verdicts), inference_s)
 
-    def _check_output(self, guard: GuardLike, answer: Answer) -> tuple[Answer, Verdict | None]:
-        """The answer as it may go out, and the verdict where there is something to say.
-
-        An answer is made of labels, and labels come back again and again: those that were found
-        clean once are not looked at again.
-        """
-        if answer.spans:  # words of the text, which do not come back
-            checked, verdict = guard.check_output(answer)
-            is_worth_telling = verdict.findings or verdict.action != "allow"
-            return checked, verdict if is_worth_telling else None
-        labels = {score.label for score in answer.scores}
-        labels.update((answer.label, *answer.labels))
-        if labels <= self._clean_labels:
-            return answer, None
-        checked, verdict = guard.check_output(answer)
-        if verdict.findings or verdict.action != "allow":
-            return checked, verdict
-        if len(self._clean_labels) > MAX_CLEAN_LABELS:
-            self._clean_labels = set()
-        self._clean_labels |= labels
-        return checked, None
+    def _guard_of(self, job: Job, tasks: Iterable[str]) -> GuardLike | None:
+        """The guard for these tasks of a job: a policy may have words of its own for them."""
+        if isinstance(self.guard, PolicyGuards):
+            return self.guard.of(tasks, job.request.tenant)
+        return self.guard
 
     def _blocked(self, job: Job) -> Prediction:
         """An answer without content: the text was kept from the model."""
@@ -384,7 +370,13 @@ class Pipeline:
 
 
 def _open_guard(bundle: Bundle, guard: bool | GuardLike) -> GuardLike | None:
-    if guard is True:
-        path = bundle.path(SAFETY_FILE)
-        return Guard.from_toml(read_text(path), where=str(path), keys=load_keys())
-    return guard or None
+    if guard is not True:
+        return guard or None
+    path = bundle.path(SAFETY_FILE)
+    guards = PolicyGuards.from_toml(read_text(path), where=str(path), keys=load_keys())
+    if unknown := sorted(set(guards.policy.tasks) - set(bundle.tasks.tasks)):
+        raise BundleError(
+            f"{path} has words for tasks that the bundle does not have: {', '.join(unknown)}",
+            hint=f"its tasks: {', '.join(sorted(bundle.tasks.tasks)) or 'none'}",
+        )
+    return guards

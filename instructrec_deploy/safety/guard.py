@@ -15,20 +15,19 @@ from instructrec_deploy.safety.match import Match
 from instructrec_deploy.safety.operators import Numbers, Operators
 from instructrec_deploy.safety.personal_data import find_personal_data
 from instructrec_deploy.safety.policy import (
-    ACTIONS,
-    Action,
     DirectionPolicy,
+    PersonalDataPolicy,
     Policy,
     default_policy,
     parse_policy,
 )
 from instructrec_deploy.safety.restore import TOKEN_CATEGORY, find_tokens
+from instructrec_deploy.safety.steps import STRENGTH, Action, Step, step_at
 from instructrec_deploy.text.normalize import fold, lower_in_place
 
 Direction = Literal["input", "output"]
 
 _log = logging.getLogger(__name__)
-_STRENGTH: dict[str, int] = {action: rank for rank, action in enumerate(ACTIONS)}
 # What a broken check can raise. Its message may hold the text, so only its type is logged.
 _BROKEN = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
@@ -52,6 +51,8 @@ class GuardedText:
 
 class Guard:
     """Checks texts against a policy. Immutable after construction, so threads may share it.
+
+    What the policy says about single tasks and callers is for `PolicyGuards`.
 
     Raises:
         SafetyKeyMissing, MissingExtra: an operator of the policy needs what is not there.
@@ -142,16 +143,19 @@ class _Checker:
         version: str,
         keys: SafetyKeys | None,
     ) -> None:
-        personal: dict[str, Action] = policy.personal_data.model_dump()
-        content: dict[str, Action] = policy.content.model_dump()
-        masked = {name: policy.operator(name) for name, act in personal.items() if act == "mask"}
-        personal |= {name: "flag" for name, operator in masked.items() if operator == "keep"}
-        self._operators = Operators(masked, keys)
+        self._steps = policy.steps()
+        personal = PersonalDataPolicy.model_fields.keys()
+        self._operators = Operators(
+            {n: policy.operator(n) for n in personal if _can(self._steps[n], "mask")}, keys
+        )
+        self._kept = frozenset(name for name in personal if policy.operator(name) == "keep")
         # Tokens of what goes out are ours; one that comes in would be restored for whoever sent it.
         self._escapes = direction == "input" and self._operators.is_restorable
-        self._actions = personal | content | {TOKEN_CATEGORY: "mask"}
-        self._types = frozenset(name for name, action in personal.items() if action != "allow")
-        self._categories = frozenset(name for name, act in content.items() if act != "allow")
+        sought = {n for n, steps in self._steps.items() if _can(steps, "flag", "mask", "block")}
+        self._types = frozenset(sought & personal)
+        self._categories = frozenset(sought - personal)
+        self._reviewed = frozenset(policy.review)
+        self._is_dry_run = policy.dry_run
         self._lexicon = lexicon
         self._on_failure: Action = "block" if policy.fail == "closed" else "flag"
         self._clean = Verdict(policy_version=version, direction=direction)
@@ -167,6 +171,8 @@ class _Checker:
             findings = (Finding("guard_failure", "internal", self._on_failure),)
         if not findings:
             return text, ()
+        if self._is_dry_run:
+            return text, tuple(_undone(finding) for finding in findings)
         if any(finding.action == "block" for finding in findings):
             return "", findings
         return mask_text(text, findings), findings
@@ -175,24 +181,42 @@ class _Checker:
         """The verdict on these findings."""
         if not findings:
             return self._clean
-        action = max((finding.action for finding in findings), key=lambda action: _STRENGTH[action])
-        return replace(self._clean, action=action, findings=findings)
+        action = max((finding.action for finding in findings), key=STRENGTH.__getitem__)
+        undone = (finding.dry_run_action for finding in findings if finding.dry_run_action)
+        dry_run_action = max(undone, key=STRENGTH.__getitem__, default="")
+        return replace(self._clean, action=action, findings=findings, dry_run_action=dry_run_action)
 
     def _find(self, text: str) -> tuple[Finding, ...]:
         folded = fold(text)
         hits = find_personal_data(folded.text, self._types) if self._types else []
         if self._categories:
             hits += self._lexicon.find(lower_in_place(folded.text), self._categories)
-        found = [self._finding(hit, *folded.span(hit.start, hit.end)) for hit in hits]
+        found = [
+            self._finding(hit, step, *folded.span(hit.start, hit.end))
+            for hit in hits
+            if (step := step_at(self._steps[hit.category], hit.score)) is not None
+        ]
         if self._escapes:
             found += [Finding(TOKEN_CATEGORY, "token", "mask", *span) for span in find_tokens(text)]
         return resolve_overlaps(found) if found else ()
 
-    def _finding(self, hit: Match, start: int, end: int) -> Finding:
-        action = self._actions[hit.category]
-        if hit.is_quoted and _STRENGTH[action] > _STRENGTH["flag"]:
+    def _finding(self, hit: Match, step: Step, start: int, end: int) -> Finding:
+        action = step.action
+        if hit.is_quoted and STRENGTH[action] > STRENGTH["flag"]:
             action = "flag"  # somebody reports what was said
-        return Finding(hit.category, hit.rule, action, start, end)
+        if action == "mask" and hit.category in self._kept:
+            action = "flag"
+        review = step.review or action in self._reviewed
+        return Finding(hit.category, hit.rule, action, start, end, hit.score, review=review)
+
+
+def _can(steps: tuple[Step, ...], *actions: Action) -> bool:
+    return any(step.action in actions for step in steps)
+
+
+def _undone(finding: Finding) -> Finding:
+    """The finding in a dry run: flagged, with what would have been done."""
+    return replace(finding, action="flag", stand_in="", dry_run_action=finding.action)
 
 
 def resolve_overlaps(findings: Iterable[Finding]) -> tuple[Finding, ...]:
@@ -200,7 +224,7 @@ def resolve_overlaps(findings: Iterable[Finding]) -> tuple[Finding, ...]:
 
     Of equals the one that stands first wins, then the one that was found first.
     """
-    ranked = sorted(findings, key=lambda f: (-_STRENGTH[f.action], f.start - f.end, f.start))
+    ranked = sorted(findings, key=lambda f: (-STRENGTH[f.action], f.start - f.end, f.start))
     if len(ranked) == 1:
         return (ranked[0],)
     kept: list[Finding] = []

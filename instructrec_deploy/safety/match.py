@@ -11,7 +11,8 @@ from dataclasses import dataclass
 class Match:
     """One hit in a folded text, half-open [start, end).
 
-    `is_quoted`: the text only quotes it, so the policy may flag it but not more.
+    `is_quoted`: the text only quotes it, so the policy may flag it but not more. `score`: how sure
+    the recognizer is; a rule is.
     """
 
     category: str
@@ -19,6 +20,7 @@ class Match:
     start: int
     end: int
     is_quoted: bool = False
+    score: float = 1.0
 
 
 def scan(

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterable, Sequence
+from functools import reduce
+from typing import Any, Literal, TypeVar
 
 from pydantic import Field, field_validator
 
 from instructrec_deploy.core.errors import BundleError, InstructRecError
 from instructrec_deploy.core.manifest import Strict, parse_toml
+from instructrec_deploy.safety.steps import ACTIONS, Action, Step, Steps, always, strictest
 
-Action = Literal["allow", "flag", "mask", "block"]
-ACTIONS: tuple[Action, ...] = ("allow", "flag", "mask", "block")  # weakest first
 # What stands in place of a masked value; keep: the value itself, so the finding is only flagged.
 Operator = Literal["mask", "replace", "hash", "encrypt", "keep"]
-OPERATORS: tuple[Operator, ...] = ("mask", "replace", "hash", "encrypt", "keep")
+OPERATORS: tuple[Operator, ...] = ("mask", "replace", "hash", "encrypt", "keep")  # most first
+SectionT = TypeVar("SectionT", bound=Strict)
 OTHER_TYPES = "default"  # in the table of operators: all types that it does not name
 DEFAULT_VERSION = "default-1"
 
@@ -21,45 +23,48 @@ DEFAULT_VERSION = "default-1"
 class PersonalDataPolicy(Strict):
     """Action for each type of personal data. The field names are the public type names."""
 
-    EMAIL: Action = "mask"
-    PHONE: Action = "mask"
-    ADDRESS: Action = "mask"  # of streets; a town alone is none
-    CREDIT_CARD: Action = "mask"  # bank cards too
-    IBAN: Action = "mask"
-    IP: Action = "mask"
-    URL: Action = "mask"  # only with a password, a token or an address in it
-    SECRET: Action = "mask"
-    PASSPORT: Action = "mask"
-    LICENSE_PLATE: Action = "mask"
-    CN_ID: Action = "mask"
-    CN_USCC: Action = "mask"
-    US_SSN: Action = "mask"
-    UK_NINO: Action = "mask"
-    UK_NHS: Action = "mask"
-    DE_TAX_ID: Action = "mask"
-    FR_NIR: Action = "mask"
-    ES_DNI: Action = "mask"
-    NL_BSN: Action = "mask"
-    IT_FISCAL: Action = "mask"
-    PL_PESEL: Action = "mask"
+    EMAIL: Steps = always("mask")
+    PHONE: Steps = always("mask")
+    ADDRESS: Steps = always("mask")  # of streets; a town alone is none
+    CREDIT_CARD: Steps = always("mask")  # bank cards too
+    IBAN: Steps = always("mask")
+    IP: Steps = always("mask")
+    URL: Steps = always("mask")  # only with a password, a token or an address in it
+    SECRET: Steps = always("mask")
+    PASSPORT: Steps = always("mask")
+    LICENSE_PLATE: Steps = always("mask")
+    CN_ID: Steps = always("mask")
+    CN_USCC: Steps = always("mask")
+    US_SSN: Steps = always("mask")
+    UK_NINO: Steps = always("mask")
+    UK_NHS: Steps = always("mask")
+    DE_TAX_ID: Steps = always("mask")
+    FR_NIR: Steps = always("mask")
+    ES_DNI: Steps = always("mask")
+    NL_BSN: Steps = always("mask")
+    IT_FISCAL: Steps = always("mask")
+    PL_PESEL: Steps = always("mask")
 
 
 class ContentPolicy(Strict):
     """Action for each content category."""
 
-    threat: Action = "block"
-    harassment: Action = "flag"
-    profanity: Action = "flag"
-    self_harm: Action = "flag"  # somebody who needs help must not meet a closed door
+    threat: Steps = always("block")
+    harassment: Steps = always("flag")
+    profanity: Steps = always("flag")
+    self_harm: Steps = always("flag")  # somebody who needs help must not meet a closed door
 
 
 class DirectionPolicy(Strict):
     """What is done in one direction.
 
     `fail` says what happens when a check itself breaks: closed blocks, open flags and lets pass.
+    In a dry run nothing is masked or blocked; the verdict says what would have been.
     """
 
     fail: Literal["closed", "open"] = "closed"
+    dry_run: bool = False
+    review: tuple[Action, ...] = ()  # cases with one of these actions wait for a person, too
     personal_data: PersonalDataPolicy = Field(default_factory=PersonalDataPolicy)
     operators: dict[str, Operator] = Field(default_factory=dict)  # type or "default" -> operator
     content: ContentPolicy = Field(default_factory=ContentPolicy)
@@ -76,13 +81,97 @@ class DirectionPolicy(Strict):
         """What is done with a masked value of a type."""
         return self.operators.get(category, self.operators.get(OTHER_TYPES, "mask"))
 
+    def steps(self) -> dict[str, tuple[Step, ...]]:
+        """What is said about each category, personal data and content alike."""
+        return {
+            name: getattr(table, name)
+            for table in (self.personal_data, self.content)
+            for name in type(table).model_fields
+        }
 
-class Policy(Strict):
+
+class Override(Strict):
+    """What is different for one task or one caller; what it leaves out stays as it is."""
+
+    input: DirectionPolicy = Field(default_factory=DirectionPolicy)
+    output: DirectionPolicy = Field(default_factory=DirectionPolicy)
+
+
+class Policy(Override):
     """`safety.toml`. What it leaves out has the default of this file."""
 
     version: str = Field(DEFAULT_VERSION, min_length=1, max_length=64)  # named by every verdict
-    input: DirectionPolicy = Field(default_factory=DirectionPolicy)
-    output: DirectionPolicy = Field(default_factory=DirectionPolicy)
+    tasks: dict[str, Override] = Field(default_factory=dict)  # by the bundle's task
+    tenants: dict[str, Override] = Field(default_factory=dict)  # by the name of the caller's key
+
+    def resolved(self, tasks: Iterable[str] = (), tenant: str = "") -> Policy:
+        """The policy for questions about these tasks by this caller, without overrides.
+
+        A task's words stand before those for all, and the caller's before the task's. Of several
+        tasks the strictest counts, dry runs apart. Names that it does not know change nothing.
+        """
+        found = []
+        for task in sorted({task if task in self.tasks else "" for task in tasks} or {""}):
+            both: Override = self
+            for override in (self.tasks.get(task), self.tenants.get(tenant)):
+                both = _overridden(both, override) if override else both
+            found.append(both)
+        return Policy(
+            version=self.version,
+            input=_strictest([one.input for one in found]),
+            output=_strictest([one.output for one in found]),
+        )
+
+    def enforced(self) -> Policy:
+        """The same without dry runs, for one that is resolved."""
+        return self.model_copy(
+            update={
+                "input": self.input.model_copy(update={"dry_run": False}),
+                "output": self.output.model_copy(update={"dry_run": False}),
+            }
+        )
+
+
+def _overridden(base: SectionT, override: Strict) -> SectionT:
+    """`base` with what `override` says itself."""
+    changes: dict[str, Any] = {}
+    for name in override.model_fields_set:
+        old, new = getattr(base, name), getattr(override, name)
+        if isinstance(old, Strict):
+            new = _overridden(old, new)
+        elif isinstance(old, dict):
+            new = old | new
+        changes[name] = new
+    return base.model_copy(update=changes)
+
+
+def _strictest(policies: Sequence[DirectionPolicy]) -> DirectionPolicy:
+    """What all ask for. One that is only tried out blocks nothing where another is in force."""
+    return reduce(_stricter, [one for one in policies if not one.dry_run] or policies)
+
+
+def _stricter(one: DirectionPolicy, other: DirectionPolicy) -> DirectionPolicy:
+    """What both ask for: of two actions the stronger, of two operators the one that hides more."""
+    if one == other:
+        return one
+
+    def merged(first: SectionT, second: SectionT) -> SectionT:
+        names = type(first).model_fields
+        pairs = {name: strictest(getattr(first, name), getattr(second, name)) for name in names}
+        return first.model_copy(update=pairs)
+
+    types = PersonalDataPolicy.model_fields
+    operators = {
+        name: min(one.operator(name), other.operator(name), key=OPERATORS.index) for name in types
+    }
+    return DirectionPolicy(
+        fail="closed" if "closed" in (one.fail, other.fail) else "open",
+        dry_run=one.dry_run,  # both are, or neither
+        review=tuple(dict.fromkeys((*one.review, *other.review))),
+        personal_data=merged(one.personal_data, other.personal_data),
+        operators=operators,
+        content=merged(one.content, other.content),
+    )
 
 
 def parse_policy(text: str, *, where: str, error: type[InstructRecError] = BundleError) -> Policy:
@@ -119,6 +208,8 @@ DEFAULT_POLICY = """\
 # mask (replaced by the type's name, such as [EMAIL]; the model reads the masked text),
 # block (the model never sees the text; the answer comes back empty).
 # Where findings overlap, the strongest action wins, then the longest span.
+# {action = "flag", threshold = 0.5} acts from a score on; [tasks.NAME.input.content] and
+# [tenants.NAME.input.content] say what is different for a task or a caller: docs/safety.md.
 # A table [input.operators] or [output.operators] says what stands in place of a masked value, by
 # type or for all (default): mask, replace, hash, encrypt, keep; see docs/safety.md.
 version = "default-1"                 # every verdict names it; change it with the policy

@@ -190,8 +190,7 @@ class InstructRecService:
     async def _predict(self, data: bytes, deadline: float | None, caller: Caller) -> bytes:
         message = parse(pb.PredictRequest, data)
         request = read_request(message, self._limits, self._memo.read)
-        caller.check_questions(request.questions)
-        future = self._model().submit(request, deadline)
+        future = self._model().submit(caller.sign(request), deadline)
         prediction = await self._bridge.wait(future)
         self._metrics.count_prediction(prediction)
         return write_prediction(prediction).SerializeToString()
@@ -217,8 +216,7 @@ class InstructRecService:
         if isinstance(item, InstructRecError):
             return item
         try:
-            caller.check_questions(item.questions)
-            return model.submit(item, deadline)
+            return model.submit(caller.sign(item), deadline)
         except InstructRecError as error:
             return error
 

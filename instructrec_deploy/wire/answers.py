@@ -133,6 +133,7 @@ def _fill_verdict(message: pb.Verdict, verdict: Verdict) -> None:
     message.action = verdict.action
     message.policy_version = verdict.policy_version
     message.direction = verdict.direction
+    message.dry_run_action = verdict.dry_run_action
     for finding in verdict.findings:
         message.findings.add(
             category=finding.category,
@@ -141,6 +142,8 @@ def _fill_verdict(message: pb.Verdict, verdict: Verdict) -> None:
             start=finding.start,
             end=finding.end,
             score=finding.score,
+            dry_run_action=finding.dry_run_action,
+            review=finding.review,
         )
 
 
@@ -224,6 +227,18 @@ def _read_answer(message: pb.Answer) -> Answer:
 
 def _read_verdict(message: pb.Verdict) -> Verdict:
     findings = tuple(
-        Finding(f.category, f.rule, f.action, f.start, f.end, f.score) for f in message.findings
+        Finding(
+            f.category,
+            f.rule,
+            f.action,
+            f.start,
+            f.end,
+            f.score,
+            dry_run_action=f.dry_run_action,
+            review=f.review,
+        )
+        for f in message.findings
     )
-    return Verdict(message.action, findings, message.policy_version, message.direction)
+    return Verdict(
+        message.action, findings, message.policy_version, message.direction, message.dry_run_action
+    )

@@ -127,32 +127,38 @@ class Answer(_message.Message):
     def __init__(self, task: _Optional[str] = ..., label: _Optional[str] = ..., score: _Optional[float] = ..., scores: _Optional[_Iterable[_Union[LabelScore, _Mapping]]] = ..., prepared_id: _Optional[str] = ..., spans: _Optional[_Iterable[_Union[Span, _Mapping]]] = ..., labels: _Optional[_Iterable[str]] = ..., abstained: _Optional[bool] = ..., attributions: _Optional[_Iterable[_Union[Attribution, _Mapping]]] = ...) -> None: ...
 
 class Finding(_message.Message):
-    __slots__ = ("category", "rule", "action", "start", "end", "score")
+    __slots__ = ("category", "rule", "action", "start", "end", "score", "dry_run_action", "review")
     CATEGORY_FIELD_NUMBER: _ClassVar[int]
     RULE_FIELD_NUMBER: _ClassVar[int]
     ACTION_FIELD_NUMBER: _ClassVar[int]
     START_FIELD_NUMBER: _ClassVar[int]
     END_FIELD_NUMBER: _ClassVar[int]
     SCORE_FIELD_NUMBER: _ClassVar[int]
+    DRY_RUN_ACTION_FIELD_NUMBER: _ClassVar[int]
+    REVIEW_FIELD_NUMBER: _ClassVar[int]
     category: str
     rule: str
     action: str
     start: int
     end: int
     score: float
-    def __init__(self, category: _Optional[str] = ..., rule: _Optional[str] = ..., action: _Optional[str] = ..., start: _Optional[int] = ..., end: _Optional[int] = ..., score: _Optional[float] = ...) -> None: ...
+    dry_run_action: str
+    review: bool
+    def __init__(self, category: _Optional[str] = ..., rule: _Optional[str] = ..., action: _Optional[str] = ..., start: _Optional[int] = ..., end: _Optional[int] = ..., score: _Optional[float] = ..., dry_run_action: _Optional[str] = ..., review: _Optional[bool] = ...) -> None: ...
 
 class Verdict(_message.Message):
-    __slots__ = ("action", "findings", "policy_version", "direction")
+    __slots__ = ("action", "findings", "policy_version", "direction", "dry_run_action")
     ACTION_FIELD_NUMBER: _ClassVar[int]
     FINDINGS_FIELD_NUMBER: _ClassVar[int]
     POLICY_VERSION_FIELD_NUMBER: _ClassVar[int]
     DIRECTION_FIELD_NUMBER: _ClassVar[int]
+    DRY_RUN_ACTION_FIELD_NUMBER: _ClassVar[int]
     action: str
     findings: _containers.RepeatedCompositeFieldContainer[Finding]
     policy_version: str
     direction: str
-    def __init__(self, action: _Optional[str] = ..., findings: _Optional[_Iterable[_Union[Finding, _Mapping]]] = ..., policy_version: _Optional[str] = ..., direction: _Optional[str] = ...) -> None: ...
+    dry_run_action: str
+    def __init__(self, action: _Optional[str] = ..., findings: _Optional[_Iterable[_Union[Finding, _Mapping]]] = ..., policy_version: _Optional[str] = ..., direction: _Optional[str] = ..., dry_run_action: _Optional[str] = ...) -> None: ...
 
 class Timings(_message.Message):
     __slots__ = ("queue_ms", "tokenize_ms", "inference_ms", "total_ms")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from instructrec_deploy.core.errors import Denied
-from instructrec_deploy.core.request import Question
+from instructrec_deploy.core.request import Question, Request
 from instructrec_deploy.server.access.keys import Role
 
 # What a method asks of a caller; a method that is not here only asks that the caller is known.
@@ -39,6 +39,15 @@ class Caller:
                 f"{method} needs the role {role}, which this caller does not have",
                 hint="ask the operator for a key with it",
             )
+
+    def sign(self, request: Request) -> Request:
+        """The request with who asks in it, if this caller may ask it.
+
+        Raises:
+            Denied: it may not.
+        """
+        self.check_questions(request.questions)
+        return replace(request, tenant=self.name) if self.name else request
 
     def check_questions(self, questions: Iterable[Question]) -> None:
         """Refuse what a key for some tasks does not open.

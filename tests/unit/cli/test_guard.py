@@ -58,6 +58,21 @@ def test_a_policy_of_its_own_and_that_of_a_bundle(
     assert ask(run, [], "--policy", file).code == 2
 
 
+def test_lines_of_a_task_and_a_caller_meet_their_policy(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "safety.toml"
+    file.write_text('[tasks.a.input.content]\nthreat = "flag"\n[tenants.b.input]\ndry_run = true\n')
+    text = "I will kill you"
+    rows: list[object] = [
+        {"text": text},
+        {"text": text, "task": "a"},
+        {"text": text, "tenant": "b"},
+    ]
+    first, second, third = ask(run, rows, "--policy", file).rows
+    assert (first["action"], second["action"], third["action"]) == ("block", "flag", "flag")
+    assert (third["text"], third["dry_run_action"]) == (text, "block")
+    assert "dry_run_action" not in first
+
+
 def test_encrypted_values_come_back(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -255,6 +256,32 @@ def test_labels_found_clean_are_not_checked_again(guarded: Pipeline) -> None:
         answered(guarded, [request("I lost my card")])
     assert isinstance(guarded.guard, FakeGuard)
     assert guarded.guard.n_output == 1
+
+
+TWO_POLICIES = """
+[tasks.intent.input.content]
+threat = "flag"
+[tenants.bank.input.personal_data]
+PHONE = "block"
+"""
+
+
+def test_tasks_and_callers_meet_their_own_policy(tmp_path: Path) -> None:
+    root = write_tiny_bundle(tmp_path / "b", safety=TWO_POLICIES)
+    with closing(Pipeline.open(open_bundle(root))) as pipeline:
+        threat = request("I will kill you", Question(task="intent"))
+        own = Question(instruction=Instruction.of("what is it", ["a", "b"]))
+        mixed = request("I will kill you", Question(task="intent"), own)
+        number = request("打13812345678", Question(task="intent"))
+        bank = replace(number, tenant="bank")
+        found = answered(pipeline, [threat, mixed, number, bank])
+        assert [p.action for p in found] == ["flag", "block", "mask", "block"]
+
+
+def test_a_policy_for_a_task_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    root = write_tiny_bundle(tmp_path / "b", safety='[tasks.intnet.input]\nfail = "open"')
+    with pytest.raises(BundleError, match="intnet"):
+        Pipeline.open(open_bundle(root))
 
 
 def test_a_sequence_classifier_with_two_tasks_is_refused(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from instructrec_deploy.core.errors import ConfigError, Denied, FileMissing, Unauthenticated
 from instructrec_deploy.core.instruction import Instruction
-from instructrec_deploy.core.request import Question
+from instructrec_deploy.core.request import Question, Request
 from instructrec_deploy.server.access.callers import Caller
 from instructrec_deploy.server.access.gate import Gate
 from instructrec_deploy.server.access.keys import (
@@ -160,3 +160,11 @@ def test_an_open_address_needs_both_encryption_and_known_callers() -> None:
         door.check_exposure(AccessSettings(**tls))
     with pytest.raises(ConfigError, match=r"without TLS$"):
         door.check_exposure(AccessSettings(keys="keys.toml"))
+
+
+def test_a_request_says_who_asks_only_where_the_server_knows() -> None:
+    request = Request.of("a", (Question(task="intent"),))
+    assert Caller("1", "shop").sign(request).tenant == "shop"
+    assert Caller().sign(request) is request
+    with pytest.raises(Denied):
+        Caller("1", "shop", tasks=("other",)).sign(request)

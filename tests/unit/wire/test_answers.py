@@ -42,6 +42,13 @@ PREDICTION = Prediction(
     verdicts=(
         Verdict("mask", (Finding("PHONE", "cn-mobile", "mask", 13, 24, 0.5),), "v1", "input"),
         Verdict(policy_version="v1", direction="output"),
+        Verdict(
+            "flag",
+            (Finding("threat", "r", "flag", 0, 4, 0.5, dry_run_action="block", review=True),),
+            "v2",
+            "text2",
+            "block",
+        ),
     ),
     timings=Timings(0.5, 0.25, 2.0, 3.0),
     model="minilm",
