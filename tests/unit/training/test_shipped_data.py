@@ -18,6 +18,7 @@ DATA = Path(instructrec_training.__file__).parent / "data"
 FILES = sorted(file.relative_to(DATA).as_posix() for file in DATA.glob("*/*.jsonl"))
 LABELLED = [name for name in FILES if not name.endswith("_entities.jsonl")]
 SERVICE_DESKS = "service_desks/en_intents.jsonl"
+SERVICE_DESKS_ZH = "service_desks/zh_intents.jsonl"
 FORM_WORD = re.compile(  # says nothing of what a label is about
     "the|and|for|you|your|our|how|what|why|when|who|does|can|not|too|off|out|from|with|into"
     "|after|before|that|this|than|other|another|any|more"
@@ -25,9 +26,13 @@ FORM_WORD = re.compile(  # says nothing of what a label is about
 
 
 def content(words: str) -> set[str]:
-    """The words that carry meaning, each cut to five letters: "paying" meets "payment" so."""
+    """The words that carry meaning, each cut to five letters: "paying" meets "payment" so.
+
+    Of Chinese every two characters that stand side by side.
+    """
     found = re.findall(r"[a-z]{3,}", words.casefold())
-    return {word[:5].rstrip("s") for word in found if not FORM_WORD.fullmatch(word)}
+    pairs = re.findall(r"(?=([一-鿿]{2}))", words)
+    return {word[:5].rstrip("s") for word in found if not FORM_WORD.fullmatch(word)} | {*pairs}
 
 
 def rows_of(name: str) -> list[dict[str, Any]]:
@@ -41,6 +46,7 @@ def test_the_files_that_recipes_and_pages_name_are_there() -> None:
         "customer_service/zh_intents.jsonl",
         "headlines/zh_topics.jsonl",
         SERVICE_DESKS,
+        SERVICE_DESKS_ZH,
     } <= set(FILES)
 
 
@@ -80,8 +86,9 @@ def test_most_headlines_do_not_contain_their_topic() -> None:
     assert len(named) < len(rows) / 3
 
 
-def test_a_service_desk_s_label_belongs_to_one_domain_and_has_rows_to_learn_from() -> None:
-    rows = rows_of(SERVICE_DESKS)
+@pytest.mark.parametrize("name", [SERVICE_DESKS, SERVICE_DESKS_ZH])
+def test_a_service_desk_s_label_belongs_to_one_domain_and_has_rows_to_learn_from(name: str) -> None:
+    rows = rows_of(name)
     domains = defaultdict(set)
     for row in rows:
         domains[row["target"]].add(row["domain"])
@@ -90,11 +97,12 @@ def test_a_service_desk_s_label_belongs_to_one_domain_and_has_rows_to_learn_from
     assert min(learned.values()) >= 4
 
 
-def test_a_service_desk_s_customers_do_not_speak_in_labels() -> None:
+@pytest.mark.parametrize("name", [SERVICE_DESKS, SERVICE_DESKS_ZH])
+def test_a_service_desk_s_customers_do_not_speak_in_labels(name: str) -> None:
     texts = defaultdict(list)
-    for row in rows_of(SERVICE_DESKS):
+    for row in rows_of(name):
         texts[row["target"]].append(row["text"])
-    assert all(label == label.casefold() for label in texts)
+    assert all(label == label.casefold() for label in texts if label.isascii())
     assert {text.casefold() for group in texts.values() for text in group}.isdisjoint(texts)
     told = {
         label: sum(bool(content(text) & content(label)) for text in group) / len(group)
