@@ -44,6 +44,10 @@ def serve(
         Path | None,
         typer.Option(metavar="FILE", help="Keep corrected answers in this file. [off]"),
     ] = None,
+    policy: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A safety.toml; read again when it changes. [BUNDLE's]"),
+    ] = None,
     config: Annotated[
         Path | None, typer.Option(help="Settings file. [instructrec.toml, if there is one]")
     ] = None,
@@ -66,6 +70,8 @@ def serve(
     overrides["server"] = {**overrides.get("server", {}), **given}
     if feedback is not None:
         overrides["feedback"] = {**overrides.get("feedback", {}), "file": str(feedback)}
+    if policy is not None:
+        overrides["safety"] = {**overrides.get("safety", {}), "policy": str(policy)}
     loaded = load_settings(config, overrides=overrides)
     if print_config:
         for key, value, origin in loaded.rows():
@@ -76,7 +82,12 @@ def serve(
     from instructrec_deploy.runtime.opening import begin_opening
 
     settings = loaded.settings
-    opening = begin_opening(bundle, engine=settings.engine, prepared=settings.prepared)
+    opening = begin_opening(
+        bundle,
+        engine=settings.engine,
+        prepared=settings.prepared,
+        policy=settings.safety.policy,
+    )
     from instructrec_deploy.server.app import run_server  # meanwhile
 
     run_server(opening, settings)

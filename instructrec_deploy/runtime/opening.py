@@ -16,6 +16,7 @@ from instructrec_deploy.runtime.engine import EngineSettings
 from instructrec_deploy.runtime.golden import GoldenReport, check_golden
 from instructrec_deploy.runtime.pipeline import Pipeline
 from instructrec_deploy.runtime.prepared import PreparedSettings
+from instructrec_deploy.safety.guards import PolicyGuards
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +32,21 @@ def begin_opening(
     *,
     engine: EngineSettings = EngineSettings(),
     prepared: PreparedSettings = PreparedSettings(),
+    policy: str = "",
 ) -> Opening:
     """Begin; what goes wrong is told by `found`.
 
+    `policy`: a file with a safety policy in place of the bundle's.
+
+    ConfigError, SafetyKeyMissing: the policy cannot be used.
     FileMissing, BundleError: it cannot be served. GoldenFailed: on this machine it does not answer
     as stated. MissingExtra: onnxruntime is not installed.
     """
 
     def work() -> tuple[Pipeline, GoldenReport]:
         bundle = open_bundle(folder)
-        pipeline = Pipeline.open(bundle, engine=engine, prepared=prepared)
+        guard = PolicyGuards.open(Path(policy)) if policy else True
+        pipeline = Pipeline.open(bundle, engine=engine, prepared=prepared, guard=guard)
         pipeline.warm()
         return pipeline, check_golden(bundle, pipeline)
 

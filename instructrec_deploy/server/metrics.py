@@ -90,6 +90,14 @@ TABLE = (
         "What the safety filter saw.",
         ("category", "action"),
     ),
+    Spec(
+        "instructrec_safety_dry_run_findings_total",
+        Counter,
+        "What the safety filter would have done, were it not for a dry run.",
+        ("category", "action"),
+    ),
+    Spec("instructrec_safety_policy_info", Gauge, "1 for the policy in force.", ("version",)),
+    Spec("instructrec_safety_policy_reloads_total", Counter, "Changed policies.", ("outcome",)),
     Spec("instructrec_feedback_total", Counter, "Corrections sent.", ("outcome",)),
     Spec(
         "instructrec_model_info",
@@ -159,6 +167,19 @@ class Metrics:
                 self.metric(
                     "instructrec_safety_findings_total", finding.category, finding.action
                 ).inc()
+                if finding.dry_run_action:
+                    self.metric(
+                        "instructrec_safety_dry_run_findings_total",
+                        finding.category,
+                        finding.dry_run_action,
+                    ).inc()
+
+    def show_policy(self, version: str, *, was: str = "") -> None:
+        """This safety policy is in force; the one before leaves no series behind."""
+        info = self._made["instructrec_safety_policy_info"]
+        if was and was != version:
+            info.remove(was)
+        info.labels(version).set(1)
 
     def count_feedback(self, outcome: str) -> None:
         """A correction was accepted, was a duplicate, or was refused."""

@@ -27,6 +27,7 @@ from instructrec_deploy.runtime.scheduler import Scheduler
 from instructrec_deploy.server.feedback import FeedbackDesk, open_desk
 from instructrec_deploy.server.logs import LOGGER
 from instructrec_deploy.server.metrics import Metrics
+from instructrec_deploy.server.safety.reload import PolicyReload, watch_policy
 from instructrec_deploy.server.settings import ServerSettings
 
 log = logging.getLogger(f"{LOGGER}.server")
@@ -123,6 +124,7 @@ class Served:
         scheduler: Scheduler,
         *,
         feedback: FeedbackDesk | None = None,
+        reload: PolicyReload | None = None,
         load_s: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -133,6 +135,7 @@ class Served:
         self._pipeline = pipeline
         self._scheduler = scheduler
         self._feedback = feedback or FeedbackDesk(None)
+        self._reload = reload
         self._clock = clock
         self._started_s = clock()
 
@@ -201,6 +204,8 @@ class Served:
         self._scheduler.close()
         self._pipeline.close()
         self._feedback.close()
+        if self._reload is not None:
+            self._reload.close()
 
 
 def load_served(source: Path | Opening, settings: ServerSettings, metrics: Metrics) -> Served:
@@ -210,7 +215,7 @@ def load_served(source: Path | Opening, settings: ServerSettings, metrics: Metri
         source: the bundle's folder, or what `begin_opening` made of it.
 
     Raises:
-        FileMissing, BundleError: it cannot be served.
+        FileMissing, BundleError, ConfigError: it or the safety policy cannot be served.
         FeedbackUnusable: the file for corrections cannot be used.
         GoldenFailed: on this machine it does not answer as stated.
         MissingExtra: onnxruntime is not installed.
@@ -218,7 +223,12 @@ def load_served(source: Path | Opening, settings: ServerSettings, metrics: Metri
     opening = (
         source
         if isinstance(source, Opening)
-        else begin_opening(source, engine=settings.engine, prepared=settings.prepared)
+        else begin_opening(
+            source,
+            engine=settings.engine,
+            prepared=settings.prepared,
+            policy=settings.safety.policy,
+        )
     )
     pipeline, golden = opening.found.result()
     bundle = pipeline.bundle
@@ -230,9 +240,11 @@ def load_served(source: Path | Opening, settings: ServerSettings, metrics: Metri
     desk = open_desk(settings.feedback, book=bundle.tasks, guard=pipeline.guard)
     scheduler = Scheduler(pipeline, settings.batching, observer=MetricsObserver(metrics))
     load_s = time.monotonic() - opening.begun_s
-    served = Served(pipeline, scheduler, feedback=desk, load_s=load_s)
+    tasks = frozenset(bundle.tasks.tasks)
+    reload = watch_policy(settings.safety, pipeline.guard, metrics, tasks=tasks)
+    served = Served(pipeline, scheduler, feedback=desk, reload=reload, load_s=load_s)
     cache, model = pipeline.cache, bundle.manifest.model
-    metrics.tasks = frozenset(bundle.tasks.tasks)
+    metrics.tasks = tasks
     metrics.watch("instructrec_queue_depth", lambda: scheduler.n_waiting)
     metrics.watch("instructrec_prepared_count", lambda: len(cache))
     metrics.watch("instructrec_prepared_bytes", lambda: cache.size_bytes)

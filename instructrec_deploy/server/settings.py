@@ -27,6 +27,7 @@ from instructrec_deploy.runtime.engine import EngineSettings
 from instructrec_deploy.runtime.feedback_store import FeedbackSettings
 from instructrec_deploy.runtime.prepared import PreparedSettings
 from instructrec_deploy.server.access.settings import AccessSettings
+from instructrec_deploy.server.safety.settings import SafetySettings
 
 CONFIG_FILE = "instructrec.toml"
 ENV_PREFIX = "INSTRUCTREC_"
@@ -109,6 +110,7 @@ class ServerSettings(Section):
     batching: BatchingSettings = BatchingSettings()
     prepared: PreparedSettings = PreparedSettings()
     feedback: FeedbackSettings = FeedbackSettings()
+    safety: SafetySettings = SafetySettings()
 
 
 @dataclass(frozen=True, slots=True)

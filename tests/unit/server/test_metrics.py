@@ -20,9 +20,10 @@ def test_prediction_is_counted_by_task_verdict_and_finding() -> None:
     metrics = Metrics()
     metrics.tasks = frozenset({"intent"})
     finding = Finding("PHONE", "cn-mobile", "mask", 0, 11)
+    tried = Finding("threat", "r", "flag", 0, 4, dry_run_action="block")
     prediction = Prediction(
         (Answer("intent", "a", 1.0, ()), Answer("a caller's word", "b", 1.0, ())),
-        verdicts=(Verdict("mask", (finding,)), Verdict(direction="output")),
+        verdicts=(Verdict("mask", (finding, tried)), Verdict(direction="output")),
     )
     metrics.count_prediction(prediction)
     for name, labels in [
@@ -32,6 +33,11 @@ def test_prediction_is_counted_by_task_verdict_and_finding() -> None:
         ("instructrec_safety_verdicts_total", {"direction": "input", "action": "mask"}),
         ("instructrec_safety_verdicts_total", {"direction": "output", "action": "allow"}),
         ("instructrec_safety_findings_total", {"category": "PHONE", "action": "mask"}),
+        ("instructrec_safety_findings_total", {"category": "threat", "action": "flag"}),
+        (
+            "instructrec_safety_dry_run_findings_total",
+            {"category": "threat", "action": "block"},
+        ),
     ]:
         assert value(metrics, name, **labels) == 1.0, name
 

@@ -1,0 +1,14 @@
+"""`[safety]`: which policy is in force, and what is written down about its decisions."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from instructrec_deploy.core.settings import Section
+
+
+class SafetySettings(Section):
+    """Paths of files; "" leaves the part off."""
+
+    policy: str = ""  # a safety.toml in place of the bundle's; read again when it changes
+    reload_s: float = Field(default=2.0, gt=0.0)  # how often it is looked at for a change

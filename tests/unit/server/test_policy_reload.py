@@ -1,0 +1,107 @@
+"""A policy file that changes: taken over, or told and left out."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from instructrec_deploy.safety.guard import Guard
+from instructrec_deploy.safety.guards import PolicyGuards
+from instructrec_deploy.server.metrics import Metrics
+from instructrec_deploy.server.safety.reload import PolicyReload, watch_policy
+from instructrec_deploy.server.safety.settings import SafetySettings
+
+INFO = "instructrec_safety_policy_info"
+RELOADS = "instructrec_safety_policy_reloads_total"
+
+
+class Setting:
+    """A policy file with its guards, metrics and reload, looked at by hand."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.write('version = "1"')
+        self.guards = PolicyGuards.open(file)
+        self.metrics = Metrics()
+        self.metrics.show_policy("1")
+        self.reload = PolicyReload(file, self.guards, self.metrics, interval_s=60.0)
+
+    def write(self, text: str) -> None:
+        part = self.file.with_suffix(".part")  # another inode: seen however coarse the clock is
+        part.write_text(text)
+        part.replace(self.file)
+
+    def value(self, name: str, **labels: str) -> float | None:
+        return self.metrics.registry.get_sample_value(name, labels)
+
+
+@pytest.fixture
+def setting(tmp_path: Path) -> Setting:
+    return Setting(tmp_path / "safety.toml")
+
+
+def test_a_changed_policy_is_in_force_and_told(
+    setting: Setting, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    setting.write('version = "2"\n[input.personal_data]\nPHONE = "block"')
+    setting.reload.look()
+    assert setting.guards.check_input("打13812345678").verdict.policy_version == "2"
+    assert setting.guards.check_input("打13812345678").is_blocked
+    assert (setting.value(INFO, version="1"), setting.value(INFO, version="2")) == (None, 1.0)
+    assert setting.value(RELOADS, outcome="done") == 1.0
+    assert "safety policy reloaded" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "text", ["[input", '[input]\nfial = "open"', '[input.operators]\nPHONE = "hash"']
+)
+def test_a_broken_policy_leaves_the_old_one_and_is_told_once(
+    setting: Setting, text: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setting.write(text)
+    for _ in range(3):
+        setting.reload.look()
+    assert setting.guards.policy.version == "1"
+    assert setting.value(RELOADS, outcome="failed") == 1.0
+    assert setting.value(INFO, version="1") == 1.0
+    assert caplog.text.count("safety policy not reloaded") == 1
+    setting.write('version = "2"')
+    setting.reload.look()
+    assert setting.guards.policy.version == "2"
+
+
+def test_a_policy_file_that_goes_away_leaves_the_old_one(setting: Setting) -> None:
+    setting.file.unlink()
+    setting.reload.look()
+    assert setting.guards.policy.version == "1"
+    assert setting.value(RELOADS, outcome="failed") == 1.0
+
+
+def test_a_change_under_the_same_version_is_told(
+    setting: Setting, caplog: pytest.LogCaptureFixture
+) -> None:
+    setting.write('version = "1"\n[input]\nfail = "open"')
+    setting.reload.look()
+    assert "its version did not" in caplog.text
+    assert setting.guards.policy.input.fail == "open"
+
+
+def test_a_policy_that_changed_before_the_first_look_is_taken(tmp_path: Path) -> None:
+    setting = Setting(tmp_path / "safety.toml")
+    setting.write('version = "2"')
+    PolicyReload(setting.file, setting.guards, setting.metrics, interval_s=60.0)
+    assert setting.guards.policy.version == "2"
+
+
+def test_the_policy_in_force_is_shown_and_unknown_tasks_are_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    guards = PolicyGuards.from_toml('version = "x"\n[tasks.other.input]', where="safety.toml")
+    metrics = Metrics()
+    assert watch_policy(SafetySettings(), guards, metrics, tasks=frozenset(("intent",))) is None
+    assert metrics.registry.get_sample_value(INFO, {"version": "x"}) == 1.0
+    assert "tasks that are not here" in caplog.text
+    assert watch_policy(SafetySettings(), Guard(), Metrics(), tasks=frozenset()) is None
