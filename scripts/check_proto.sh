@@ -5,9 +5,10 @@ cd "$(dirname "$0")/.."
 fresh=$(mktemp -d)
 trap 'rm -rf "$fresh"' EXIT
 sh scripts/make_proto.sh "$fresh"
-for made in "$fresh"/instructrec_deploy/pb/v1/*; do
-    if ! cmp -s "$made" "instructrec_deploy/pb/v1/$(basename "$made")"; then
-        echo "check: instructrec_deploy/pb/v1/$(basename "$made") is not fresh: run make proto"
+for made in "$fresh"/instructrec_deploy/pb/*/*; do
+    name=${made#"$fresh"/}
+    if ! cmp -s "$made" "$name"; then
+        echo "check: $name is not fresh: run make proto"
         exit 1
     fi
 done

@@ -10,5 +10,7 @@ out=${1:-.}
 python=${PYTHON:-python}
 "$python" -m grpc_tools.protoc \
     -I instructrec_deploy/pb/v1=proto/instructrec/v1 \
+    -I instructrec_deploy/pb/inference=proto/inference \
     --python_out="$out" --pyi_out="$out" \
-    instructrec_deploy/pb/v1/instructrec.proto
+    instructrec_deploy/pb/v1/instructrec.proto \
+    instructrec_deploy/pb/inference/open_inference.proto

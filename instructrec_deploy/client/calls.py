@@ -142,10 +142,7 @@ def build_question(
         threshold=threshold,
         none_label=none_label,
     )
-    if isinstance(asked, Question):
-        return asked
-    words, given = asked.words or "", asked.candidates or ()
-    return Question(instruction=Instruction(words, given, task=asked.task, decision=asked.change))
+    return asked if isinstance(asked, Question) else asked.as_question()
 
 
 def build_batch(texts: Sequence[str | Request], **question: Any) -> list[Request]:

@@ -141,6 +141,12 @@ class FeedbackRefused(RequestError):
     code = "IR-1141"
 
 
+class TensorInvalid(RequestError):
+    """A tensor or a parameter of an inference request is unknown, or does not fit its shape."""
+
+    code = "IR-1150"
+
+
 class MarkInvalid(RequestError):
     """A mark is no span of the text, or is empty."""
 
@@ -189,6 +195,12 @@ class FileMissing(NotFound):
     """A file or folder named by the caller does not exist."""
 
     code = "IR-1203"
+
+
+class ModelUnknown(NotFound):
+    """No model of that name, or no such version of it, is served."""
+
+    code = "IR-1204"
 
 
 class Overloaded(InstructRecError):

@@ -23,6 +23,11 @@ class LooseQuestion:
     task: str = ""
     change: Decision = PLAIN  # what is said about the decision
 
+    def as_question(self) -> Question:
+        """For a server, which completes it and checks it."""
+        words, given = self.words or "", self.candidates or ()
+        return Question(instruction=Instruction(words, given, task=self.task, decision=self.change))
+
 
 def read_question(
     *,

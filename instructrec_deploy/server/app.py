@@ -33,6 +33,7 @@ from instructrec_deploy.server.access.gate import Gate
 from instructrec_deploy.server.access.tls import server_credentials
 from instructrec_deploy.server.connections import cut_connections
 from instructrec_deploy.server.health import Health
+from instructrec_deploy.server.inference import InferenceService
 from instructrec_deploy.server.logs import LOGGER, set_up_logs
 from instructrec_deploy.server.metrics import (
     Metrics,
@@ -44,6 +45,7 @@ from instructrec_deploy.server.port import check_port, port_error
 from instructrec_deploy.server.served import Served, load_served
 from instructrec_deploy.server.service import InstructRecService
 from instructrec_deploy.server.settings import DoorSettings, ServerSettings
+from instructrec_deploy.wire.inference import INFERENCE_SERVICE
 from instructrec_deploy.wire.requests import SERVICE
 
 # So long must no call come or end before the connections are cut: the last answers are on their
@@ -115,7 +117,7 @@ async def serve(
     asyncio.get_running_loop().set_exception_handler(_log_stray)
     metrics = Metrics()
     service = InstructRecService(door, metrics, gate=Gate(settings.access))
-    health = Health((SERVICE,))
+    health = Health((SERVICE, INFERENCE_SERVICE))
     with contextlib.ExitStack() as stack:
         if signals is None:
             signals = stack.enter_context(_process_signals())
@@ -209,10 +211,11 @@ def _bind(
             ("grpc.max_send_message_length", -1),
         ]
     )
-    server.add_generic_rpc_handlers((service.handlers(),))
+    inference = InferenceService(service, health)
+    server.add_generic_rpc_handlers((service.handlers(), inference.handlers()))
     health_pb2_grpc.add_HealthServicer_to_server(health.servicer, server)
     if not access.knows_callers if door.use_reflection is None else door.use_reflection:
-        names = (SERVICE, HEALTH_NAME, reflection.SERVICE_NAME)
+        names = (SERVICE, INFERENCE_SERVICE, HEALTH_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, server)
     try:
         address = door.address(door.port)

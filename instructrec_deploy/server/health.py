@@ -24,6 +24,11 @@ class Health:
         """`services`: names of gRPC services, which are ready when any model is."""
         self.servicer = health_aio.HealthServicer()
         self._services = tuple(services)
+        self._ready: set[str] = set()
+
+    def is_ready(self, name: str) -> bool:
+        """Whether that service or model takes requests."""
+        return name in self._ready
 
     async def start(self) -> None:
         """The process answers; nothing is ready."""
@@ -33,10 +38,13 @@ class Health:
 
     async def open(self, models: Iterable[str]) -> None:
         """These models, and so the services, take requests."""
-        for name in (*self._services, *models):
+        names = (*self._services, *models)
+        self._ready.update(names)
+        for name in names:
             await self.servicer.set(name, SERVING)
 
     async def close(self, models: Iterable[str]) -> None:
         """Nothing takes requests any more; the process goes on."""
+        self._ready.clear()
         for name in (*self._services, *models):
             await self.servicer.set(name, NOT_SERVING)

@@ -37,6 +37,14 @@ class Model(Protocol):
     """What the service asks of a model. No method blocks."""
 
     @property
+    def name(self) -> str:
+        """What its answers call it."""
+
+    @property
+    def version(self) -> str:
+        """Of its bundle."""
+
+    @property
     def max_tokens(self) -> int:
         """Its window."""
 

@@ -10,17 +10,22 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import CancelledError as FutureCancelled
 from concurrent.futures import Future
 from typing import Any
 
 import grpc
 
-from instructrec_deploy.core.errors import InstructRecError, InternalError, Unavailable
+from instructrec_deploy.core.errors import (
+    InstructRecError,
+    InternalError,
+    ModelUnknown,
+    Unavailable,
+)
 from instructrec_deploy.core.request import Request
 from instructrec_deploy.core.result import Prediction
-from instructrec_deploy.core.status import PreparedInfo
+from instructrec_deploy.core.status import Limits, PreparedInfo
 from instructrec_deploy.pb.v1 import instructrec_pb2 as pb
 from instructrec_deploy.server.access.callers import ANYONE, Caller
 from instructrec_deploy.server.access.gate import Gate
@@ -49,6 +54,7 @@ from instructrec_deploy.wire.requests import (
 
 # request, deadline, who asks -> response
 Handle = Callable[[bytes, float | None, Caller], Awaitable[bytes]]
+Item = Future[Prediction] | InstructRecError  # of a batch
 log = logging.getLogger(f"{LOGGER}.server")
 
 
@@ -116,16 +122,24 @@ class InstructRecService:
             "Feedback": self._feedback,
         }
         wrapped: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
-            name: grpc.unary_unary_rpc_method_handler(self._guard(name, handle))
+            name: grpc.unary_unary_rpc_method_handler(self.guard(name, handle))
             for name, handle in methods.items()
         }
         # Status is told while loading and draining, too.
-        status = self._guard("GetModelStatus", self._status, needs_model=False)
+        status = self.guard("GetModelStatus", self._status, needs_model=False)
         wrapped["GetModelStatus"] = grpc.unary_unary_rpc_method_handler(status)
         return grpc.method_handlers_generic_handler(SERVICE, wrapped)
 
-    def _guard(self, method: str, handle: Handle, *, needs_model: bool = True) -> Any:
-        """A gRPC handler around one of ours: counts, deadline, errors."""
+    def guard(
+        self, method: str, handle: Handle, *, needs_model: bool = True, is_open: bool = False
+    ) -> Any:
+        """A gRPC handler around one of ours: counts, deadline, errors.
+
+        Args:
+            method: its name; unique among all services, for roles and metrics go by it.
+            needs_model: it is refused while there is no model, and while the server drains.
+            is_open: the caller need not be known.
+        """
 
         async def answer(data: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
             start = self._last_call_s = self._clock()
@@ -135,7 +149,7 @@ class InstructRecService:
                 self._n_in_flight += 1
                 self._idle.clear()
             try:
-                caller = self._admit(context, method)
+                caller = ANYONE if is_open else self._admit(context, method)
                 if is_refused:
                     raise Unavailable(self._refusal, hint="try again, or another server")
                 left_s = context.time_remaining()
@@ -187,6 +201,29 @@ class InstructRecService:
             raise Unavailable(self._refusal, hint="try again, or another server")
         return self._current
 
+    @property
+    def limits(self) -> Limits:
+        """What a request may hold."""
+        return self._limits
+
+    def find_models(self) -> list[Model]:
+        """The models that there are, ready or not."""
+        return [] if self._current is None else [self._current]
+
+    def find_model(self, name: str, version: str = "") -> Model:
+        """The model of that name; `version` "": any.
+
+        Raises:
+            ModelUnknown: there is none.
+            Unavailable: none is loaded yet.
+        """
+        model = self._model()
+        if name != model.name or version not in ("", model.version):
+            raise ModelUnknown(
+                "no such model, or not in that version", hint=f"served is {model.name}"
+            )
+        return model
+
     async def _predict(self, data: bytes, deadline: float | None, caller: Caller) -> bytes:
         message = parse(pb.PredictRequest, data)
         request = read_request(message, self._limits, self._memo.read)
@@ -197,14 +234,30 @@ class InstructRecService:
 
     async def _predict_batch(self, data: bytes, deadline: float | None, caller: Caller) -> bytes:
         message = parse(pb.PredictBatchRequest, data)
-        model = self._model()
-        items = [
+        items = self.submit_batch(self._model(), message, deadline, caller)
+        return write_batch(await self.wait_batch(items)).SerializeToString()
+
+    def submit_batch(
+        self,
+        model: Model,
+        message: pb.PredictBatchRequest,
+        deadline: float | None,
+        caller: Caller,
+    ) -> list[Item]:
+        """Queue the requests of a batch; one that is refused is its error.
+
+        Raises:
+            RequestError: the batch as a whole is unusable.
+        """
+        return [
             self._submit_item(model, item, deadline, caller)
             for item in read_batch(message, self._limits, self._memo.read)
         ]
+
+    async def wait_batch(self, items: Sequence[Item]) -> list[Prediction | InstructRecError]:
+        """A prediction or an error for each item, in order, when all are done."""
         await self._bridge.wait_all([item for item in items if isinstance(item, Future)])
-        results = [self._item_result(item) for item in items]
-        return write_batch(results).SerializeToString()
+        return [self._item_result(item) for item in items]
 
     def _submit_item(
         self,
@@ -212,7 +265,7 @@ class InstructRecService:
         item: Request | InstructRecError,
         deadline: float | None,
         caller: Caller,
-    ) -> Future[Prediction] | InstructRecError:
+    ) -> Item:
         if isinstance(item, InstructRecError):
             return item
         try:
@@ -220,9 +273,7 @@ class InstructRecService:
         except InstructRecError as error:
             return error
 
-    def _item_result(
-        self, item: Future[Prediction] | InstructRecError
-    ) -> Prediction | InstructRecError:
+    def _item_result(self, item: Item) -> Prediction | InstructRecError:
         if isinstance(item, Future):
             try:
                 prediction = item.result(0)

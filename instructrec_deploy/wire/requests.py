@@ -141,12 +141,7 @@ def read_batch(
     Raises:
         RequestError: no items, more than the limit, or the batch's own questions are unusable.
     """
-    n_items = len(message.requests)
-    if not 0 < n_items <= limits.max_batch_items:
-        raise RequestError(
-            f"{n_items} texts in one batch, allowed are 1 to {limits.max_batch_items}",
-            hint="split the batch",
-        )
+    check_items(len(message.requests), limits)
     fallback = read_questions(message.questions, limits, read)
     items: list[Request | InstructRecError] = []
     for item in message.requests:
@@ -155,6 +150,19 @@ def read_batch(
         except RequestError as error:
             items.append(error)
     return items
+
+
+def check_items(n_items: int, limits: Limits) -> None:
+    """Refuse a batch of no texts, or of more than the limit.
+
+    Raises:
+        RequestError: as that says.
+    """
+    if not 0 < n_items <= limits.max_batch_items:
+        raise RequestError(
+            f"{n_items} texts in one batch, allowed are 1 to {limits.max_batch_items}",
+            hint="split the batch",
+        )
 
 
 def read_prepare(

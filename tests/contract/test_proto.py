@@ -14,18 +14,22 @@ from instructrec_deploy.pb.v1 import instructrec_pb2 as pb
 from instructrec_deploy.wire.requests import SERVICE
 
 ROOT = Path(__file__).parents[2]
-STUBS = ROOT / "instructrec_deploy" / "pb" / "v1"
+STUBS = Path("instructrec_deploy", "pb")
 
 
 def test_committed_stubs_are_those_of_the_proto_file(tmp_path: Path) -> None:
     script = ROOT / "scripts" / "make_proto.sh"
     environ = os.environ | {"PYTHON": sys.executable}
     subprocess.run(["sh", script, tmp_path], check=True, env=environ, timeout=60)
-    made = tmp_path / "instructrec_deploy" / "pb" / "v1"
-    names = sorted(path.name for path in made.iterdir())
-    assert names == ["instructrec_pb2.py", "instructrec_pb2.pyi"]
+    names = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*_pb2.py*"))
+    assert names == [
+        STUBS / "inference" / "open_inference_pb2.py",
+        STUBS / "inference" / "open_inference_pb2.pyi",
+        STUBS / "v1" / "instructrec_pb2.py",
+        STUBS / "v1" / "instructrec_pb2.pyi",
+    ]
     for name in names:
-        assert (made / name).read_text() == (STUBS / name).read_text(), f"run `make proto` ({name})"
+        assert (tmp_path / name).read_text() == (ROOT / name).read_text(), f"`make proto` ({name})"
 
 
 def test_proto_is_lint_clean() -> None:

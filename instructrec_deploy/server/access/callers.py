@@ -14,6 +14,7 @@ ROLE_OF: dict[str, Role] = {
     "Predict": "predict",
     "PredictBatch": "predict",
     "PrepareInstruction": "predict",
+    "ModelInfer": "predict",
     "Feedback": "feedback",
 }
 
