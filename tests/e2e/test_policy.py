@@ -51,7 +51,7 @@ def test_a_policy_by_task_and_caller_and_its_reload(tiny_bundle: Path, tmp_path:
         tiny_bundle,
         tmp_path / "server",
         access={"keys": str(keys)},
-        safety={"policy": str(policy), "reload_s": 0.05},
+        safety={"policy": str(policy), "reload_s": 0.2},
         metrics_port=free_port(),
     ) as server:
         masked = ask(server, NUMBER, shop)

@@ -34,6 +34,7 @@ class PolicyReload:
         self._metrics = metrics
         self._interval_s = interval_s
         self._watch = FileWatch([file], 0.0)
+        self._is_changing = False
         self._take()  # it may have changed since it was opened
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="safety-policy", daemon=True)
@@ -43,8 +44,14 @@ class PolicyReload:
         self._thread.start()
 
     def look(self) -> None:
-        """Take over the file if it has changed."""
+        """Take over a file that has changed, once it has stopped changing.
+
+        Half a file may be a valid policy, and an empty one is the default.
+        """
         if self._watch.has_changed():
+            self._is_changing = True
+        elif self._is_changing:
+            self._is_changing = False
             self._take()
 
     def close(self) -> None:

@@ -33,6 +33,10 @@ class Setting:
         part.write_text(text)
         part.replace(self.file)
 
+    def look(self) -> None:
+        self.reload.look()
+        self.reload.look()
+
     def value(self, name: str, **labels: str) -> float | None:
         return self.metrics.registry.get_sample_value(name, labels)
 
@@ -47,7 +51,7 @@ def test_a_changed_policy_is_in_force_and_told(
 ) -> None:
     caplog.set_level(logging.INFO)
     setting.write('version = "2"\n[input.personal_data]\nPHONE = "block"')
-    setting.reload.look()
+    setting.look()
     assert setting.guards.check_input("打13812345678").verdict.policy_version == "2"
     assert setting.guards.check_input("打13812345678").is_blocked
     assert (setting.value(INFO, version="1"), setting.value(INFO, version="2")) == (None, 1.0)
@@ -63,28 +67,37 @@ def test_a_broken_policy_leaves_the_old_one_and_is_told_once(
 ) -> None:
     setting.write(text)
     for _ in range(3):
-        setting.reload.look()
+        setting.look()
     assert setting.guards.policy.version == "1"
     assert setting.value(RELOADS, outcome="failed") == 1.0
     assert setting.value(INFO, version="1") == 1.0
     assert caplog.text.count("safety policy not reloaded") == 1
     setting.write('version = "2"')
-    setting.reload.look()
+    setting.look()
     assert setting.guards.policy.version == "2"
 
 
 def test_a_policy_file_that_goes_away_leaves_the_old_one(setting: Setting) -> None:
     setting.file.unlink()
-    setting.reload.look()
+    setting.look()
     assert setting.guards.policy.version == "1"
     assert setting.value(RELOADS, outcome="failed") == 1.0
+
+
+def test_a_file_that_is_still_being_written_is_not_taken(setting: Setting) -> None:
+    for half in ("", "version", 'version = "2"'):
+        setting.write(half)
+        setting.reload.look()
+        assert setting.guards.policy.version == "1"
+    setting.reload.look()
+    assert setting.guards.policy.version == "2"
 
 
 def test_a_change_under_the_same_version_is_told(
     setting: Setting, caplog: pytest.LogCaptureFixture
 ) -> None:
     setting.write('version = "1"\n[input]\nfail = "open"')
-    setting.reload.look()
+    setting.look()
     assert "its version did not" in caplog.text
     assert setting.guards.policy.input.fail == "open"
 
