@@ -37,6 +37,10 @@ def serve(
     metrics_port: Annotated[
         int | None, typer.Option(help="Prometheus metrics over HTTP; 0: off. [0]")
     ] = None,
+    target_p99_ms: Annotated[
+        float | None,
+        typer.Option(help="Refuse at once what would wait longer; 0: no target. [0]"),
+    ] = None,
     allow_insecure: Annotated[
         bool, typer.Option("--allow-insecure", help="Listen beyond this machine without TLS.")
     ] = False,
@@ -68,6 +72,8 @@ def serve(
     door["allow_insecure"] = True if allow_insecure else None
     given = {name: value for name, value in door.items() if value is not None}
     overrides["server"] = {**overrides.get("server", {}), **given}
+    if target_p99_ms is not None:
+        overrides["overload"] = {**overrides.get("overload", {}), "target_p99_ms": target_p99_ms}
     if feedback is not None:
         overrides["feedback"] = {**overrides.get("feedback", {}), "file": str(feedback)}
     if policy is not None:

@@ -20,13 +20,12 @@ from pydantic import Field
 
 from instructrec_deploy.core.errors import DeadlinePassed, Overloaded
 from instructrec_deploy.core.settings import Section
-from instructrec_deploy.runtime.pace import Pace
+from instructrec_deploy.runtime.pace import Pace, retry_ms
 
 PayloadT = TypeVar("PayloadT")
 LENGTH_MEMORY = 0.1  # weight of the newest request in the moving mean of lengths
 CPU_FIT = {"max_batch_tokens": 1024, "max_batch_items": 64, "call_tokens": 6}
 GPU_FIT = {"max_batch_tokens": 16_384, "max_batch_items": 256, "call_tokens": 2048}
-MIN_RETRY_MS, MAX_RETRY_MS = 10, 10_000
 
 
 class BatchingSettings(Section):
@@ -51,6 +50,10 @@ class BatchingSettings(Section):
         """
         fits = GPU_FIT if is_gpu else CPU_FIT
         return self.model_copy(update={k: v for k, v in fits.items() if not getattr(self, k)})
+
+    def hurried(self, target_s: float) -> BatchingSettings:
+        """The same where a request without a deadline is due after so many seconds."""
+        return self.model_copy(update={"patience_s": min(self.patience_s, target_s)})
 
     def pace(self, n_workers: int) -> Pace:
         """A pace to learn, for so many workers; of settings that are fitted."""
@@ -94,8 +97,8 @@ class BatchQueue(Generic[PayloadT]):
 
     Args:
         clock: monotonic seconds; the same clock as the deadlines'.
-        n_workers: how many take batches, for the estimate of waiting times.
-        pace: how fast they are; its owner tells it (`Pace.note`). A new one where None.
+        pace: how fast those are that take batches; its owner tells it. One worker's where None.
+        max_batch_s: how long a batch of several may take a worker.
     """
 
     def __init__(
@@ -103,12 +106,13 @@ class BatchQueue(Generic[PayloadT]):
         settings: BatchingSettings = BatchingSettings(),
         *,
         clock: Callable[[], float],
-        n_workers: int = 1,
         pace: Pace | None = None,
+        max_batch_s: float = math.inf,
     ) -> None:
         self._settings = settings.fitted()
         self._clock = clock
-        self.pace = pace or self._settings.pace(n_workers)
+        self.pace = pace or self._settings.pace(1)
+        self._max_batch_s = max_batch_s
         self._orders = itertools.count()
         self._by_urgency: list[tuple[float, int, Entry[PayloadT]]] = []
         self._by_length: list[tuple[int, int, Entry[PayloadT]]] = []
@@ -250,7 +254,7 @@ class BatchQueue(Generic[PayloadT]):
         One that cannot, even alone, is no reason to compute a small batch.
         """
         in_time = self.pace.tokens_in(first.deadline_s - self._clock())
-        budget = float(self._settings.max_batch_tokens)
+        budget = min(self._settings.max_batch_tokens, self.pace.tokens_in(self._max_batch_s))
         return min(budget, in_time) if in_time >= first.n_tokens else budget
 
     def _is_worth(self, n_items: int, longest: int, length: int, budget: float) -> bool:
@@ -301,8 +305,3 @@ class BatchQueue(Generic[PayloadT]):
                 retry_after_ms=retry_ms(late_s),
                 reason="deadline",
             )
-
-
-def retry_ms(seconds: float) -> int:
-    """A wait as the hint of an `Overloaded`: neither at once nor never."""
-    return int(min(MAX_RETRY_MS, max(MIN_RETRY_MS, seconds * 1000)))

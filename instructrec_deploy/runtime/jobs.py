@@ -138,6 +138,16 @@ class Job:
         """Of all rows."""
         return sum(map(len, self.rows))
 
+    def guess_tokens(self, max_tokens: int) -> int:
+        """Its length before it is read: a token for four bytes of UTF-8, which is near enough in
+        English and in Chinese; `max_tokens` is the model's window.
+        """
+        n_bytes = sum(
+            len(text) if text.isascii() else len(text.encode()) for text in (self.text, self.text2)
+        )
+        guess = 2 + n_bytes // 4
+        return guess if self.seeks_spans else min(guess, max_tokens)
+
     @property
     def is_masked(self) -> bool:
         """Whether the guard changed the text."""

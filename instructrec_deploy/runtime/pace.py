@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 MEMORY = 0.9  # what a batch's figures keep when the next one is counted: about ten batches count
+MIN_RETRY_MS, MAX_RETRY_MS = 10, 10_000
 
 
 class Pace:
@@ -33,6 +34,11 @@ class Pace:
         """Seconds of one worker for a token; 0.0 while nothing was computed."""
         return self._seconds / self._tokens if self._tokens else 0.0
 
+    @property
+    def tokens_per_s(self) -> float:
+        """Tokens that all workers together compute in a second; 0.0: not known yet."""
+        return self._n_workers / self.token_s if self.token_s else 0.0
+
     def note(self, n_tokens: int, seconds: float) -> None:
         """Learn from a batch: its tokens (padding apart), and how long its worker was busy."""
         if n_tokens > 0:
@@ -53,3 +59,8 @@ class Pace:
         if not self.token_s:
             return math.inf
         return max(0.0, seconds / self.token_s - self._call_tokens)
+
+
+def retry_ms(seconds: float) -> int:
+    """A wait as the hint of an `Overloaded`: neither at once nor never."""
+    return int(min(MAX_RETRY_MS, max(MIN_RETRY_MS, seconds * 1000)))

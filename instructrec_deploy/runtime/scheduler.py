@@ -8,6 +8,7 @@ step between batches, so a long one holds nobody up.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -23,12 +24,19 @@ from instructrec_deploy.core.errors import (
 from instructrec_deploy.core.instruction import Instruction
 from instructrec_deploy.core.request import Request
 from instructrec_deploy.core.result import Prediction
+from instructrec_deploy.runtime.admission import BATCH_SHARE, Admission, Load, OverloadSettings
 from instructrec_deploy.runtime.batching import BatchingSettings, BatchQueue, Taken
 from instructrec_deploy.runtime.observer import BatchStats, DropReason, Observer
 from instructrec_deploy.runtime.pipeline import Outcome, Pipeline
 from instructrec_deploy.runtime.preparations import Preparation, PreparationLine
 from instructrec_deploy.runtime.prepared import PreparedInstruction
-from instructrec_deploy.runtime.tickets import Ticket, deliver, internal_error
+from instructrec_deploy.runtime.tickets import (
+    Ticket,
+    closing_error,
+    deliver,
+    known_error,
+    late_error,
+)
 
 READ_ITEMS = 16  # texts guarded and tokenized in one go; more would keep the first ones waiting
 ENOUGH_ITEMS = 256  # tokenized and waiting: enough to choose batches from; compute first
@@ -41,6 +49,7 @@ class Scheduler:
     Args:
         pipeline: what computes; the scheduler does not close it.
         settings: of the queue.
+        overload: the latency target.
         observer: hears what happens.
     """
 
@@ -49,6 +58,7 @@ class Scheduler:
         pipeline: Pipeline,
         settings: BatchingSettings = BatchingSettings(),
         *,
+        overload: OverloadSettings = OverloadSettings(),
         observer: Observer | None = None,
     ) -> None:
         self.pipeline = pipeline
@@ -60,9 +70,16 @@ class Scheduler:
         self._changed = threading.Condition(lock)
         self._drained = threading.Condition(lock)
         self._arrivals: deque[Ticket] = deque()
+        pace = self._settings.pace(n_lanes)
+        target_s = overload.target_s or math.inf
         self._queue: BatchQueue[Ticket] = BatchQueue(
-            self._settings, clock=self._clock, n_workers=n_lanes
+            self._settings.hurried(target_s),
+            clock=self._clock,
+            pace=pace,
+            max_batch_s=BATCH_SHARE * target_s,
         )
+        self._admission = Admission(overload, pace=pace, clock=self._clock, n_workers=n_lanes)
+        self._max_tokens = pipeline.bundle.manifest.model.max_tokens
         # One lane at least stays free for texts, where there are two.
         self._line = PreparationLine(pipeline.preparer, max_running=max(1, n_lanes - 1))
         self._is_batch_next = False
@@ -83,6 +100,12 @@ class Scheduler:
         """Requests that wait to be computed."""
         return self._queue.n_waiting
 
+    @property
+    def load(self) -> Load:
+        """What is in flight, and how much may be."""
+        with self._changed:
+            return self._admission.load()
+
     def submit(self, request: Request, *, deadline: float | None = None) -> Future[Prediction]:
         """Queue a request. The future's `cancel` drops it while it waits.
 
@@ -92,15 +115,21 @@ class Scheduler:
 
         Raises:
             RequestError, NotFound: it cannot be answered.
-            Overloaded: the queue is full, or the answer would be late.
+            Overloaded: the queue is full, or the answer would come after deadline or target.
             DeadlinePassed: it is late already.
             Unavailable: draining or closed.
         """
         ticket = Ticket(self.pipeline.admit(request, deadline_s=deadline), Future())
+        n_tokens = ticket.job.guess_tokens(self._max_tokens)
         try:
             with self._changed:
                 self._check_admitting()
                 self._queue.reserve(deadline)
+                try:
+                    ticket.stay = self._admission.enter(n_tokens)
+                except Overloaded:
+                    self._queue.release()
+                    raise
                 self._n_open += 1
                 self._arrivals.append(ticket)
                 n_waiting = self._queue.n_waiting
@@ -159,7 +188,7 @@ class Scheduler:
             for made in preparations:
                 left += made.tickets
             self._changed.notify_all()
-        error = _closing()
+        error = closing_error()
         self._refuse(dict.fromkeys(left), error, "closed")
         for made in preparations:
             for future in made.futures:
@@ -201,15 +230,12 @@ class Scheduler:
         """Guard and tokenize arrivals; queue them, or have their instructions prepared first."""
         now = self._clock()
         self._refuse([t for t in tickets if t.future.cancelled()], None, "cancelled")
-        self._refuse([t for t in tickets if t.is_open and t.is_late(now)], _late(), "expired")
+        self._refuse([t for t in tickets if t.is_open and t.is_late(now)], late_error(), "expired")
         live = [ticket for ticket in tickets if ticket.is_open]
         try:
             self.pipeline.read([ticket.job for ticket in live])
-        except InstructRecError as error:
-            self._refuse(live, error, None)
-            return
         except Exception as fault:  # noqa: BLE001  # the worker's border
-            self._refuse(live, internal_error(fault), None)
+            self._refuse(live, known_error(fault), None)
             return
         blocked = [ticket for ticket in live if ticket.job.is_blocked]
         if blocked:
@@ -221,7 +247,7 @@ class Scheduler:
                 self._place(ticket)
             # This worker goes on with one part of it; others may help.
             self._changed.notify(max(0, len(open_tickets) - 1))
-        self._refuse(refused, _closing(), "closed")
+        self._refuse(refused, closing_error(), "closed")
 
     def _place(self, ticket: Ticket) -> None:
         """Queue a read ticket, or have what it misses prepared. Holds the lock."""
@@ -240,6 +266,8 @@ class Scheduler:
     def _put(self, ticket: Ticket) -> None:
         job = ticket.job
         ticket.has_place = False
+        if ticket.stay is not None:
+            self._admission.resize(ticket.stay, job.n_tokens)
         ticket.entry = self._queue.put(
             ticket, n_tokens=job.n_tokens, deadline_s=job.deadline_s, arrived_s=job.submitted_s
         )
@@ -251,10 +279,8 @@ class Scheduler:
         error: InstructRecError | None = None
         try:
             prepared = made.advance()
-        except InstructRecError as fault:
-            error = fault
         except Exception as fault:  # noqa: BLE001  # the worker's border
-            error = internal_error(fault)
+            error = known_error(fault)
         now = self._clock()
         made.spent_s += now - start
         self._busy_since_s[lane] += now - start  # no time for texts
@@ -274,9 +300,9 @@ class Scheduler:
         if prepared is not None:
             self._observer.prepared(len(prepared.labels), made.spent_s)
         else:
-            self._refuse(made.tickets, error or _late(), None if error else "expired")
+            self._refuse(made.tickets, error or late_error(), None if error else "expired")
         for future in made.futures:
-            deliver(future, prepared or error or _late())
+            deliver(future, prepared or error or late_error())
 
     def _hand_out(self, made: Preparation, prepared: PreparedInstruction) -> None:
         """Queue the tickets that have all they need now. Holds the lock."""
@@ -291,7 +317,7 @@ class Scheduler:
     def _compute(self, taken: Taken[Ticket], lane: int) -> None:
         """Answer a batch."""
         if taken.expired:
-            self._refuse([entry.payload for entry in taken.expired], _late(), "expired")
+            self._refuse([entry.payload for entry in taken.expired], late_error(), "expired")
         tickets = [
             entry.payload
             for entry in taken.batch
@@ -308,7 +334,7 @@ class Scheduler:
         try:
             outcomes = self.pipeline.compute(jobs, lane=lane)
         except Exception as fault:  # noqa: BLE001  # the worker's border
-            outcomes = [internal_error(fault)] * len(tickets)
+            outcomes = [known_error(fault)] * len(tickets)
         done_s = self._clock()
         spent_s = done_s - start
         self._finish(tickets, outcomes)
@@ -331,7 +357,7 @@ class Scheduler:
         """End the futures of tickets that hold no place any more."""
         for ticket, outcome in zip(tickets, outcomes, strict=True):
             deliver(ticket.future, outcome)
-        self._close(tickets)
+        self._close(tickets, is_answered=True)
 
     def _refuse(
         self, tickets: Iterable[Ticket], error: InstructRecError | None, reason: DropReason | None
@@ -344,12 +370,14 @@ class Scheduler:
         if gone and reason is not None:
             self._observer.dropped(reason, len(gone))
 
-    def _close(self, tickets: Iterable[Ticket]) -> list[Ticket]:
+    def _close(self, tickets: Iterable[Ticket], *, is_answered: bool = False) -> list[Ticket]:
         """Count tickets as ended and give back their places; those that were open until now."""
         with self._changed:
             gone = [ticket for ticket in tickets if ticket.is_open]
             for ticket in gone:
                 ticket.is_open = False
+                if ticket.stay is not None:
+                    self._admission.leave(ticket.stay, is_answered=is_answered)
                 if ticket.has_place:
                     ticket.has_place = False
                     self._queue.release()
@@ -369,11 +397,3 @@ class Scheduler:
             if not self._queue.discard(ticket.entry):
                 return
         self._refuse([ticket], None, "cancelled")
-
-
-def _late() -> DeadlinePassed:
-    return DeadlinePassed("the deadline passed while the request waited", hint="allow more time")
-
-
-def _closing() -> Unavailable:
-    return Unavailable("the server is closing", hint="try again with another server")

@@ -9,8 +9,14 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TypeVar
 
-from instructrec_deploy.core.errors import InstructRecError, InternalError
+from instructrec_deploy.core.errors import (
+    DeadlinePassed,
+    InstructRecError,
+    InternalError,
+    Unavailable,
+)
 from instructrec_deploy.core.result import Prediction
+from instructrec_deploy.runtime.admission import Stay
 from instructrec_deploy.runtime.batching import Entry
 from instructrec_deploy.runtime.jobs import Job
 
@@ -26,6 +32,7 @@ class Ticket:
     future: Future[Prediction]
     is_open: bool = True  # not ended yet
     has_place: bool = True  # a place in the queue is reserved for it
+    stay: Stay | None = None  # what it counts for among all in flight
     entry: Entry[Ticket] | None = None  # set once it is in the queue
     n_missing: int = 0  # instructions still to be prepared
 
@@ -49,12 +56,24 @@ def deliver(future: Future[ResultT], outcome: ResultT | InstructRecError) -> boo
     return True
 
 
-def internal_error(fault: Exception) -> InternalError:
-    """What a caller gets to see of a fault of ours: an id, which stands in the log.
+def known_error(fault: Exception) -> InstructRecError:
+    """What a caller gets to see: an error of ours itself; of a fault an id that stands in the log.
 
     The fault's own words may hold a text, so the log gets its type and where it was raised.
     """
+    if isinstance(fault, InstructRecError):
+        return fault
     error_id = uuid.uuid4().hex[:12]
     where = "".join(traceback.format_tb(fault.__traceback__))
     log.error("internal error %s: %s\n%s", error_id, type(fault).__name__, where)
     return InternalError(f"internal error {error_id}", hint="give this id to whoever runs it")
+
+
+def late_error() -> DeadlinePassed:
+    """What a caller gets whose time was up."""
+    return DeadlinePassed("the deadline passed while the request waited", hint="allow more time")
+
+
+def closing_error() -> Unavailable:
+    """What a caller gets whose request waits while the scheduler ends."""
+    return Unavailable("the server is closing", hint="try again with another server")

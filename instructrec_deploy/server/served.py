@@ -246,7 +246,12 @@ def load_served(source: Path | Opening, settings: ServerSettings, metrics: Metri
         found = {"n_pairs": golden.n_pairs, "max_difference": golden.max_difference}
         log.info("golden pairs agree", extra=found)
     desk = open_desk(settings.feedback, book=bundle.tasks, guard=pipeline.guard)
-    scheduler = Scheduler(pipeline, settings.batching, observer=MetricsObserver(metrics))
+    scheduler = Scheduler(
+        pipeline,
+        settings.batching,
+        overload=settings.overload,
+        observer=MetricsObserver(metrics),
+    )
     load_s = time.monotonic() - opening.begun_s
     tasks = frozenset(bundle.tasks.tasks)
     reload = watch_policy(settings.safety, pipeline.guard, metrics, tasks=tasks)
@@ -254,6 +259,12 @@ def load_served(source: Path | Opening, settings: ServerSettings, metrics: Metri
     cache, model = pipeline.cache, bundle.manifest.model
     metrics.tasks = tasks
     metrics.watch("instructrec_queue_depth", lambda: scheduler.n_waiting)
+    metrics.watch("instructrec_in_flight_tokens", lambda: scheduler.load.n_tokens)
+    metrics.watch("instructrec_limit_tokens", lambda: scheduler.load.limit_tokens)
+    metrics.watch("instructrec_pace_tokens", lambda: scheduler.load.tokens_per_s)
+    metrics.watch("instructrec_expected_wait_seconds", lambda: scheduler.load.wait_s)
+    metrics.watch("instructrec_tenants", lambda: scheduler.load.n_tenants)
+    metrics.watch("instructrec_late_total", lambda: scheduler.load.n_late)
     metrics.watch("instructrec_prepared_count", lambda: len(cache))
     metrics.watch("instructrec_prepared_bytes", lambda: cache.size_bytes)
     metrics.watch("instructrec_prepared_hits_total", lambda: cache.counts.n_hits)

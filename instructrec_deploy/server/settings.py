@@ -22,6 +22,7 @@ from instructrec_deploy.core.instruction import MAX_CANDIDATES
 from instructrec_deploy.core.request import MAX_QUESTIONS, MAX_TEXT_CHARS
 from instructrec_deploy.core.settings import Section
 from instructrec_deploy.core.status import Limits
+from instructrec_deploy.runtime.admission import OverloadSettings
 from instructrec_deploy.runtime.batching import BatchingSettings
 from instructrec_deploy.runtime.engine import EngineSettings
 from instructrec_deploy.runtime.feedback_store import FeedbackSettings
@@ -108,6 +109,7 @@ class ServerSettings(Section):
     access: AccessSettings = AccessSettings()
     engine: EngineSettings = EngineSettings()
     batching: BatchingSettings = BatchingSettings()
+    overload: OverloadSettings = OverloadSettings()
     prepared: PreparedSettings = PreparedSettings()
     feedback: FeedbackSettings = FeedbackSettings()
     safety: SafetySettings = SafetySettings()

@@ -23,6 +23,7 @@ from instructrec_deploy.core.errors import (
 )
 from instructrec_deploy.core.instruction import Instruction
 from instructrec_deploy.core.request import Question, Request
+from instructrec_deploy.runtime.admission import OverloadSettings
 from instructrec_deploy.runtime.batching import BatchingSettings
 from instructrec_deploy.runtime.engine import EngineSettings
 from instructrec_deploy.runtime.jobs import Job
@@ -277,6 +278,28 @@ def test_a_full_queue_refuses_at_once(
     assert observer.refusals == {"queue": 1}
 
 
+def test_what_would_wait_longer_than_the_target_is_refused_at_once(
+    pipeline: Pipeline, observer: Counting, lanes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scheduler = Scheduler(
+        pipeline, overload=OverloadSettings(target_p99_ms=0.001), observer=observer
+    )
+    scheduler.submit(request()).result(WAIT_S)  # from now on the pace is known
+    wait_until(lambda: scheduler.load.tokens_per_s > 0)
+    gate = Gate(pipeline, monkeypatch)
+    futures = [scheduler.submit(request()) for _ in range(lanes)]
+    with pytest.raises(Overloaded) as caught:
+        scheduler.submit(request())
+    assert caught.value.reason == "target"
+    gate.opened.set()
+    for future in futures:
+        future.result(WAIT_S)
+    scheduler.close()
+    assert observer.refusals == {"target": 1}
+    assert scheduler.load.n_tokens == 0
+    assert scheduler.load.n_late == 1 + lanes
+
+
 def test_drain_answers_all_that_was_admitted_and_admits_no_more(
     scheduler: Scheduler, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -389,4 +412,5 @@ def test_a_storm_of_submits_cancels_and_deadlines_ends_every_future(
     assert set(ends) <= {"cancelled", "NoneType", "DeadlinePassed"}
     assert sum(b.n_items for b in observer.batches) >= ends["NoneType"]
     assert scheduler.n_waiting == 0
+    assert (scheduler.load.n_tokens, scheduler.load.n_tenants) == (0, 0)
     scheduler.close()

@@ -1,0 +1,189 @@
+"""Whom the scheduler lets in, so that those let in are answered within the latency target.
+
+What is in flight is counted in tokens. By Little's law a server that computes `rate` tokens a
+second holds its target while at most `target * rate` tokens are in flight; the rate is measured,
+and the share of that bound which really keeps the target is learned from the answers' latencies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pydantic import Field
+
+from instructrec_deploy.core.errors import Overloaded
+from instructrec_deploy.core.settings import Section
+from instructrec_deploy.runtime.pace import Pace, retry_ms
+
+BATCH_SHARE = 0.25  # of the target that one batch may take: those behind it wait for it, too
+# Tenants that had nothing in flight are let in beside one that fills the limit; up to this many
+# times the limit in all.
+MOST_FULL = 2.0
+
+
+class OverloadSettings(Section):
+    """`[overload]`: how soon answers are due, and who may ask how much."""
+
+    # 99 of 100 accepted texts are answered this soon after they came; what would take longer is
+    # refused at once. 0: no target; then deadlines and `batching.max_queue_items` alone limit.
+    target_p99_ms: float = Field(default=0.0, ge=0.0)
+
+    @property
+    def target_s(self) -> float:
+        """The target in seconds; 0.0: none."""
+        return self.target_p99_ms / 1000
+
+
+class TargetShare:
+    """Which share of the target the expected wait may be: more while answers keep the target.
+
+    Additive increase, multiplicative decrease, each at most once a round trip, for all that is in
+    flight at a step has waited behind what was let in before it. A late answer cuts the share, one
+    in time raises it a little; while there is room nothing is learned, for nobody waits.
+
+    Source: D.-M. Chiu and R. Jain, "Analysis of the increase and decrease algorithms for
+    congestion avoidance in computer networks" (1989), with the round trips of TCP Reno.
+    """
+
+    CUT = 0.1
+    RISE = 0.01  # a tenth of a cut: one round trip in eleven or so ends in one
+    AIM = 0.9  # of the target: answers later than that cut, so that few are later than the target
+    LEAST, MOST = 0.1, 2.0  # the pace may be wrong by that much, in either direction
+
+    def __init__(self) -> None:
+        self.share = 0.8
+        self.n_late = 0
+        self._cut_s = self._step_s = float("-inf")
+
+    def note(self, *, came_s: float, now_s: float, target_s: float, is_full: bool) -> None:
+        """Learn from an answer: when its request came, and whether there was much to do."""
+        latency_s = now_s - came_s
+        self.n_late += latency_s > target_s
+        if latency_s > self.AIM * target_s:
+            if came_s >= self._cut_s:
+                self.share = max(self.LEAST, self.share * (1 - self.CUT))
+                self._cut_s = self._step_s = now_s
+        elif is_full and came_s >= self._step_s:
+            self.share = min(self.MOST, self.share + self.RISE)
+            self._step_s = now_s
+
+
+@dataclass(slots=True, eq=False)
+class Stay:
+    """A request that was let in, until it leaves."""
+
+    tenant: str
+    n_tokens: int
+    came_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How busy the workers are."""
+
+    n_tokens: int  # in flight: waiting or being computed
+    limit_tokens: float  # in flight at most; 0.0: no target, or no pace yet
+    tokens_per_s: float  # of all workers; 0.0: not known yet
+    wait_s: float  # until all that is in flight is done
+    n_tenants: int  # with something in flight
+    n_late: int  # answers later than the target, since the start
+
+
+class Admission:
+    """Counts what is in flight and refuses what would be late. Its owner holds a lock.
+
+    Args:
+        pace: how fast the workers are.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        settings: OverloadSettings,
+        *,
+        pace: Pace,
+        clock: Callable[[], float],
+        n_workers: int = 1,
+    ) -> None:
+        self._target_s = settings.target_s
+        self._pace = pace
+        self._clock = clock
+        self._n_workers = n_workers
+        self._share = TargetShare()
+        self._n_items = 0
+        self._n_tokens = 0
+        self._by_tenant: dict[str, int] = {}  # tokens in flight; only those that have some
+
+    def load(self) -> Load:
+        """What is in flight now, and how much may be."""
+        limit = 0.0
+        if self._target_s and self._pace.token_s:
+            limit = self._n_workers * self._pace.tokens_in(self._allowed_s)
+        return Load(
+            n_tokens=self._n_tokens,
+            limit_tokens=limit,
+            tokens_per_s=self._pace.tokens_per_s,
+            wait_s=self._pace.wait_s(self._n_tokens),
+            n_tenants=len(self._by_tenant),
+            n_late=self._share.n_late,
+        )
+
+    def enter(self, n_tokens: int, *, tenant: str = "") -> Stay:
+        """Let a request in.
+
+        Args:
+            n_tokens: its length, as far as it is known.
+            tenant: who sends it; "" for anyone.
+
+        Raises:
+            Overloaded: it would wait longer than the target allows.
+        """
+        if self._target_s and self._n_items >= self._n_workers:
+            self._check(tenant)
+        self._n_items += 1
+        stay = Stay(tenant, 0, self._clock())
+        self.resize(stay, n_tokens)
+        return stay
+
+    def resize(self, stay: Stay, n_tokens: int) -> None:
+        """The true length of a request has become known."""
+        change = n_tokens - stay.n_tokens
+        stay.n_tokens = n_tokens
+        self._n_tokens += change
+        self._by_tenant[stay.tenant] = self._by_tenant.get(stay.tenant, 0) + change
+
+    def leave(self, stay: Stay, *, is_answered: bool) -> None:
+        """A request has ended."""
+        if is_answered and self._target_s:
+            is_full = 2 * self._pace.wait_s(self._n_tokens) >= self._allowed_s
+            self._share.note(
+                came_s=stay.came_s, now_s=self._clock(), target_s=self._target_s, is_full=is_full
+            )
+        self._n_items -= 1
+        self.resize(stay, 0)
+        if not self._by_tenant[stay.tenant]:
+            del self._by_tenant[stay.tenant]
+
+    @property
+    def _allowed_s(self) -> float:
+        return self._share.share * self._target_s
+
+    def _check(self, tenant: str) -> None:
+        """Refuse what would wait too long; how long it is itself does not count against it.
+
+        Tenants are served in turn, so one waits for its own tokens and as many of each other.
+        """
+        own = self._by_tenant.get(tenant, 0)
+        n_tenants = len(self._by_tenant) + (tenant not in self._by_tenant)
+        wait_s = self._pace.wait_s(min(self._n_tokens, own * n_tenants))
+        if wait_s <= self._allowed_s:
+            wait_s = self._pace.wait_s(self._n_tokens)
+            if wait_s <= MOST_FULL * self._allowed_s:
+                return
+        raise Overloaded(
+            f"a wait of {round(wait_s * 1000)} ms is expected, longer than the target allows",
+            hint="try again later, or send less at a time",
+            retry_after_ms=retry_ms(wait_s),
+            reason="target",
+        )
