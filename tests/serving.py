@@ -78,6 +78,7 @@ def start_server(
     feedback: Path | None = None,
     access: dict[str, Any] | None = None,
     safety: dict[str, Any] | None = None,
+    environ: dict[str, str] | None = None,
     **door: Any,
 ) -> ServerProcess:
     """Start without waiting; `feedback`: the file of corrections; `door`: settings of [server]."""
@@ -92,7 +93,8 @@ def start_server(
             [sys.executable, "-c", PROGRAM, str(bundle), json.dumps(overrides)],
             stdout=out,
             stderr=err,
-            env={k: v for k, v in os.environ.items() if not k.startswith("INSTRUCTREC_")},
+            env={k: v for k, v in os.environ.items() if not k.startswith("INSTRUCTREC_")}
+            | (environ or {}),
         )
     return ServerProcess(process, folder)
 

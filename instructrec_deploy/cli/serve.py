@@ -52,6 +52,10 @@ def serve(
         Path | None,
         typer.Option(metavar="FILE", help="A safety.toml; read again when it changes. [BUNDLE's]"),
     ] = None,
+    audit: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write safety decisions there, without texts. [off]"),
+    ] = None,
     config: Annotated[
         Path | None, typer.Option(help="Settings file. [instructrec.toml, if there is one]")
     ] = None,
@@ -76,8 +80,10 @@ def serve(
         overrides["overload"] = {**overrides.get("overload", {}), "target_p99_ms": target_p99_ms}
     if feedback is not None:
         overrides["feedback"] = {**overrides.get("feedback", {}), "file": str(feedback)}
-    if policy is not None:
-        overrides["safety"] = {**overrides.get("safety", {}), "policy": str(policy)}
+    files = {"policy": policy, "audit": audit}
+    safety = {name: str(file) for name, file in files.items() if file is not None}
+    if safety:
+        overrides["safety"] = {**overrides.get("safety", {}), **safety}
     loaded = load_settings(config, overrides=overrides)
     if print_config:
         for key, value, origin in loaded.rows():

@@ -36,6 +36,19 @@ class Finding:
     dry_run_action: str = ""  # in a dry run: what would have been done
     review: bool = False  # a person is to look at it
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON output; no word of the text."""
+        return {
+            "category": self.category,
+            "rule": self.rule,
+            "action": self.action,
+            "dry_run_action": self.dry_run_action,
+            "review": self.review,
+            "start": self.start,
+            "end": self.end,
+            "score": round(self.score, 4),
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -224,19 +237,7 @@ class Prediction:
                     "action": v.action,
                     "dry_run_action": v.dry_run_action,
                     "policy_version": v.policy_version,
-                    "findings": [
-                        {
-                            "category": f.category,
-                            "rule": f.rule,
-                            "action": f.action,
-                            "dry_run_action": f.dry_run_action,
-                            "review": f.review,
-                            "start": f.start,
-                            "end": f.end,
-                            "score": round(f.score, 4),
-                        }
-                        for f in v.findings
-                    ],
+                    "findings": [finding.to_dict() for finding in v.findings],
                 }
                 for v in self.verdicts
             ],

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -27,6 +28,7 @@ from instructrec_deploy.runtime.scheduler import Scheduler
 from instructrec_deploy.server.feedback import FeedbackDesk, open_desk
 from instructrec_deploy.server.logs import LOGGER
 from instructrec_deploy.server.metrics import Metrics
+from instructrec_deploy.server.safety.desk import SafetyDesk, open_safety_desk
 from instructrec_deploy.server.safety.reload import PolicyReload, watch_policy
 from instructrec_deploy.server.settings import ServerSettings
 
@@ -133,6 +135,7 @@ class Served:
         *,
         feedback: FeedbackDesk | None = None,
         reload: PolicyReload | None = None,
+        safety: SafetyDesk | None = None,
         load_s: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -144,12 +147,16 @@ class Served:
         self._scheduler = scheduler
         self._feedback = feedback or FeedbackDesk(None)
         self._reload = reload
+        self._safety = safety if safety is not None and safety.is_on else None
         self._clock = clock
         self._started_s = clock()
 
     def submit(self, request: Request, deadline: float | None) -> Future[Prediction]:
         """See `Model`."""
-        return self._scheduler.submit(request, deadline=deadline)
+        future = self._scheduler.submit(request, deadline=deadline)
+        if self._safety is not None:
+            future.add_done_callback(partial(self._safety.note, request))
+        return future
 
     def find(self, question: Question) -> Instruction:
         """See `Model`."""
@@ -212,8 +219,9 @@ class Served:
         self._scheduler.close()
         self._pipeline.close()
         self._feedback.close()
-        if self._reload is not None:
-            self._reload.close()
+        for part in (self._reload, self._safety):
+            if part is not None:
+                part.close()
 
 
 def load_served(source: Path | Opening, settings: ServerSettings, metrics: Metrics) -> Served:
@@ -225,6 +233,7 @@ def load_served(source: Path | Opening, settings: ServerSettings, metrics: Metri
     Raises:
         FileMissing, BundleError, ConfigError: it or the safety policy cannot be served.
         FeedbackUnusable: the file for corrections cannot be used.
+        FileUnusable, SafetyKeyMissing: the audit log cannot be written.
         GoldenFailed: on this machine it does not answer as stated.
         MissingExtra: onnxruntime is not installed.
     """
@@ -245,6 +254,7 @@ def load_served(source: Path | Opening, settings: ServerSettings, metrics: Metri
     if golden.n_pairs:
         found = {"n_pairs": golden.n_pairs, "max_difference": golden.max_difference}
         log.info("golden pairs agree", extra=found)
+    safety = open_safety_desk(settings.safety, metrics)
     desk = open_desk(settings.feedback, book=bundle.tasks, guard=pipeline.guard)
     scheduler = Scheduler(
         pipeline,
@@ -255,7 +265,7 @@ def load_served(source: Path | Opening, settings: ServerSettings, metrics: Metri
     load_s = time.monotonic() - opening.begun_s
     tasks = frozenset(bundle.tasks.tasks)
     reload = watch_policy(settings.safety, pipeline.guard, metrics, tasks=tasks)
-    served = Served(pipeline, scheduler, feedback=desk, reload=reload, load_s=load_s)
+    served = Served(pipeline, scheduler, feedback=desk, reload=reload, safety=safety, load_s=load_s)
     cache, model = pipeline.cache, bundle.manifest.model
     metrics.tasks = tasks
     metrics.watch("instructrec_queue_depth", lambda: scheduler.n_waiting)

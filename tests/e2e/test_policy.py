@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 import urllib.request
 from collections.abc import Callable
@@ -47,11 +48,13 @@ def test_a_policy_by_task_and_caller_and_its_reload(tiny_bundle: Path, tmp_path:
     )
     policy = tmp_path / "safety.toml"
     policy.write_text(POLICY)
+    audit = tmp_path / "audit.jsonl"
     with running_server(
         tiny_bundle,
         tmp_path / "server",
         access={"keys": str(keys)},
-        safety={"policy": str(policy), "reload_s": 0.2},
+        safety={"policy": str(policy), "reload_s": 0.2, "audit": str(audit)},
+        environ={"INSTRUCTREC_SAFETY_KEY": "k" * 32},
         metrics_port=free_port(),
     ) as server:
         masked = ask(server, NUMBER, shop)
@@ -77,7 +80,16 @@ def test_a_policy_by_task_and_caller_and_its_reload(tiny_bundle: Path, tmp_path:
         assert 'version="1"} 1.0' not in found.split("instructrec_model_info")[0]
         assert 'instructrec_safety_policy_reloads_total{outcome="failed"} 1.0' in found
         assert 'dry_run_findings_total{action="block",category="threat"} 1.0' in found
-        assert "13812345678" not in server.stdout + server.stderr
+        assert server.stop() == 0
+        lines = [json.loads(line) for line in audit.read_text().splitlines()]
+        blocked = [row for row in lines if row["caller"] == "bank"]
+        assert [(row["action"], row["tasks"], row["n_chars"]) for row in blocked] == [
+            ("block", ["intent"], len(NUMBER))
+        ]
+        assert lines[-1]["dry_run_action"] == "block"
+        for written in (server.stdout, server.stderr, audit.read_text()):
+            assert "13812345678" not in written
+            assert THREAT not in written
 
 
 def test_a_policy_that_cannot_be_used_ends_the_start(tiny_bundle: Path, tmp_path: Path) -> None:
