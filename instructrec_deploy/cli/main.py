@@ -29,6 +29,7 @@ VERBS = {
     "models": "models:app",
     "export": "export:export",
     "serve": "serve:serve",
+    "swap": "swap:swap",
     "keys": "keys:app",
     "predict": "predict:predict",
     "evaluate": "evaluate:evaluate",

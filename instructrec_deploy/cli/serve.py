@@ -11,6 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
+WATCH_S = 2.0  # --watch; `--set models.watch_s` says otherwise
+
 
 @contextmanager
 def paused_collector() -> Iterator[None]:
@@ -43,6 +45,10 @@ def serve(
     ] = None,
     allow_insecure: Annotated[
         bool, typer.Option("--allow-insecure", help="Listen beyond this machine without TLS.")
+    ] = False,
+    watch: Annotated[
+        bool,
+        typer.Option("--watch", help="Look every 2 s for a new version, and swap it in. [off]"),
     ] = False,
     feedback: Annotated[
         Path | None,
@@ -78,6 +84,8 @@ def serve(
     overrides["server"] = {**overrides.get("server", {}), **given}
     if target_p99_ms is not None:
         overrides["overload"] = {**overrides.get("overload", {}), "target_p99_ms": target_p99_ms}
+    if watch:
+        overrides["models"] = {"watch_s": WATCH_S, **overrides.get("models", {})}
     if feedback is not None:
         overrides["feedback"] = {**overrides.get("feedback", {}), "file": str(feedback)}
     files = {"policy": policy, "audit": audit}

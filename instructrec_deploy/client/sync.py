@@ -31,10 +31,11 @@ from instructrec_deploy.core.feedback import Feedback, Receipt
 from instructrec_deploy.core.instruction import Candidate, Instruction
 from instructrec_deploy.core.request import MarkLike, Request
 from instructrec_deploy.core.result import Prediction
-from instructrec_deploy.core.status import ModelStatus, PreparedInfo
+from instructrec_deploy.core.status import ModelChange, ModelStatus, PreparedInfo
 from instructrec_deploy.pb.v1 import instructrec_pb2 as pb
 from instructrec_deploy.wire.answers import (
     read_batch_results,
+    read_change,
     read_prediction,
     read_prepared,
     read_status,
@@ -186,6 +187,19 @@ class Client:
         data = pb.GetModelStatusRequest(with_labels=with_labels).SerializeToString()
         answer = self._call("GetModelStatus", data, timeout_s)
         return read_status(pb.GetModelStatusResponse.FromString(answer))
+
+    def swap(
+        self, model: str = "", *, rollback: bool = False, timeout_s: float | None = None
+    ) -> ModelChange:
+        """Have the server serve the newest version that it finds, or the one before. For admins.
+
+        Raises:
+            BundleError: that version cannot be served; the present one goes on.
+            RollbackImpossible, ModelUnknown: as their names say.
+        """
+        data = pb.SwapModelRequest(model=model, rollback=rollback).SerializeToString()
+        answer = self._call("SwapModel", data, timeout_s)
+        return read_change(pb.SwapModelResponse.FromString(answer))
 
     def feedback(
         self,

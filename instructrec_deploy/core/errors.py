@@ -287,6 +287,12 @@ class PlanMissed(BundleError):
     code = "IR-1503"
 
 
+class RollbackImpossible(BundleError):
+    """There is no version to go back to, or it does not lie where it was."""
+
+    code = "IR-1504"
+
+
 class ModelDamaged(BundleError):
     """A fetched pretrained model is not the file this program knows."""
 

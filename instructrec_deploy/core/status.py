@@ -53,3 +53,17 @@ class ModelStatus:
     uptime_s: float = 0.0
     limits: Limits = field(default_factory=Limits)
     server_version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelChange:
+    """What became of a model when a new version was asked for."""
+
+    model: str
+    model_version: str  # that answers now
+    previous_version: str = ""  # that answered before; the same where nothing changed
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether another version answers than before."""
+        return self.model_version != self.previous_version

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from instructrec_deploy.core.bundle import Bundle
 from instructrec_deploy.core.errors import InstructRecError, PreparedUnknown
@@ -17,6 +17,8 @@ from instructrec_deploy.runtime.prepared import PreparedCache, PreparedInstructi
 from instructrec_deploy.safety.marks import Span, restore_span
 from instructrec_deploy.text.render import Passage, render
 from instructrec_deploy.text.tokenizer import Encoded
+
+MAX_INHERITED = 10_000  # ids of older versions, each some hundred bytes and its candidates
 
 
 class Guarded(Protocol):
@@ -187,6 +189,13 @@ def row_places(jobs: Sequence[Job]) -> list[range]:
     return places
 
 
+class Known(NamedTuple):
+    """What an id stands for. `is_task`: a task of the bundle that told it, as it was there."""
+
+    instruction: Instruction
+    is_task: bool = False
+
+
 class Resolver:
     """Finds what a question asks; cheap, so that a wrong request is refused at once."""
 
@@ -195,6 +204,35 @@ class Resolver:
         self._preparer = preparer
         self._cache = cache
         self._tasks, self._own = _own_instructions(bundle)
+        self._older: Resolver | None = None  # of the version before, while it still answers
+        self._left: dict[str, Known] = {}  # what that version left behind
+
+    def inherit(self, older: Resolver) -> None:
+        """Answer the ids of another version, too: what they stand for is prepared again, here."""
+        self._older = older
+
+    def settle(self) -> None:
+        """Take over what the older version knows, and let go of it: it answers no more."""
+        if self._older is not None:
+            known = self._older.known()
+            self._left = dict(list(known.items())[-MAX_INHERITED:])
+            self._older = None
+
+    def recall(self, key: str) -> Known | None:
+        """What an id stands for, here or in an older version; no use of the cache."""
+        if key in self._own:
+            return Known(self._own[key], is_task=True)
+        found = self._cache.peek(key)
+        if found is not None:
+            return Known(found)
+        return self._older.recall(key) if self._older is not None else self._left.get(key)
+
+    def known(self) -> dict[str, Known]:
+        """Everything that `recall` would find, what was used last at the end."""
+        older = self._older.known() if self._older is not None else self._left
+        cached = {key: Known(made) for key, made in self._cache.instructions().items()}
+        own = {key: Known(made, is_task=True) for key, made in self._own.items()}
+        return {**older, **cached, **own}
 
     @property
     def own(self) -> Mapping[str, Instruction]:
@@ -225,12 +263,19 @@ class Resolver:
         if own is not None:  # never forgotten: it can be prepared again
             return Ask(key, own)
         prepared = self._cache.get(key)
-        if prepared is None:
+        if prepared is not None:
+            return Ask(key, prepared.instruction, prepared)
+        known = self.recall(key)
+        if known is None:
             raise PreparedUnknown(
                 "no prepared instruction of that id is here",
                 hint="prepare it again; it was evicted, or prepared by another process",
             )
-        return Ask(key, prepared.instruction, prepared)
+        task = self._tasks.get(known.instruction.task) if known.is_task else None
+        if task is not None and task[1].labels == known.instruction.labels:
+            return Ask(*task)  # as it is here: its words and its calibration
+        self._preparer.check(known.instruction)
+        return Ask(key, known.instruction)
 
 
 def _own_instructions(

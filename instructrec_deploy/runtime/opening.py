@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from instructrec_deploy.core.bundle import open_bundle
@@ -23,6 +23,7 @@ from instructrec_deploy.safety.guards import PolicyGuards
 class Opening:
     """A bundle on its way."""
 
+    folder: Path
     begun_s: float  # monotonic
     found: Future[tuple[Pipeline, GoldenReport]]  # warm, and what the golden pairs said
 
@@ -33,8 +34,9 @@ def begin_opening(
     engine: EngineSettings = EngineSettings(),
     prepared: PreparedSettings = PreparedSettings(),
     policy: str = "",
+    name: str = "",
 ) -> Opening:
-    """Begin; what goes wrong is told by `found`.
+    """Begin; what goes wrong is told by `found`. `name`: of the model in place of its own.
 
     `policy`: a file with a safety policy in place of the bundle's.
 
@@ -45,12 +47,15 @@ def begin_opening(
 
     def work() -> tuple[Pipeline, GoldenReport]:
         bundle = open_bundle(folder)
+        if name:
+            renamed = bundle.manifest.model_copy(update={"name": name})
+            bundle = replace(bundle, manifest=renamed)
         guard = PolicyGuards.open(Path(policy)) if policy else True
         pipeline = Pipeline.open(bundle, engine=engine, prepared=prepared, guard=guard)
         pipeline.warm()
         return pipeline, check_golden(bundle, pipeline)
 
     thread = ThreadPoolExecutor(1, thread_name_prefix="open")
-    opening = Opening(time.monotonic(), thread.submit(work))
+    opening = Opening(folder, time.monotonic(), thread.submit(work))
     thread.shutdown(wait=False)
     return opening

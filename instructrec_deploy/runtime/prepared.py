@@ -300,6 +300,17 @@ class PreparedCache:
         """Bytes of all entries."""
         return self._size_bytes
 
+    def instructions(self) -> dict[str, Instruction]:
+        """What is there by key, least recently used first; neither counted nor a use."""
+        with self._lock:
+            return {key: made.instruction for key, (made, _) in self._entries.items()}
+
+    def peek(self, key: str) -> Instruction | None:
+        """What was prepared under that key; neither counted nor a use."""
+        with self._lock:
+            entry = self._entries.get(key)
+            return entry[0].instruction if entry else None
+
     def get(self, key: str) -> PreparedInstruction | None:
         """The entry, now the most recently used; None where it is not there."""
         with self._lock:

@@ -16,7 +16,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from instructrec_deploy.server.access.tls import server_credentials
 from instructrec_deploy.server.connections import cut_connections
 from instructrec_deploy.server.health import Health
 from instructrec_deploy.server.inference import InferenceService
+from instructrec_deploy.server.lifecycle import Lifecycle
 from instructrec_deploy.server.logs import LOGGER, set_up_logs
 from instructrec_deploy.server.metrics import (
     Metrics,
@@ -41,6 +42,7 @@ from instructrec_deploy.server.metrics import (
     calm_collector,
     open_metrics_door,
 )
+from instructrec_deploy.server.places import OneBundle, Place
 from instructrec_deploy.server.port import check_port, port_error
 from instructrec_deploy.server.served import Served, load_served
 from instructrec_deploy.server.service import InstructRecService
@@ -68,9 +70,13 @@ class Ready:
 
 
 class StopSignals:
-    """`first`: stop when all accepted calls are answered. `second`: stop now."""
+    """`first`: stop when all accepted calls are answered. `second`: stop now.
+
+    `reload`: look for a new version of what is served (SIGHUP).
+    """
 
     def __init__(self) -> None:
+        self.reload = asyncio.Event()
         self.first = asyncio.Event()
         self.second = asyncio.Event()
 
@@ -118,6 +124,7 @@ async def serve(
     metrics = Metrics()
     service = InstructRecService(door, metrics, gate=Gate(settings.access))
     health = Health((SERVICE, INFERENCE_SERVICE))
+    lifecycle = _lifecycle(bundle, settings, metrics, service, health)
     with contextlib.ExitStack() as stack:
         if signals is None:
             signals = stack.enter_context(_process_signals())
@@ -126,46 +133,64 @@ async def serve(
         try:
             metrics_address = _start_metrics(stack, metrics, door)
             await server.start()
-            served = await _load(bundle, settings, metrics, signals)
-            if served is None:
+            if not await _start_models(lifecycle, signals):
                 return
-            stack.callback(served.close)
-            service.open(served)
+            watching = lifecycle.watch(settings.models.watch_s, signals.reload)
+            stack.callback(asyncio.create_task(watching).cancel)
             calm_collector()
-            await health.open((served.name,))
             metrics.metric("instructrec_ready").set(1)
-            ready = Ready(
-                door.address(port), metrics_address, served.name, served.version, served.load_s
-            )
+            ready = _ready(door.address(port), metrics_address, lifecycle.models[0])
             _log_ready(ready)
             if on_ready is not None:
                 on_ready(ready)
             await signals.first.wait()
-            await _drain(service, served, health, metrics, signals, door)
+            await _drain(service, health, metrics, signals, door)
         finally:
             cut_connections(port)
             await server.stop(STOP_GRACE_S)
+            await lifecycle.close()
     log.info("stopped")
 
 
-async def _load(
-    bundle: Path | Opening, settings: ServerSettings, metrics: Metrics, signals: StopSignals
-) -> Served | None:
-    """Load and check the model in a thread; None where a signal came meanwhile."""
-    loading = asyncio.create_task(asyncio.to_thread(load_served, bundle, settings, metrics))
+def _lifecycle(
+    bundle: Path | Opening,
+    settings: ServerSettings,
+    metrics: Metrics,
+    service: InstructRecService,
+    health: Health,
+) -> Lifecycle:
+    """What loads and swaps the models of the service."""
+    begun = bundle if isinstance(bundle, Opening) else None
+
+    def load(place: Place) -> Served:
+        nonlocal begun
+        source, begun = begun or place.folder, None
+        return load_served(source, settings, metrics, name=place.name)
+
+    async def publish(models: Sequence[Served]) -> None:
+        service.open(models)
+        metrics.show_models(models)
+        if service.is_open:
+            await health.open(model.name for model in models)
+
+    source = OneBundle(bundle.folder if isinstance(bundle, Opening) else bundle)
+    timeout_s = settings.server.drain_timeout_s
+    service.operator = Lifecycle(source, load, publish, metrics, drain_timeout_s=timeout_s)
+    return service.operator
+
+
+async def _start_models(lifecycle: Lifecycle, signals: StopSignals) -> bool:
+    """Load and check the models; False where a signal came meanwhile."""
+    loading = asyncio.create_task(lifecycle.start())
     stopping = asyncio.create_task(signals.first.wait())
     await asyncio.wait((loading, stopping), return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
-    served = await loading  # a thread cannot be stopped midway
-    if signals.first.is_set():
-        served.close()
-        return None
-    return served
+    await loading  # a thread cannot be stopped midway
+    return not signals.first.is_set()
 
 
 async def _drain(
     service: InstructRecService,
-    served: Served,
     health: Health,
     metrics: Metrics,
     signals: StopSignals,
@@ -175,7 +200,7 @@ async def _drain(
     start = time.monotonic()
     log.info("draining")
     metrics.metric("instructrec_ready").set(0)
-    await health.close((served.name,))
+    await health.close()
     await _unless(signals.second, asyncio.sleep(door.drain_wait_s))
     service.close()
     await _unless(signals.second, service.wait_idle(door.drain_timeout_s))
@@ -238,15 +263,18 @@ def _start_metrics(stack: contextlib.ExitStack, metrics: Metrics, door: DoorSett
 
 @contextlib.contextmanager
 def _process_signals() -> Iterator[StopSignals]:
-    """SIGTERM and SIGINT as events of the running loop."""
+    """SIGTERM, SIGINT and SIGHUP as events of the running loop."""
     loop = asyncio.get_running_loop()
     signals = StopSignals()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, signals.receive)
+    handlers = {signal.SIGTERM: signals.receive, signal.SIGINT: signals.receive}
+    if hasattr(signal, "SIGHUP"):  # not on Windows
+        handlers[signal.SIGHUP] = signals.reload.set
+    for number, handler in handlers.items():
+        loop.add_signal_handler(number, handler)
     try:
         yield signals
     finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in handlers:
             loop.remove_signal_handler(number)
 
 
@@ -263,6 +291,10 @@ def _log_stray(loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> N
     """An exception nobody awaited: its type and place, never its message."""
     error = context.get("exception")
     log.error("stray exception", exc_info=error if isinstance(error, BaseException) else None)
+
+
+def _ready(address: str, metrics_address: str, served: Served) -> Ready:
+    return Ready(address, metrics_address, served.name, served.version, served.load_s)
 
 
 def _log_ready(ready: Ready) -> None:

@@ -37,14 +37,16 @@ class Health:
             await self.servicer.set(name, NOT_SERVING)
 
     async def open(self, models: Iterable[str]) -> None:
-        """These models, and so the services, take requests."""
-        names = (*self._services, *models)
-        self._ready.update(names)
+        """These models, and so the services, take requests; others that did are gone."""
+        names = {*self._services, *models}
+        gone, self._ready = self._ready - names, names
         for name in names:
             await self.servicer.set(name, SERVING)
+        for name in gone:
+            await self.servicer.set(name, NOT_SERVING)
 
-    async def close(self, models: Iterable[str]) -> None:
+    async def close(self) -> None:
         """Nothing takes requests any more; the process goes on."""
-        self._ready.clear()
-        for name in (*self._services, *models):
+        names, self._ready = {*self._services, *self._ready}, set()
+        for name in names:
             await self.servicer.set(name, NOT_SERVING)

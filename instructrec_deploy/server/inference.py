@@ -57,9 +57,9 @@ class InferenceService:
 
     async def _infer(self, data: bytes, deadline: float | None, caller: Caller) -> bytes:
         message = parse(oip.ModelInferRequest, data)
-        model = self._service.find_model(message.model_name, message.model_version)
-        infer = read_infer(message, self._service.limits)
-        items = self._service.submit_batch(model, infer.batch, deadline, caller)
+        stand = self._service.find_stand(message.model_name, message.model_version)
+        infer = read_infer(message, stand.limits)
+        items = self._service.submit_batch(stand, infer.batch, deadline, caller)
         try:
             _check_whole(items)
         except InstructRecError:
@@ -87,7 +87,7 @@ class InferenceService:
         is_ready = self._health.is_ready(message.name)
         if is_ready:
             try:
-                self._service.find_model(message.name, message.version)
+                self._service.find_stand(message.name, message.version)
             except ModelUnknown:
                 is_ready = False
         return oip.ModelReadyResponse(ready=is_ready).SerializeToString()
@@ -101,13 +101,14 @@ class InferenceService:
 
     async def _model_metadata(self, data: bytes, deadline: float | None, caller: Caller) -> bytes:
         message = parse(oip.ModelMetadataRequest, data)
-        model = self._service.find_model(message.name, message.version)
+        model = self._service.find_stand(message.name, message.version).model
         return write_metadata(model.name, model.version).SerializeToString()
 
     async def _index(self, data: bytes, deadline: float | None, caller: Caller) -> bytes:
         request = parse(oip.RepositoryIndexRequest, data)
         answer = oip.RepositoryIndexResponse()
-        for model in self._service.find_models():
+        for stand in self._service.find_stands():
+            model = stand.model
             is_ready = self._health.is_ready(model.name)
             if is_ready or not request.ready:
                 state = "READY" if is_ready else "UNAVAILABLE"

@@ -9,7 +9,8 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import (
@@ -109,12 +110,33 @@ TABLE = (
     Spec(
         "instructrec_model_info",
         Gauge,
-        "1 for the model being served.",
+        "1 for each model being served.",
         ("model", "version", "kind", "precision"),
+    ),
+    Spec(
+        "instructrec_model_swaps_total",
+        Counter,
+        "New versions swapped in, refused, or gone back from.",
+        ("outcome",),
     ),
     Spec("instructrec_ready", Gauge, "1 while the server answers, else 0."),
     Spec("instructrec_load_seconds", Gauge, "Time the model took to load and check."),
 )
+
+
+class ServedModel(Protocol):
+    """What the table shows of a model."""
+
+    @property
+    def tasks(self) -> frozenset[str]:
+        """Names of its tasks."""
+
+    @property
+    def info(self) -> tuple[str, str, str, str]:
+        """Model, version, kind, precision."""
+
+    def figures(self) -> dict[str, float]:
+        """The metrics of the table that it keeps itself, by name."""
 
 
 class Metrics:
@@ -130,6 +152,7 @@ class Metrics:
         for spec in TABLE:
             if spec.kind is not CounterMetricFamily:
                 self._made[spec.name] = spec.make(self.registry)
+        self._kept = _Kept()
         self._children: dict[tuple[str, ...], Any] = {}
         self._n_values: dict[str, int] = {}
         self.tasks: frozenset[str] = frozenset()  # the bundle's: the only ones that are labels
@@ -192,6 +215,17 @@ class Metrics:
         """A correction was accepted, was a duplicate, or was refused."""
         self.metric("instructrec_feedback_total", outcome).inc()
 
+    def show_models(self, models: Iterable[ServedModel]) -> None:
+        """These models answer from now on."""
+        shown = list(models)
+        self.tasks = frozenset(task for model in shown for task in model.tasks)
+        info = self._made["instructrec_model_info"]
+        info.clear()
+        for model in shown:
+            info.labels(*model.info).set(1)
+        for name in self._kept.show(shown):
+            self.watch(name, partial(self._kept.total, name))
+
     def watch(self, name: str, source: Callable[[], float]) -> None:
         """Read a gauge or a family from a function whenever it is asked for."""
         made = self._made.get(name)
@@ -199,6 +233,29 @@ class Metrics:
             self._sources[name] = source
         else:
             made.set_function(source)
+
+
+class _Kept:
+    """Metrics that models keep themselves, summed; what those that are gone counted stays."""
+
+    def __init__(self) -> None:
+        self._shown: list[ServedModel] = []
+        self._counted: dict[str, float] = {}  # by models that are gone
+
+    def show(self, models: list[ServedModel]) -> set[str]:
+        """From now on these models; the names of what they keep."""
+        for model in self._shown:
+            if model not in models:
+                for name, value in model.figures().items():
+                    if name.endswith("_total"):
+                        self._counted[name] = self._counted.get(name, 0.0) + value
+        self._shown = models
+        return {name for model in models for name in model.figures()}
+
+    def total(self, name: str) -> float:
+        """Over all of them."""
+        now = sum(model.figures().get(name, 0.0) for model in self._shown)
+        return self._counted.get(name, 0.0) + now
 
 
 class _Sources(Collector):

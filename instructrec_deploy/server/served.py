@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from instructrec_deploy import __version__
-from instructrec_deploy.core.errors import OverloadReason
+from instructrec_deploy.core.errors import InstructRecError, OverloadReason
 from instructrec_deploy.core.feedback import Feedback, Receipt
 from instructrec_deploy.core.instruction import Candidate, Instruction
 from instructrec_deploy.core.manifest import TaskSpec
@@ -32,6 +32,7 @@ from instructrec_deploy.server.safety.desk import SafetyDesk, open_safety_desk
 from instructrec_deploy.server.safety.reload import PolicyReload, watch_policy
 from instructrec_deploy.server.settings import ServerSettings
 
+TAKE_OVER_S = 10.0  # for preparing what callers of the version before use
 log = logging.getLogger(f"{LOGGER}.server")
 
 
@@ -214,6 +215,60 @@ class Served:
             server_version=__version__,
         )
 
+    @property
+    def tasks(self) -> frozenset[str]:
+        """Names of the bundle's tasks."""
+        return frozenset(self._pipeline.bundle.tasks.tasks)
+
+    @property
+    def info(self) -> tuple[str, str, str, str]:
+        """Model, version, kind, precision."""
+        model = self._pipeline.bundle.manifest.model
+        return self.name, self.version, model.kind, model.precision
+
+    def figures(self) -> dict[str, float]:
+        """The metrics of the table that it keeps itself, by name."""
+        cache, load = self._pipeline.cache, self._scheduler.load
+        return {
+            "instructrec_queue_depth": self._scheduler.n_waiting,
+            "instructrec_in_flight_tokens": load.n_tokens,
+            "instructrec_limit_tokens": load.limit_tokens,
+            "instructrec_pace_tokens": load.tokens_per_s,
+            "instructrec_expected_wait_seconds": load.wait_s,
+            "instructrec_tenants": load.n_tenants,
+            "instructrec_late_total": load.n_late,
+            "instructrec_prepared_count": len(cache),
+            "instructrec_prepared_bytes": cache.size_bytes,
+            "instructrec_prepared_hits_total": cache.counts.n_hits,
+            "instructrec_prepared_misses_total": cache.counts.n_misses,
+            "instructrec_prepared_evictions_total": cache.counts.n_evictions,
+        }
+
+    def take_over(self, older: Served, *, within_s: float = TAKE_OVER_S) -> None:
+        """Prepare what callers of another version use, the last used first. Blocks.
+
+        Ids that there was no time for are prepared when they are asked for.
+        """
+        resolver, end_s = self._pipeline.resolver, self._clock() + within_s
+        resolver.inherit(older._pipeline.resolver)
+        for key in reversed(list(older._pipeline.cache.instructions())):
+            left_s = end_s - self._clock()
+            if left_s <= 0:
+                break
+            try:
+                ask = resolver.resolve(Question(prepared_id=key))
+                self._scheduler.prepare(ask.instruction).result(left_s)
+            except (InstructRecError, TimeoutError):  # told to whoever asks for it
+                continue
+
+    def settle(self) -> None:
+        """Take over the ids of the older version for good: it is about to be closed."""
+        self._pipeline.resolver.settle()
+
+    def drain(self, timeout_s: float) -> bool:
+        """Wait for the accepted requests; False where some took too long. Blocks."""
+        return self._scheduler.drain(timeout_s)
+
     def close(self) -> None:
         """End the threads and give the memory back; what still waits is refused."""
         self._scheduler.close()
@@ -224,11 +279,14 @@ class Served:
                 part.close()
 
 
-def load_served(source: Path | Opening, settings: ServerSettings, metrics: Metrics) -> Served:
+def load_served(
+    source: Path | Opening, settings: ServerSettings, metrics: Metrics, *, name: str = ""
+) -> Served:
     """Open, check and warm a bundle, and start its scheduler. Blocks.
 
     Args:
         source: the bundle's folder, or what `begin_opening` made of it.
+        name: of the model, in place of the bundle's own.
 
     Raises:
         FileMissing, BundleError, ConfigError: it or the safety policy cannot be served.
@@ -245,6 +303,7 @@ def load_served(source: Path | Opening, settings: ServerSettings, metrics: Metri
             engine=settings.engine,
             prepared=settings.prepared,
             policy=settings.safety.policy,
+            name=name,
         )
     )
     pipeline, golden = opening.found.result()
@@ -266,22 +325,5 @@ def load_served(source: Path | Opening, settings: ServerSettings, metrics: Metri
     tasks = frozenset(bundle.tasks.tasks)
     reload = watch_policy(settings.safety, pipeline.guard, metrics, tasks=tasks)
     served = Served(pipeline, scheduler, feedback=desk, reload=reload, safety=safety, load_s=load_s)
-    cache, model = pipeline.cache, bundle.manifest.model
-    metrics.tasks = tasks
-    metrics.watch("instructrec_queue_depth", lambda: scheduler.n_waiting)
-    metrics.watch("instructrec_in_flight_tokens", lambda: scheduler.load.n_tokens)
-    metrics.watch("instructrec_limit_tokens", lambda: scheduler.load.limit_tokens)
-    metrics.watch("instructrec_pace_tokens", lambda: scheduler.load.tokens_per_s)
-    metrics.watch("instructrec_expected_wait_seconds", lambda: scheduler.load.wait_s)
-    metrics.watch("instructrec_tenants", lambda: scheduler.load.n_tenants)
-    metrics.watch("instructrec_late_total", lambda: scheduler.load.n_late)
-    metrics.watch("instructrec_prepared_count", lambda: len(cache))
-    metrics.watch("instructrec_prepared_bytes", lambda: cache.size_bytes)
-    metrics.watch("instructrec_prepared_hits_total", lambda: cache.counts.n_hits)
-    metrics.watch("instructrec_prepared_misses_total", lambda: cache.counts.n_misses)
-    metrics.watch("instructrec_prepared_evictions_total", lambda: cache.counts.n_evictions)
     metrics.metric("instructrec_load_seconds").set(served.load_s)
-    metrics.metric(
-        "instructrec_model_info", served.name, served.version, model.kind, model.precision
-    ).set(1)
     return served

@@ -13,32 +13,32 @@ import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import CancelledError as FutureCancelled
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 
 from instructrec_deploy.core.errors import (
     InstructRecError,
     InternalError,
-    ModelUnknown,
     Unavailable,
 )
 from instructrec_deploy.core.request import Request
 from instructrec_deploy.core.result import Prediction
-from instructrec_deploy.core.status import Limits, PreparedInfo
+from instructrec_deploy.core.status import ModelChange, PreparedInfo
 from instructrec_deploy.pb.v1 import instructrec_pb2 as pb
-from instructrec_deploy.server.access.callers import ANYONE, Caller
+from instructrec_deploy.server.access.callers import ANYONE, STRANGER, Caller
 from instructrec_deploy.server.access.gate import Gate
 from instructrec_deploy.server.access.settings import AccessSettings
 from instructrec_deploy.server.bridge import Bridge
 from instructrec_deploy.server.failures import describe_failure
 from instructrec_deploy.server.logs import LOGGER
-from instructrec_deploy.server.memo import InstructionMemo
 from instructrec_deploy.server.metrics import Metrics
 from instructrec_deploy.server.served import Model
 from instructrec_deploy.server.settings import DoorSettings
+from instructrec_deploy.server.shelf import Shelf, Stand
 from instructrec_deploy.wire.answers import (
     write_batch,
+    write_change,
     write_prediction,
     write_prepared,
     write_status,
@@ -56,6 +56,17 @@ from instructrec_deploy.wire.requests import (
 Handle = Callable[[bytes, float | None, Caller], Awaitable[bytes]]
 Item = Future[Prediction] | InstructRecError  # of a batch
 log = logging.getLogger(f"{LOGGER}.server")
+
+
+class Operator(Protocol):
+    """Who changes what is served."""
+
+    async def swap(self, model: str, *, is_rollback: bool) -> ModelChange:
+        """Serve the newest version that is there, or the one before.
+
+        Raises:
+            ModelUnknown, RollbackImpossible, BundleError: as their names say; nothing changes then.
+        """
 
 
 class InstructRecService:
@@ -77,9 +88,10 @@ class InstructRecService:
         self._metrics = metrics
         self._clock = clock
         self._bridge = Bridge(asyncio.get_running_loop())
-        self._memo = InstructionMemo()
-        self._limits = settings.limits()
-        self._current: Model | None = None
+        self._anyone = ANYONE if settings.is_loopback else STRANGER
+        self._shelf: Shelf | None = None
+        self._is_closing = False
+        self.operator: Operator | None = None  # who swaps versions; None: nobody
         self._refusal = "the model is still loading"
         self._n_in_flight = 0
         self._last_call_s = 0.0
@@ -87,15 +99,20 @@ class InstructRecService:
         self._idle.set()
         metrics.watch("instructrec_requests_in_flight", lambda: self._n_in_flight)
 
-    def open(self, model: Model) -> None:
-        """Start answering with this model."""
-        self._limits = self._settings.limits(model.max_tokens)
-        self._memo = InstructionMemo(lend=model.lend)
-        self._current = model
-        self._refusal = ""
+    def open(self, models: Sequence[Model]) -> None:
+        """Answer with these models from now on; the newest version of a name stands last."""
+        self._shelf = Shelf(models, self._settings)
+        if not self._is_closing:
+            self._refusal = ""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether calls are accepted."""
+        return not self._refusal
 
     def close(self) -> None:
         """Refuse calls from now on; those accepted go on."""
+        self._is_closing = True
         self._refusal = "the server is shutting down"
 
     async def wait_idle(self, timeout_s: float) -> int:
@@ -120,6 +137,7 @@ class InstructRecService:
             "PredictBatch": self._predict_batch,
             "PrepareInstruction": self._prepare,
             "Feedback": self._feedback,
+            "SwapModel": self._swap,
         }
         wrapped: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
             name: grpc.unary_unary_rpc_method_handler(self.guard(name, handle))
@@ -179,7 +197,8 @@ class InstructRecService:
 
     def _admit(self, context: grpc.aio.ServicerContext[bytes, bytes], method: str) -> Caller:
         if not self._gate.knows_callers:
-            return ANYONE
+            self._anyone.check_method(method)
+            return self._anyone
         return self._gate.admit(context.invocation_metadata() or (), context.auth_context(), method)
 
     def _known_error(self, error: BaseException, method: str) -> InstructRecError:
@@ -196,50 +215,38 @@ class InstructRecService:
             f"internal error {incident}", hint="the server's log says more under this id"
         )
 
-    def _model(self) -> Model:
-        if self._current is None:
-            raise Unavailable(self._refusal, hint="try again, or another server")
-        return self._current
-
-    @property
-    def limits(self) -> Limits:
-        """What a request may hold."""
-        return self._limits
-
-    def find_models(self) -> list[Model]:
+    def find_stands(self) -> list[Stand]:
         """The models that there are, ready or not."""
-        return [] if self._current is None else [self._current]
+        return [] if self._shelf is None else list(self._shelf)
 
-    def find_model(self, name: str, version: str = "") -> Model:
-        """The model of that name; `version` "": any.
+    def find_stand(self, name: str = "", version: str = "") -> Stand:
+        """Who answers a call; asked once for each, so that no two versions have a hand in it.
 
         Raises:
-            ModelUnknown: there is none.
+            ModelUnknown, RequestError: as `Shelf.pick`.
             Unavailable: none is loaded yet.
         """
-        model = self._model()
-        if name != model.name or version not in ("", model.version):
-            raise ModelUnknown(
-                "no such model, or not in that version", hint=f"served is {model.name}"
-            )
-        return model
+        if self._shelf is None:
+            raise Unavailable(self._refusal, hint="try again, or another server")
+        return self._shelf.pick(name, version)
 
     async def _predict(self, data: bytes, deadline: float | None, caller: Caller) -> bytes:
         message = parse(pb.PredictRequest, data)
-        request = read_request(message, self._limits, self._memo.read)
-        future = self._model().submit(caller.sign(request), deadline)
+        stand = self.find_stand()
+        request = read_request(message, stand.limits, stand.memo.read)
+        future = stand.model.submit(caller.sign(request), deadline)
         prediction = await self._bridge.wait(future)
         self._metrics.count_prediction(prediction)
         return write_prediction(prediction).SerializeToString()
 
     async def _predict_batch(self, data: bytes, deadline: float | None, caller: Caller) -> bytes:
         message = parse(pb.PredictBatchRequest, data)
-        items = self.submit_batch(self._model(), message, deadline, caller)
+        items = self.submit_batch(self.find_stand(), message, deadline, caller)
         return write_batch(await self.wait_batch(items)).SerializeToString()
 
     def submit_batch(
         self,
-        model: Model,
+        stand: Stand,
         message: pb.PredictBatchRequest,
         deadline: float | None,
         caller: Caller,
@@ -250,8 +257,8 @@ class InstructRecService:
             RequestError: the batch as a whole is unusable.
         """
         return [
-            self._submit_item(model, item, deadline, caller)
-            for item in read_batch(message, self._limits, self._memo.read)
+            self._submit_item(stand.model, item, deadline, caller)
+            for item in read_batch(message, stand.limits, stand.memo.read)
         ]
 
     async def wait_batch(self, items: Sequence[Item]) -> list[Prediction | InstructRecError]:
@@ -287,9 +294,10 @@ class InstructRecService:
 
     async def _prepare(self, data: bytes, deadline: float | None, caller: Caller) -> bytes:
         message = parse(pb.PrepareInstructionRequest, data)
-        question = read_prepare(message, self._limits, self._memo.read)
+        stand = self.find_stand()
+        question = read_prepare(message, stand.limits, stand.memo.read)
         caller.check_questions((question,))
-        model = self._model()
+        model = stand.model
         instruction = model.find(question)
         is_cached = model.is_prepared(instruction)
         prepared = await self._bridge.wait(model.prepare(instruction))
@@ -298,9 +306,10 @@ class InstructRecService:
 
     async def _feedback(self, data: bytes, deadline: float | None, caller: Caller) -> bytes:
         try:
-            feedback = read_feedback(parse(pb.FeedbackRequest, data), self._limits)
+            stand = self.find_stand()
+            feedback = read_feedback(parse(pb.FeedbackRequest, data), stand.limits)
             caller.check_task(feedback.task)
-            receipt = await self._bridge.wait(self._model().keep(feedback))
+            receipt = await self._bridge.wait(stand.model.keep(feedback))
         except InstructRecError:
             self._metrics.count_feedback("refused")
             raise
@@ -310,11 +319,19 @@ class InstructRecService:
 
     async def _status(self, data: bytes, deadline: float | None, caller: Caller) -> bytes:
         request = parse(pb.GetModelStatusRequest, data)
-        if self._current is None:
+        if self._shelf is None:
             message = pb.GetModelStatusResponse(ready=False)
         else:
-            status = self._current.status(
-                self._limits, is_ready=not self._refusal, with_labels=request.with_labels
+            stand = self._shelf.pick()
+            status = stand.model.status(
+                stand.limits, is_ready=not self._refusal, with_labels=request.with_labels
             )
             message = write_status(status)
         return message.SerializeToString()
+
+    async def _swap(self, data: bytes, deadline: float | None, caller: Caller) -> bytes:
+        request = parse(pb.SwapModelRequest, data)
+        if self.operator is None:
+            raise Unavailable("this server swaps no models", hint="start it anew")
+        change = await self.operator.swap(request.model, is_rollback=request.rollback)
+        return write_change(change).SerializeToString()

@@ -102,10 +102,17 @@ class DoorSettings(Section):
         )
 
 
+class ModelsSettings(Section):
+    """`[models]`: which versions are served."""
+
+    watch_s: float = Field(default=0.0, ge=0.0)  # how often to look for a new one; 0: never
+
+
 class ServerSettings(Section):
     """All settings of `instructrec serve`, one section for each layer."""
 
     server: DoorSettings = DoorSettings()
+    models: ModelsSettings = ModelsSettings()
     access: AccessSettings = AccessSettings()
     engine: EngineSettings = EngineSettings()
     batching: BatchingSettings = BatchingSettings()

@@ -17,7 +17,13 @@ from instructrec_deploy.core.result import (
     Timings,
     Verdict,
 )
-from instructrec_deploy.core.status import Limits, ModelStatus, PreparedInfo, TaskStatus
+from instructrec_deploy.core.status import (
+    Limits,
+    ModelChange,
+    ModelStatus,
+    PreparedInfo,
+    TaskStatus,
+)
 from instructrec_deploy.pb.v1 import instructrec_pb2 as pb
 
 LIMIT_NAMES = tuple(field.name for field in fields(Limits))
@@ -87,6 +93,15 @@ def write_status(status: ModelStatus) -> pb.GetModelStatusResponse:
         uptime_s=status.uptime_s,
         limits=pb.Limits(**{name: getattr(limits, name) for name in LIMIT_NAMES}),
         server_version=status.server_version,
+    )
+
+
+def write_change(change: ModelChange) -> pb.SwapModelResponse:
+    """What became of a model."""
+    return pb.SwapModelResponse(
+        model=change.model,
+        model_version=change.model_version,
+        previous_version=change.previous_version,
     )
 
 
@@ -208,6 +223,11 @@ def read_status(message: pb.GetModelStatusResponse) -> ModelStatus:
         limits=Limits(*(getattr(limits, name) for name in LIMIT_NAMES)),
         server_version=message.server_version,
     )
+
+
+def read_change(message: pb.SwapModelResponse) -> ModelChange:
+    """What became of a model."""
+    return ModelChange(message.model, message.model_version, message.previous_version)
 
 
 def _read_answer(message: pb.Answer) -> Answer:

@@ -19,7 +19,8 @@ OPTIONS = {
     "export": {"--out", "--precision", "--force", "--trim-vocabulary", "--vocabulary-size"}
     | {"--plan", "--target", "--data-root", "--work"},
     "serve": {"--host", "--port", "--metrics-port", "--allow-insecure", "--config", "--set"}
-    | {"--print-config", "--feedback", "--policy", "--audit", "--target-p99-ms"},
+    | {"--print-config", "--feedback", "--policy", "--audit", "--target-p99-ms", "--watch"},
+    "swap": {"--rollback", "--address", "--timeout", "--json"},
     "keys new": {"--file", "--role", "--task", "--days"},
     "keys list": {"--file"},
     "keys revoke": {"--file"},

@@ -42,6 +42,7 @@ def test_names_and_labels_of_metrics_are_these() -> None:
         "instructrec_safety_audit_total Counter": ("outcome",),
         "instructrec_feedback_total Counter": ("outcome",),
         "instructrec_model_info Gauge": ("model", "version", "kind", "precision"),
+        "instructrec_model_swaps_total Counter": ("outcome",),
         "instructrec_ready Gauge": (),
         "instructrec_load_seconds Gauge": (),
     }

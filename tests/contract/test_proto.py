@@ -49,6 +49,7 @@ def test_service_has_the_calls_that_clients_know() -> None:
         "Predict",
         "PredictBatch",
         "PrepareInstruction",
+        "SwapModel",
     ]
 
 

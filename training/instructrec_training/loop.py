@@ -19,10 +19,11 @@ from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor, nn
 
 from instructrec_deploy.core.errors import ConfigError, TrainingDiverged
+from instructrec_deploy.core.memory import return_freed_memory
 from instructrec_training.averaging import MovingAverage
 from instructrec_training.data import TaskData, epoch_batches, outputs_by_row
 from instructrec_training.learners import Learner
-from instructrec_training.memory import RETURN_STEPS, return_freed_memory
+from instructrec_training.memory import RETURN_STEPS
 from instructrec_training.mixture import AdaptiveWeights
 from instructrec_training.objectives.labelled import LabelObjective
 from instructrec_training.optimizers import Schedule, build_optimizer

@@ -27,14 +27,3 @@ def keep_freed_memory() -> bool:
     except (AttributeError, OSError):  # another C library
         return False
     return bool(mallopt(MMAP_MAX, 0)) and bool(mallopt(TRIM_THRESHOLD, NEVER))
-
-
-def return_freed_memory() -> bool:
-    """Give free pages back to the system, those between used ones too; True where it is done."""
-    if not sys.platform.startswith("linux"):
-        return False
-    try:
-        trim = ctypes.CDLL(None).malloc_trim
-    except (AttributeError, OSError):  # another C library
-        return False
-    return bool(trim(0))

@@ -367,3 +367,21 @@ class FeedbackResponse(_message.Message):
     outcome: str
     text: str
     def __init__(self, id: _Optional[str] = ..., outcome: _Optional[str] = ..., text: _Optional[str] = ...) -> None: ...
+
+class SwapModelRequest(_message.Message):
+    __slots__ = ("model", "rollback")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    ROLLBACK_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    rollback: bool
+    def __init__(self, model: _Optional[str] = ..., rollback: _Optional[bool] = ...) -> None: ...
+
+class SwapModelResponse(_message.Message):
+    __slots__ = ("model", "model_version", "previous_version")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    PREVIOUS_VERSION_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    model_version: str
+    previous_version: str
+    def __init__(self, model: _Optional[str] = ..., model_version: _Optional[str] = ..., previous_version: _Optional[str] = ...) -> None: ...

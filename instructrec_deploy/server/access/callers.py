@@ -16,6 +16,7 @@ ROLE_OF: dict[str, Role] = {
     "PrepareInstruction": "predict",
     "ModelInfer": "predict",
     "Feedback": "feedback",
+    "SwapModel": "admin",
 }
 
 
@@ -79,4 +80,5 @@ class Caller:
             )
 
 
-ANYONE = Caller()
+ANYONE = Caller()  # of this machine, where nobody has to be known
+STRANGER = Caller(roles=("predict", "feedback"))  # the same of the network

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from instructrec_deploy.core.errors import ConfigError, Denied, FileMissing, Unauthenticated
 from instructrec_deploy.core.instruction import Instruction
 from instructrec_deploy.core.request import Question, Request
-from instructrec_deploy.server.access.callers import Caller
+from instructrec_deploy.server.access.callers import ANYONE, STRANGER, Caller
 from instructrec_deploy.server.access.gate import Gate
 from instructrec_deploy.server.access.keys import (
     KeyEntry,
@@ -168,3 +168,11 @@ def test_a_request_says_who_asks_only_where_the_server_knows() -> None:
     assert Caller().sign(request) is request
     with pytest.raises(Denied):
         Caller("1", "shop", tasks=("other",)).sign(request)
+
+
+def test_who_may_swap_models() -> None:
+    for caller in (ANYONE, Caller(roles=("admin",))):
+        caller.check_method("SwapModel")
+    for caller in (STRANGER, Caller(roles=("predict", "feedback"))):
+        with pytest.raises(Denied, match="admin"):
+            caller.check_method("SwapModel")

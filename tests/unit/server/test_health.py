@@ -40,7 +40,7 @@ def test_loading_and_draining_servers_are_alive_and_not_ready() -> None:
         assert await statuses(stub, "", ONE, OTHER) == [SERVING, NOT_SERVING, NOT_SERVING]
         await health.open((MODEL,))
         assert await statuses(stub, "", ONE, OTHER, MODEL) == [SERVING] * 4
-        await health.close((MODEL,))
+        await health.close()
         assert await statuses(stub, "", ONE, OTHER, MODEL) == [SERVING] + [NOT_SERVING] * 3
 
     play(scene)
@@ -52,7 +52,7 @@ def test_a_watcher_sees_a_model_come_and_go() -> None:
         seen = [(await watch.read()).status]
         await health.open((MODEL,))
         seen.append((await watch.read()).status)
-        await health.close((MODEL,))
+        await health.close()
         seen.append((await watch.read()).status)
         assert seen == [UNKNOWN, SERVING, NOT_SERVING]
 

@@ -118,7 +118,7 @@ async def served(*, is_open: bool = True) -> AsyncIterator[Setting]:
     setting.metrics = metrics
     await server.start()
     if is_open:
-        service.open(setting.model)
+        service.open([setting.model])
     try:
         yield setting
     finally:

@@ -37,7 +37,8 @@ def test_freed_memory_is_handed_out_again_without_the_kernel() -> None:
 
 HOLES = """
 import torch
-from instructrec_training.memory import keep_freed_memory, return_freed_memory
+from instructrec_deploy.core.memory import return_freed_memory
+from instructrec_training.memory import keep_freed_memory
 def resident():  # MiB
     return int(open("/proc/self/statm").read().split()[1]) // 256
 keep_freed_memory()
