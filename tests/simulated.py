@@ -108,14 +108,10 @@ class Simulation:
 
     def _receive(self, caller: Caller, outcome: Outcome) -> None:
         try:
-            self.queue.reserve()
+            self.admission.check(caller.name)
+            self.queue.reserve(tenant=caller.name)
         except Overloaded:
             outcome.n_refused += 1
             return
-        try:
-            stay = self.admission.enter(caller.n_tokens)
-        except Overloaded:
-            self.queue.release()
-            outcome.n_refused += 1
-            return
-        self.queue.put((caller, stay), n_tokens=caller.n_tokens)
+        stay = self.admission.enter(caller.n_tokens, tenant=caller.name)
+        self.queue.put((caller, stay), n_tokens=caller.n_tokens, tenant=caller.name)

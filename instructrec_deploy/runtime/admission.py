@@ -38,16 +38,17 @@ class OverloadSettings(Section):
 class TargetShare:
     """Which share of the target the expected wait may be: more while answers keep the target.
 
-    Additive increase, multiplicative decrease, each at most once a round trip, for all that is in
-    flight at a step has waited behind what was let in before it. A late answer cuts the share, one
-    in time raises it a little; while there is room nothing is learned, for nobody waits.
+    Additive increase, multiplicative decrease. A late answer cuts the share, but only once for all
+    that was in flight: it waited behind what had been let in before. One in time raises it a
+    little, at most once in the time of the target (a tenant's short waits say nothing about
+    another's long ones), and not while there is room, for then nobody waits.
 
     Source: D.-M. Chiu and R. Jain, "Analysis of the increase and decrease algorithms for
     congestion avoidance in computer networks" (1989), with the round trips of TCP Reno.
     """
 
     CUT = 0.1
-    RISE = 0.01  # a tenth of a cut: one round trip in eleven or so ends in one
+    RISE = 0.01  # a tenth of a cut: one step in eleven or so is one
     AIM = 0.9  # of the target: answers later than that cut, so that few are later than the target
     LEAST, MOST = 0.1, 2.0  # the pace may be wrong by that much, in either direction
 
@@ -64,7 +65,7 @@ class TargetShare:
             if came_s >= self._cut_s:
                 self.share = max(self.LEAST, self.share * (1 - self.CUT))
                 self._cut_s = self._step_s = now_s
-        elif is_full and came_s >= self._step_s:
+        elif is_full and now_s - self._step_s >= target_s:
             self.share = min(self.MOST, self.share + self.RISE)
             self._step_s = now_s
 
@@ -129,18 +130,36 @@ class Admission:
             n_late=self._share.n_late,
         )
 
-    def enter(self, n_tokens: int, *, tenant: str = "") -> Stay:
-        """Let a request in.
+    def check(self, tenant: str = "") -> None:
+        """Refuse what would wait too long; how long it is itself does not count against it.
+
+        Tenants are served in turn, so one waits for its own tokens and as many of each other. An
+        idle worker is never kept from work.
 
         Args:
-            n_tokens: its length, as far as it is known.
-            tenant: who sends it; "" for anyone.
+            tenant: who asks; "" for anyone.
 
         Raises:
             Overloaded: it would wait longer than the target allows.
         """
-        if self._target_s and self._n_items >= self._n_workers:
-            self._check(tenant)
+        if not self._target_s or self._n_items < self._n_workers:
+            return
+        own = self._by_tenant.get(tenant, 0)
+        n_tenants = len(self._by_tenant) + (tenant not in self._by_tenant)
+        wait_s = self._pace.wait_s(min(self._n_tokens, own * n_tenants))
+        if wait_s <= self._allowed_s:
+            wait_s = self._pace.wait_s(self._n_tokens)
+            if wait_s <= MOST_FULL * self._allowed_s:
+                return
+        raise Overloaded(
+            f"a wait of {round(wait_s * 1000)} ms is expected, longer than the target allows",
+            hint="try again later, or send less at a time",
+            retry_after_ms=retry_ms(wait_s),
+            reason="target",
+        )
+
+    def enter(self, n_tokens: int, *, tenant: str = "") -> Stay:
+        """Count a request as in flight; `n_tokens` is its length as far as it is known."""
         self._n_items += 1
         stay = Stay(tenant, 0, self._clock())
         self.resize(stay, n_tokens)
@@ -168,22 +187,3 @@ class Admission:
     @property
     def _allowed_s(self) -> float:
         return self._share.share * self._target_s
-
-    def _check(self, tenant: str) -> None:
-        """Refuse what would wait too long; how long it is itself does not count against it.
-
-        Tenants are served in turn, so one waits for its own tokens and as many of each other.
-        """
-        own = self._by_tenant.get(tenant, 0)
-        n_tenants = len(self._by_tenant) + (tenant not in self._by_tenant)
-        wait_s = self._pace.wait_s(min(self._n_tokens, own * n_tenants))
-        if wait_s <= self._allowed_s:
-            wait_s = self._pace.wait_s(self._n_tokens)
-            if wait_s <= MOST_FULL * self._allowed_s:
-                return
-        raise Overloaded(
-            f"a wait of {round(wait_s * 1000)} ms is expected, longer than the target allows",
-            hint="try again later, or send less at a time",
-            retry_after_ms=retry_ms(wait_s),
-            reason="target",
-        )

@@ -1,9 +1,9 @@
 """Which waiting requests are computed together: a data structure without threads.
 
-A free worker takes the most urgent request and those nearest to it in length, under a budget of
-padded tokens. There is no timer: a request waits only while every worker is busy, and company
-gathers meanwhile. Batching in order of arrival would pad a batch of mixed lengths to 2.5 to 3
-times its tokens, which on CPU is slower than no batching at all.
+A free worker takes the most urgent request of the tenant whose turn it is and those nearest to it
+in length, under a budget of padded tokens. There is no timer: a request waits only while every
+worker is busy, and company gathers meanwhile. Batching in order of arrival would pad a batch of
+mixed lengths to 2.5 to 3 times its tokens, which on CPU is slower than no batching at all.
 """
 
 from __future__ import annotations
@@ -21,8 +21,12 @@ from pydantic import Field
 from instructrec_deploy.core.errors import DeadlinePassed, Overloaded
 from instructrec_deploy.core.settings import Section
 from instructrec_deploy.runtime.pace import Pace, retry_ms
+from instructrec_deploy.runtime.turns import Turns
 
 PayloadT = TypeVar("PayloadT")
+MIXED_S = 10.0  # so long after several tenants asked, more are expected to
+SHORT_CALLS = 16  # tokens of a short batch, in calls: what calls cost is a sixteenth of it
+END = 1 << 62  # behind the last place
 LENGTH_MEMORY = 0.1  # weight of the newest request in the moving mean of lengths
 CPU_FIT = {"max_batch_tokens": 1024, "max_batch_items": 64, "call_tokens": 6}
 GPU_FIT = {"max_batch_tokens": 16_384, "max_batch_items": 256, "call_tokens": 2048}
@@ -72,6 +76,7 @@ class Entry(Generic[PayloadT]):
     deadline_s: float
     urgency_s: float
     order: int
+    tenant: str = ""
     is_waiting: bool = True
 
 
@@ -114,33 +119,29 @@ class BatchQueue(Generic[PayloadT]):
         self.pace = pace or self._settings.pace(1)
         self._max_batch_s = max_batch_s
         self._orders = itertools.count()
-        self._by_urgency: list[tuple[float, int, Entry[PayloadT]]] = []
+        self._turns: Turns[Entry[PayloadT]] = Turns()
         self._by_length: list[tuple[int, int, Entry[PayloadT]]] = []
         self._by_deadline: list[tuple[float, int, Entry[PayloadT]]] = []  # a heap, cleaned lazily
         self._n_reserved = 0
-        self._n_tokens = 0  # of the requests that can be taken
+        self._last_tenant: str | None = None
+        self._mixed_s = -math.inf  # when a request came that was not of the last one's tenant
         self._mean_tokens = 0.0  # moving mean of a request's length; 0.0: not known yet
 
     def __len__(self) -> int:
         """Requests that can be taken."""
-        return len(self._by_urgency)
+        return len(self._turns)
 
     @property
     def n_waiting(self) -> int:
         """Requests that have a place: those that can be taken and those still to be put in."""
-        return len(self._by_urgency) + self._n_reserved
+        return len(self._turns) + self._n_reserved
 
     @property
     def n_waiting_tokens(self) -> float:
         """Tokens of all that have a place; of those still to be put in, by the mean so far."""
-        return self._n_tokens + self._n_reserved * self._mean_tokens
+        return self._turns.n_tokens + self._n_reserved * self._mean_tokens
 
-    @property
-    def oldest_s(self) -> float:
-        """The urgency of the most urgent request; infinity where none waits."""
-        return self._by_urgency[0][0] if self._by_urgency else math.inf
-
-    def reserve(self, deadline_s: float | None = None) -> None:
+    def reserve(self, deadline_s: float | None = None, *, tenant: str = "") -> None:
         """Take a place for a request that is still to be tokenized.
 
         Raises:
@@ -160,7 +161,7 @@ class BatchQueue(Generic[PayloadT]):
                 reason="queue",
             )
         if deadline_s is not None and self._settings.use_admission:
-            self._check_wait(now, deadline_s)
+            self._check_wait(now, deadline_s, tenant)
         self._n_reserved += 1
 
     def release(self) -> None:
@@ -174,6 +175,7 @@ class BatchQueue(Generic[PayloadT]):
         n_tokens: int,
         deadline_s: float | None = None,
         arrived_s: float | None = None,
+        tenant: str = "",
     ) -> Entry[PayloadT]:
         """Put a request in at the place reserved for it.
 
@@ -181,15 +183,18 @@ class BatchQueue(Generic[PayloadT]):
             n_tokens: its length.
             deadline_s: when its answer is worth nothing any more; None for never.
             arrived_s: when it came; now where None.
+            tenant: who sent it.
         """
         self._n_reserved -= 1
         arrived = self._clock() if arrived_s is None else arrived_s
         deadline = math.inf if deadline_s is None else deadline_s
         urgency = min(deadline, arrived + self._settings.patience_s)
-        entry = Entry(payload, n_tokens, arrived, deadline, urgency, next(self._orders))
-        insort(self._by_urgency, (urgency, entry.order, entry))
+        entry = Entry(payload, n_tokens, arrived, deadline, urgency, next(self._orders), tenant)
+        self._turns.add(entry)
+        if tenant != self._last_tenant:
+            self._mixed_s = self._clock() if self._last_tenant is not None else -math.inf
+            self._last_tenant = tenant
         insort(self._by_length, (n_tokens, entry.order, entry))
-        self._n_tokens += n_tokens
         mean = self._mean_tokens or n_tokens
         self._mean_tokens = mean + LENGTH_MEMORY * (n_tokens - mean)
         if deadline < math.inf:
@@ -204,7 +209,7 @@ class BatchQueue(Generic[PayloadT]):
         return True
 
     def take(self, *, n_takers: int = 1) -> Taken[PayloadT]:
-        """Take the most urgent request and its nearest in length.
+        """Take the most urgent request of whose turn it is, and its nearest in length.
 
         The batch keeps `max_batch_tokens` (padded) unless its one item exceeds it, takes at most
         its share of what waits, and no company for which the most urgent would miss its deadline.
@@ -213,37 +218,41 @@ class BatchQueue(Generic[PayloadT]):
             n_takers: workers that are free now, the caller included: they share what waits.
         """
         taken: Taken[PayloadT] = Taken(expired=list(self._drop_expired()))
-        if not self._by_urgency:
-            return taken
-        share = math.ceil(len(self._by_urgency) / max(1, n_takers))
-        first = self._by_urgency[0][2]
-        low = high = bisect_left(self._by_length, (first.n_tokens, first.order))
-        longest, n_items = first.n_tokens, 1
-        budget = self._budget_tokens(first)
-        limit = min(share, self._settings.max_batch_items)
-        while n_items < limit:
-            side = self._nearer(low, high, first.n_tokens)
-            if side == 0:
-                break
-            length = self._by_length[low - 1 if side < 0 else high + 1][0]
-            if not self._is_worth(n_items, longest, length, budget):
-                # A longer one that does not fit leaves the shorter ones, and the reverse.
-                other = low - 1 if side > 0 else high + 1
-                if not 0 <= other < len(self._by_length):
-                    break
-                length, side = self._by_length[other][0], -side
-                if not self._is_worth(n_items, longest, length, budget):
-                    break
-            low, high = (low - 1, high) if side < 0 else (low, high + 1)
-            longest, n_items = max(longest, length), n_items + 1
-        taken.batch = [entry for _, _, entry in self._by_length[low : high + 1]]
+        first = self._turns.first()
+        if first is not None:
+            share = math.ceil(len(self._turns) / max(1, n_takers))
+            limit = min(share, self._settings.max_batch_items)
+            taken.batch = self._batch(first, limit)
         for entry in taken.batch:
             self._remove(entry)
         return taken
 
+    def _batch(self, first: Entry[PayloadT], limit: int) -> list[Entry[PayloadT]]:
+        """A request with its company, which is charged to its tenants."""
+        budget = self._budget_tokens(first)
+        low = bisect_left(self._by_length, (first.n_tokens, -1))  # of like ones the oldest first
+        high = low - 1
+        self._turns.charge(first)
+        batch, longest = [first], first.n_tokens
+        can_shrink = can_grow = True  # while the next shorter, the next longer fit
+        while len(batch) < limit:
+            side = self._nearer(low if can_shrink else 0, high if can_grow else END, first.n_tokens)
+            if side == 0:
+                break
+            entry = self._by_length[low - 1 if side < 0 else high + 1][2]
+            if not self._is_worth(len(batch), longest, entry.n_tokens, budget):
+                can_shrink, can_grow = can_shrink and side > 0, can_grow and side < 0
+                continue
+            low, high = (low - 1, high) if side < 0 else (low, high + 1)
+            if entry is not first and self._turns.may_ride(entry, self._clock(), budget):
+                self._turns.charge(entry)
+                batch.append(entry)
+                longest = max(longest, entry.n_tokens)
+        return batch
+
     def take_all(self) -> list[Entry[PayloadT]]:
         """Empty the queue, most urgent first."""
-        entries = [entry for _, _, entry in self._by_urgency]
+        entries = list(self._turns)
         for entry in entries:
             self._remove(entry)
         return entries
@@ -251,10 +260,13 @@ class BatchQueue(Generic[PayloadT]):
     def _budget_tokens(self, first: Entry[PayloadT]) -> float:
         """Padded tokens of a batch in which this request still meets its deadline.
 
-        One that cannot, even alone, is no reason to compute a small batch.
+        While several tenants ask, batches are short: whoever comes next waits for the whole batch
+        of another. One that cannot, even alone, is no reason to compute a small batch.
         """
         in_time = self.pace.tokens_in(first.deadline_s - self._clock())
         budget = min(self._settings.max_batch_tokens, self.pace.tokens_in(self._max_batch_s))
+        if self._clock() - self._mixed_s < MIXED_S:
+            budget = min(budget, SHORT_CALLS * self._settings.call_tokens)
         return min(budget, in_time) if in_time >= first.n_tokens else budget
 
     def _is_worth(self, n_items: int, longest: int, length: int, budget: float) -> bool:
@@ -264,7 +276,7 @@ class BatchQueue(Generic[PayloadT]):
         return padded <= budget and waste <= self._settings.call_tokens
 
     def _nearer(self, low: int, high: int, length: int) -> int:
-        """-1: the next shorter is nearer; 1: the next longer; 0: there is neither."""
+        """-1: the one before `low` is nearer; 1: the one behind `high`; 0: there is neither."""
         below = length - self._by_length[low - 1][0] if low > 0 else math.inf
         last = len(self._by_length) - 1
         above = self._by_length[high + 1][0] - length if high < last else math.inf
@@ -282,20 +294,17 @@ class BatchQueue(Generic[PayloadT]):
 
     def _remove(self, entry: Entry[PayloadT]) -> None:
         entry.is_waiting = False
-        self._n_tokens -= entry.n_tokens
-        del self._by_urgency[bisect_left(self._by_urgency, (entry.urgency_s, entry.order))]
+        self._turns.remove(entry)
         del self._by_length[bisect_left(self._by_length, (entry.n_tokens, entry.order))]
         # The heap forgets taken entries now and then, so that it does not outgrow the queue.
-        if len(self._by_deadline) > 2 * len(self._by_urgency) + 64:
+        if len(self._by_deadline) > 2 * len(self._turns) + 64:
             self._by_deadline = [row for row in self._by_deadline if row[2].is_waiting]
             heapq.heapify(self._by_deadline)
 
-    def _check_wait(self, now: float, deadline_s: float) -> None:
+    def _check_wait(self, now: float, deadline_s: float, tenant: str) -> None:
         urgency = min(deadline_s, now + self._settings.patience_s)
-        n_before = bisect_left(self._by_urgency, (urgency, -1))
-        n_tokens = self._n_reserved * self._mean_tokens
-        if n_before:
-            n_tokens += self._n_tokens * n_before / len(self._by_urgency)
+        n_tokens = self._turns.tokens_before(tenant, urgency)
+        n_tokens += self._n_reserved * self._mean_tokens
         own_s = self.pace.batch_s(self._mean_tokens)
         late_s = now + self.pace.wait_s(n_tokens) + own_s - deadline_s
         if n_tokens and late_s > 0:

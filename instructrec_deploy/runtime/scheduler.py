@@ -124,12 +124,9 @@ class Scheduler:
         try:
             with self._changed:
                 self._check_admitting()
-                self._queue.reserve(deadline)
-                try:
-                    ticket.stay = self._admission.enter(n_tokens)
-                except Overloaded:
-                    self._queue.release()
-                    raise
+                self._admission.check(request.tenant)
+                self._queue.reserve(deadline, tenant=request.tenant)
+                ticket.stay = self._admission.enter(n_tokens, tenant=request.tenant)
                 self._n_open += 1
                 self._arrivals.append(ticket)
                 n_waiting = self._queue.n_waiting
@@ -269,7 +266,11 @@ class Scheduler:
         if ticket.stay is not None:
             self._admission.resize(ticket.stay, job.n_tokens)
         ticket.entry = self._queue.put(
-            ticket, n_tokens=job.n_tokens, deadline_s=job.deadline_s, arrived_s=job.submitted_s
+            ticket,
+            n_tokens=job.n_tokens,
+            deadline_s=job.deadline_s,
+            arrived_s=job.submitted_s,
+            tenant=job.request.tenant,
         )
 
     def _prepare_step(self, made: Preparation, lane: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from instructrec_deploy.core.errors import Overloaded
-from instructrec_deploy.runtime.admission import Admission, OverloadSettings, TargetShare
+from instructrec_deploy.runtime.admission import Admission, OverloadSettings, Stay, TargetShare
 from instructrec_deploy.runtime.batching import BatchingSettings
 from instructrec_deploy.runtime.pace import Pace
 from tests.simulated import Caller, Outcome, Simulation
@@ -35,11 +35,16 @@ def admission_of(clock: FakeClock, settings: OverloadSettings = TARGET) -> Admis
     return Admission(settings, pace=pace, clock=clock)
 
 
+def enter(admission: Admission, n_tokens: int, *, tenant: str = "") -> Stay:
+    admission.check(tenant)
+    return admission.enter(n_tokens, tenant=tenant)
+
+
 def fill(admission: Admission, *, tenant: str = "", n_tokens: int = 100) -> int:
     """Let requests in until one is refused; how many were."""
     for n_let_in in range(1000):
         try:
-            admission.enter(n_tokens, tenant=tenant)
+            enter(admission, n_tokens, tenant=tenant)
         except Overloaded:
             return n_let_in
     raise AssertionError("nobody is refused")
@@ -49,7 +54,7 @@ def test_what_is_expected_later_than_the_target_is_refused_with_a_hint(clock: Fa
     admission = admission_of(clock)
     assert fill(admission) == 9  # 800 ms of work and the one that comes behind it
     with pytest.raises(Overloaded) as caught:
-        admission.enter(1)
+        enter(admission, 1)
     assert (caught.value.reason, caught.value.retry_after_ms) == ("target", 900)
 
 
@@ -58,36 +63,36 @@ def test_without_a_target_or_a_pace_nobody_is_refused(clock: FakeClock) -> None:
     unlearned = Admission(TARGET, pace=Pace(), clock=clock)
     for admission in (unhurried, unlearned):
         for _ in range(100):
-            admission.enter(1000)
+            enter(admission, 1000)
         assert admission.load().limit_tokens == 0.0
 
 
 def test_an_idle_worker_is_never_kept_from_work(clock: FakeClock) -> None:
     admission = admission_of(clock, OverloadSettings(target_p99_ms=1))
-    stay = admission.enter(500)
+    stay = enter(admission, 500)
     with pytest.raises(Overloaded):
-        admission.enter(1)
+        enter(admission, 1)
     admission.leave(stay, is_answered=False)
-    admission.enter(500)
+    enter(admission, 500)
 
 
 def test_what_leaves_makes_room_and_the_true_length_counts(clock: FakeClock) -> None:
     admission = admission_of(clock)
-    stay = admission.enter(5000)
+    stay = enter(admission, 5000)
     with pytest.raises(Overloaded):
-        admission.enter(1)
+        enter(admission, 1)
     admission.resize(stay, 100)
     assert fill(admission) == 8
     admission.leave(stay, is_answered=False)
-    admission.enter(1)
+    enter(admission, 1)
     assert (admission.load().n_tokens, admission.load().n_tenants) == (801, 1)
 
 
 def test_a_long_text_is_let_in_as_easily_as_a_short_one(clock: FakeClock) -> None:
     admission = admission_of(clock)
     for _ in range(8):
-        admission.enter(100)
-    admission.enter(5000)
+        enter(admission, 100)
+    enter(admission, 5000)
 
 
 def test_a_tenant_is_let_in_beside_one_that_fills_the_limit(clock: FakeClock) -> None:
@@ -102,9 +107,9 @@ def test_all_tenants_together_are_bounded(clock: FakeClock) -> None:
     admission = admission_of(clock)
     fill(admission, tenant="first", n_tokens=900)
     for number in range(8):
-        admission.enter(100, tenant=str(number))
+        enter(admission, 100, tenant=str(number))
     with pytest.raises(Overloaded):
-        admission.enter(100, tenant="one more")
+        enter(admission, 100, tenant="one more")
 
 
 def note(share: TargetShare, came_s: float, now_s: float, *, is_full: bool = True) -> None:
@@ -121,11 +126,11 @@ def test_late_answers_cut_once_for_all_that_waited_together() -> None:
     assert share.share == pytest.approx(0.648)
 
 
-def test_answers_in_time_raise_it_once_a_round_trip_while_there_is_much_to_do() -> None:
+def test_answers_in_time_raise_it_once_a_target_while_there_is_much_to_do() -> None:
     share = TargetShare()
     note(share, 0.0, 0.5, is_full=False)
     assert share.share == 0.8
-    for came_s in (0.0, 0.1, 0.4, 0.5, 0.6):
+    for came_s in (0.0, 0.1, 0.9, 1.0, 1.1):
         note(share, came_s, came_s + 0.5)
     assert share.share == pytest.approx(0.82)
 
@@ -180,3 +185,21 @@ def test_a_gpu_is_not_held_back_after_a_quiet_hour() -> None:
     server.run([Caller(tokens_per_s=2_000, n_tokens=20)], 5.0)
     (found,) = server.run([Caller(tokens_per_s=500_000, n_tokens=20)], 0.5)
     assert found.n_refused < 0.01 * len(found.latencies_s)
+
+
+@pytest.mark.parametrize("n_tokens", [20, 200])
+def test_a_flood_costs_another_tenant_no_refusal_and_little_time(n_tokens: int) -> None:
+    server = Simulation(OverloadSettings(target_p99_ms=500))
+    flood = Caller(tokens_per_s=30_000, n_tokens=n_tokens, name="flood")
+    quiet = Caller(tokens_per_s=2_000, n_tokens=n_tokens, name="quiet")
+    flooded, found = server.run([flood, quiet], 15.0)
+    assert found.n_refused == 0
+    assert found.quantile(0.99) < 0.5 * flooded.quantile(0.99)
+    assert flooded.quantile(0.99) < 0.75
+    assert goodput(flooded, 15.0) + goodput(found, 15.0) > 0.9
+
+
+def test_two_floods_get_half_each() -> None:
+    server = Simulation(OverloadSettings(target_p99_ms=500))
+    found = server.run([Caller(20_000, 200, name="heavy"), Caller(10_000, 40, name="light")], 20.0)
+    assert goodput(found[0], 20.0) == pytest.approx(goodput(found[1], 20.0), rel=0.1)

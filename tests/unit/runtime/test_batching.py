@@ -34,10 +34,15 @@ def queue_of(clock: FakeClock, **changes: Any) -> BatchQueue[str]:
 
 
 def put(
-    queue: BatchQueue[str], name: str, n_tokens: int, deadline_s: float | None = None
+    queue: BatchQueue[str],
+    name: str,
+    n_tokens: int,
+    deadline_s: float | None = None,
+    *,
+    tenant: str = "",
 ) -> Entry[str]:
-    queue.reserve(deadline_s)
-    return queue.put(name, n_tokens=n_tokens, deadline_s=deadline_s)
+    queue.reserve(deadline_s, tenant=tenant)
+    return queue.put(name, n_tokens=n_tokens, deadline_s=deadline_s, tenant=tenant)
 
 
 def names(queue: BatchQueue[str], **how: int) -> list[str]:
@@ -192,6 +197,39 @@ def test_an_early_deadline_is_admitted_ahead_of_many_late_ones(clock: FakeClock)
     assert "urgent" in names(queue)
 
 
+def test_a_flood_refuses_no_deadline_of_another_tenant(clock: FakeClock) -> None:
+    queue = queue_of(clock)
+    queue.pace.note(94, 1.0)
+    for index in range(50):
+        put(queue, str(index), 10, tenant="flood")
+    clock.now += 0.01
+    put(queue, "quiet", 10, clock.now + 0.5, tenant="quiet")
+    with pytest.raises(Overloaded):
+        put(queue, "more", 10, clock.now + 5, tenant="flood")
+
+
+def test_batches_are_short_while_several_tenants_ask(clock: FakeClock) -> None:
+    queue = queue_of(clock, max_batch_tokens=1000, call_tokens=6)
+    for index in range(40):
+        put(queue, str(index), 10, tenant="flood")
+    assert len(names(queue)) == 40
+    put(queue, "quiet", 10, tenant="quiet")
+    for index in range(40):
+        put(queue, str(index), 10, tenant="flood")
+    assert len(names(queue)) == 9  # 96 tokens: a call costs as much as 6
+    clock.now += 60
+    assert len(names(queue)) == 32
+
+
+def test_of_like_ones_the_oldest_are_taken(clock: FakeClock) -> None:
+    queue = queue_of(clock, max_batch_items=2)
+    for name in "abc":
+        put(queue, name, 10, tenant="x")
+    put(queue, "d", 10, tenant="y")
+    queue.take(n_takers=4)
+    assert names(queue) == ["d", "b"]
+
+
 def test_a_deadline_that_has_passed_is_refused(clock: FakeClock) -> None:
     with pytest.raises(DeadlinePassed):
         queue_of(clock).reserve(clock.now)
@@ -210,15 +248,19 @@ class QueueMachine(RuleBasedStateMachine):
         self.waiting: dict[int, Entry[int]] = {}
         self.n_put = 0
 
-    @rule(n_tokens=st.integers(1, 140), wait=st.none() | st.floats(0.01, 5))
-    def put(self, n_tokens: int, wait: float | None) -> None:
+    @rule(
+        n_tokens=st.integers(1, 140),
+        wait=st.none() | st.floats(0.01, 5),
+        tenant=st.sampled_from("ab"),
+    )
+    def put(self, n_tokens: int, wait: float | None, tenant: str) -> None:
         deadline = None if wait is None else self.clock.now + wait
         if len(self.waiting) == self.settings.max_queue_items:
             with pytest.raises(Overloaded):
                 self.queue.reserve(deadline)
             return
         self.queue.reserve(deadline)
-        entry = self.queue.put(self.n_put, n_tokens=n_tokens, deadline_s=deadline)
+        entry = self.queue.put(self.n_put, n_tokens=n_tokens, deadline_s=deadline, tenant=tenant)
         self.waiting[self.n_put] = entry
         self.n_put += 1
 
@@ -228,11 +270,11 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(n_takers=st.integers(1, 3))
     def take(self, n_takers: int) -> None:
-        most_urgent = min(
-            (e for e in self.waiting.values() if e.deadline_s > self.clock.now),
-            key=lambda e: (e.urgency_s, e.order),
-            default=None,
-        )
+        live = [e for e in self.waiting.values() if e.deadline_s > self.clock.now]
+        most_urgent = {
+            min((e for e in live if e.tenant == tenant), key=lambda e: (e.urgency_s, e.order))
+            for tenant in {e.tenant for e in live}
+        }
         taken = self.queue.take(n_takers=n_takers)
         for entry in taken.expired:
             assert entry.deadline_s <= self.clock.now
@@ -240,8 +282,8 @@ class QueueMachine(RuleBasedStateMachine):
             assert entry.deadline_s > self.clock.now
         for entry in [*taken.expired, *taken.batch]:
             assert self.waiting.pop(entry.payload) is entry
-        assert (most_urgent is None) == (not taken.batch)
-        assert most_urgent is None or most_urgent in taken.batch
+        assert bool(most_urgent) == bool(taken.batch)
+        assert not most_urgent or not most_urgent.isdisjoint(taken.batch)
         assert len(taken.batch) <= self.settings.max_batch_items
         if len(taken.batch) > 1:
             assert taken.padded_tokens <= self.settings.max_batch_tokens

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -82,8 +83,10 @@ class Gate:
         assert self.entered.acquire(timeout=WAIT_S)
 
 
-def request(text: str = "I lost my card", *questions: Question, id: str = "") -> Request:
-    return Request.of(text, questions or (Question(),), id=id)
+def request(
+    text: str = "I lost my card", *questions: Question, id: str = "", tenant: str = ""
+) -> Request:
+    return replace(Request.of(text, questions or (Question(),), id=id), tenant=tenant)
 
 
 def wait_until(is_so: Callable[[], bool]) -> None:
@@ -298,6 +301,23 @@ def test_what_would_wait_longer_than_the_target_is_refused_at_once(
     assert observer.refusals == {"target": 1}
     assert scheduler.load.n_tokens == 0
     assert scheduler.load.n_late == 1 + lanes
+
+
+def test_another_tenant_is_not_made_to_wait_for_a_flood(
+    pipeline: Pipeline, lanes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scheduler = Scheduler(pipeline, BatchingSettings(max_batch_items=1))
+    gate = Gate(pipeline, monkeypatch)
+    flood = [scheduler.submit(request(id="flood", tenant="flood")) for _ in range(20)]
+    for _ in range(lanes):
+        gate.wait_entered()
+    quiet = scheduler.submit(request(id="quiet", tenant="quiet"))
+    gate.opened.set()
+    for future in [*flood, quiet]:
+        future.result(WAIT_S)
+    scheduler.close()
+    # Those under way, at most one more of each lane before it is read, and its turn.
+    assert gate.computed.index("quiet") <= 2 * lanes + 1
 
 
 def test_drain_answers_all_that_was_admitted_and_admits_no_more(
