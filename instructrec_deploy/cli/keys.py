@@ -28,6 +28,13 @@ def new(
     days: Annotated[
         float, typer.Option("--days", min=0.0, help="Valid so long; 0: until it is revoked.")
     ] = 0.0,
+    tokens_per_s: Annotated[
+        float | None,
+        typer.Option(help="Tokens it may have read in a second. [overload.tenant_tokens_per_s]"),
+    ] = None,
+    burst_tokens: Annotated[
+        int | None, typer.Option(help="Tokens at most at once. [10 seconds of it]")
+    ] = None,
 ) -> None:
     """Make a key and print it, once: the file keeps its hash. Older keys stay valid beside it."""
     from pydantic import ValidationError
@@ -45,6 +52,8 @@ def new(
         "tasks": task or None,
         "created": now,
         "expires": now + timedelta(days=days) if days else None,
+        "tokens_per_s": tokens_per_s,
+        "burst_tokens": burst_tokens,
     }
     try:
         entry = KeyEntry.model_validate(content)

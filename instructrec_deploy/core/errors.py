@@ -20,9 +20,9 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-# What was full: the queue, the time before the caller's deadline, that before the server's target.
-# A label of the metrics.
-OverloadReason = Literal["queue", "deadline", "target"]
+# What was full: the queue, the time before the caller's deadline, that before the server's target,
+# the caller's quota. A label of the metrics.
+OverloadReason = Literal["queue", "deadline", "target", "rate"]
 
 
 class InstructRecError(Exception):

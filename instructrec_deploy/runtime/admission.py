@@ -28,6 +28,10 @@ class OverloadSettings(Section):
     # 99 of 100 accepted texts are answered this soon after they came; what would take longer is
     # refused at once. 0: no target; then deadlines and `batching.max_queue_items` alone limit.
     target_p99_ms: float = Field(default=0.0, ge=0.0)
+    # Tokens a second that a tenant may have read over time, where its key says nothing else; 0: as
+    # many as it likes. And at most at once; 0: ten seconds of it.
+    tenant_tokens_per_s: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
+    tenant_burst_tokens: int = Field(default=0, ge=0)
 
     @property
     def target_s(self) -> float:

@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 from instructrec_deploy.core.bundle import Bundle
 from instructrec_deploy.core.errors import InstructRecError, PreparedUnknown
 from instructrec_deploy.core.instruction import Instruction
-from instructrec_deploy.core.request import Mark, Question, Request
+from instructrec_deploy.core.request import Mark, Question, Request, guess_tokens
 from instructrec_deploy.core.result import Answer, Verdict
 from instructrec_deploy.core.task import Shape
 from instructrec_deploy.runtime.prepared import PreparedCache, PreparedInstruction, Preparer
@@ -141,13 +141,8 @@ class Job:
         return sum(map(len, self.rows))
 
     def guess_tokens(self, max_tokens: int) -> int:
-        """Its length before it is read: a token for four bytes of UTF-8, which is near enough in
-        English and in Chinese; `max_tokens` is the model's window.
-        """
-        n_bytes = sum(
-            len(text) if text.isascii() else len(text.encode()) for text in (self.text, self.text2)
-        )
-        guess = 2 + n_bytes // 4
+        """About its length before it is read; `max_tokens` is the model's window."""
+        guess = guess_tokens(self.text, self.text2)
         return guess if self.seeks_spans else min(guess, max_tokens)
 
     @property

@@ -7,7 +7,7 @@ from typing import Literal
 
 from instructrec_deploy.core.errors import OverloadReason
 
-DropReason = Literal["expired", "cancelled", "overloaded", "closed"]
+DropReason = Literal["expired", "cancelled", "closed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +32,10 @@ class Observer:
         """A batch was computed."""
 
     def dropped(self, reason: DropReason, n_items: int) -> None:
-        """Requests were not computed, and why."""
+        """Requests that had been queued, or came too late to be, were not computed, and why."""
 
     def refused(self, reason: OverloadReason) -> None:
-        """A request was refused at once; `dropped` is told as well."""
+        """A request was refused at once, before it counted as queued."""
 
     def prepared(self, n_candidates: int, seconds: float) -> None:
         """An instruction was prepared, in this much computing time."""

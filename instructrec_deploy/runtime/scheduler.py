@@ -133,7 +133,6 @@ class Scheduler:
                 if self._n_idle:
                     self._changed.notify()
         except Overloaded as error:
-            self._observer.dropped("overloaded", 1)
             self._observer.refused(error.reason)
             raise
         except DeadlinePassed:

@@ -44,6 +44,7 @@ from instructrec_deploy.server.metrics import (
 )
 from instructrec_deploy.server.places import OneBundle, Place
 from instructrec_deploy.server.port import check_port, port_error
+from instructrec_deploy.server.quotas import Quotas
 from instructrec_deploy.server.served import Served, load_served
 from instructrec_deploy.server.service import InstructRecService
 from instructrec_deploy.server.settings import DoorSettings, ServerSettings
@@ -122,7 +123,9 @@ async def serve(
     door.check_exposure(settings.access)
     asyncio.get_running_loop().set_exception_handler(_log_stray)
     metrics = Metrics()
-    service = InstructRecService(door, metrics, gate=Gate(settings.access))
+    service = InstructRecService(
+        door, metrics, gate=Gate(settings.access), quotas=Quotas(settings.overload, metrics)
+    )
     health = Health((SERVICE, INFERENCE_SERVICE))
     lifecycle = _lifecycle(bundle, settings, metrics, service, health)
     with contextlib.ExitStack() as stack:

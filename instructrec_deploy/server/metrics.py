@@ -25,7 +25,7 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
-from instructrec_deploy.core.errors import InstructRecError, PortInUse
+from instructrec_deploy.core.errors import InstructRecError, OverloadReason, PortInUse
 from instructrec_deploy.core.result import Prediction
 
 SECONDS = (0.001, 0.002, 0.004, 0.008, 0.015, 0.03, 0.06, 0.125, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -177,6 +177,11 @@ class Metrics:
         """A call has been answered."""
         self.metric("instructrec_requests_total", method, status).inc()
         self.metric("instructrec_request_seconds", method).observe(seconds)
+
+    def count_refusal(self, reason: OverloadReason) -> None:
+        """A text was refused at once; that is one way of not being computed."""
+        self.metric("instructrec_refused_total", reason).inc()
+        self.metric("instructrec_dropped_total", "overloaded").inc()
 
     def count_error(self, error: InstructRecError) -> None:
         """A text or a call got an error in place of an answer."""

@@ -119,7 +119,7 @@ class MetricsObserver(Observer):
 
     def refused(self, reason: OverloadReason) -> None:
         """A request was refused at once."""
-        self._metrics.metric("instructrec_refused_total", reason).inc()
+        self._metrics.count_refusal(reason)
 
     def prepared(self, n_candidates: int, seconds: float) -> None:
         """An instruction was prepared."""

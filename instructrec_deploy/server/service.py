@@ -26,6 +26,7 @@ from instructrec_deploy.core.request import Request
 from instructrec_deploy.core.result import Prediction
 from instructrec_deploy.core.status import ModelChange, PreparedInfo
 from instructrec_deploy.pb.v1 import instructrec_pb2 as pb
+from instructrec_deploy.runtime.admission import OverloadSettings
 from instructrec_deploy.server.access.callers import ANYONE, STRANGER, Caller
 from instructrec_deploy.server.access.gate import Gate
 from instructrec_deploy.server.access.settings import AccessSettings
@@ -33,6 +34,7 @@ from instructrec_deploy.server.bridge import Bridge
 from instructrec_deploy.server.failures import describe_failure
 from instructrec_deploy.server.logs import LOGGER
 from instructrec_deploy.server.metrics import Metrics
+from instructrec_deploy.server.quotas import Quotas
 from instructrec_deploy.server.served import Model
 from instructrec_deploy.server.settings import DoorSettings
 from instructrec_deploy.server.shelf import Shelf, Stand
@@ -81,9 +83,11 @@ class InstructRecService:
         metrics: Metrics,
         *,
         gate: Gate | None = None,
+        quotas: Quotas | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._gate = gate or Gate(AccessSettings())
+        self._quotas = quotas or Quotas(OverloadSettings(), metrics)
         self._settings = settings
         self._metrics = metrics
         self._clock = clock
@@ -234,7 +238,7 @@ class InstructRecService:
         message = parse(pb.PredictRequest, data)
         stand = self.find_stand()
         request = read_request(message, stand.limits, stand.memo.read)
-        future = stand.model.submit(caller.sign(request), deadline)
+        future = self._quotas.submit(stand.model, request, deadline, caller)
         prediction = await self._bridge.wait(future)
         self._metrics.count_prediction(prediction)
         return write_prediction(prediction).SerializeToString()
@@ -276,7 +280,7 @@ class InstructRecService:
         if isinstance(item, InstructRecError):
             return item
         try:
-            return model.submit(caller.sign(item), deadline)
+            return self._quotas.submit(model, item, deadline, caller)
         except InstructRecError as error:
             return error
 
@@ -300,7 +304,7 @@ class InstructRecService:
         model = stand.model
         instruction = model.find(question)
         is_cached = model.is_prepared(instruction)
-        prepared = await self._bridge.wait(model.prepare(instruction))
+        prepared = await self._bridge.wait(self._quotas.prepare(model, instruction, caller))
         info = PreparedInfo(prepared.key, len(prepared.labels), is_cached, prepared.size_bytes)
         return write_prepared(info).SerializeToString()
 

@@ -21,7 +21,7 @@ OPTIONS = {
     "serve": {"--host", "--port", "--metrics-port", "--allow-insecure", "--config", "--set"}
     | {"--print-config", "--feedback", "--policy", "--audit", "--target-p99-ms", "--watch"},
     "swap": {"--rollback", "--address", "--timeout", "--json"},
-    "keys new": {"--file", "--role", "--task", "--days"},
+    "keys new": {"--file", "--role", "--task", "--days", "--tokens-per-s", "--burst-tokens"},
     "keys list": {"--file"},
     "keys revoke": {"--file"},
     "predict": {"--address", "--task", "--instruction", "--candidates", "--candidate"}

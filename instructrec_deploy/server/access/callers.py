@@ -20,6 +20,22 @@ ROLE_OF: dict[str, Role] = {
 }
 
 
+BURST_S = 10.0  # of the rate: the burst where none is set
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """Tokens a second over time, and at most at once."""
+
+    tokens_per_s: float  # 0.0: as much as it likes
+    burst_tokens: float = 0.0  # 0.0: `BURST_S` of the rate
+
+    @property
+    def size(self) -> float:
+        """Tokens of a full bucket."""
+        return self.burst_tokens or BURST_S * self.tokens_per_s
+
+
 @dataclass(frozen=True, slots=True)
 class Caller:
     """A known caller, or anyone where nobody has to be known."""
@@ -28,6 +44,7 @@ class Caller:
     name: str = ""
     roles: tuple[Role, ...] = ("predict", "feedback", "admin")
     tasks: tuple[str, ...] | None = None  # None: all, and instructions of its own
+    quota: Quota | None = None  # of its key; None: that of all
 
     def check_method(self, method: str) -> None:
         """Refuse a method that its roles do not cover; an admin's cover all.

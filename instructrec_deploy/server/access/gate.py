@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from instructrec_deploy.core.errors import InstructRecError, Unauthenticated
-from instructrec_deploy.server.access.callers import ANYONE, Caller
+from instructrec_deploy.server.access.callers import ANYONE, Caller, Quota
 from instructrec_deploy.server.access.keys import PREFIX, KeyEntry, find_key, read_keys
 from instructrec_deploy.server.access.settings import AccessSettings
 from instructrec_deploy.server.access.tokens import TokenReader
@@ -82,7 +82,7 @@ class Gate:
             if self._tokens is not None and not given.startswith(PREFIX):
                 return self._tokens.read(given)
             id_, entry = find_key(self._keys, given, self._now())
-            return Caller(id_, entry.name, entry.roles, entry.tasks)
+            return Caller(id_, entry.name, entry.roles, entry.tasks, _quota(entry))
         if self._settings.client_ca:
             names = [bytes(name).decode("utf-8", "replace") for name in _names(certificate)]
             return Caller("", names[0] if names else "", ("predict", "feedback"))
@@ -121,6 +121,12 @@ def _given_key(metadata: Metadata) -> str:
         hint='send metadata "authorization: Bearer KEY"; our clients: api_key=, or the environment '
         "variable INSTRUCTREC_API_KEY",
     )
+
+
+def _quota(entry: KeyEntry) -> Quota | None:
+    if entry.tokens_per_s is None:
+        return None
+    return Quota(entry.tokens_per_s, entry.burst_tokens or 0)
 
 
 def _names(certificate: Mapping[str, Iterable[bytes]]) -> list[bytes]:

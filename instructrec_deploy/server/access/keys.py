@@ -9,6 +9,8 @@ holds SHA-256 of the secret: what nobody can guess needs no slow hash, and a cal
     roles = ["predict"]                  # predict, feedback, admin
     tasks = ["intent"]                   # left out: all tasks, and instructions of its own
     expires = 2027-01-01T00:00:00Z       # left out: never
+    tokens_per_s = 5000.0                # left out: [overload] tenant_tokens_per_s; 0: no limit
+    burst_tokens = 20000                 # left out: ten seconds of it
 """
 
 from __future__ import annotations
@@ -47,6 +49,8 @@ class KeyEntry(BaseModel):
     tasks: tuple[str, ...] | None = None
     created: AwareDatetime | None = None
     expires: AwareDatetime | None = None
+    tokens_per_s: float | None = Field(default=None, ge=0.0, allow_inf_nan=False)
+    burst_tokens: int | None = Field(default=None, ge=1)
 
     def is_over(self, now: datetime) -> bool:
         """Whether the key has expired."""
@@ -120,6 +124,9 @@ def write_keys(path: Path, keys: Mapping[str, KeyEntry]) -> None:
             moment: datetime | None = getattr(entry, name)
             if moment is not None:
                 lines.append(f"{name} = {moment.astimezone(UTC).isoformat(timespec='seconds')}")
+        for name in ("tokens_per_s", "burst_tokens"):
+            if getattr(entry, name) is not None:
+                lines.append(f"{name} = {getattr(entry, name)}")
         lines.append("")
     path.parent.mkdir(parents=True, exist_ok=True)
     number, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")  # mode 0600

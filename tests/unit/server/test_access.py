@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from instructrec_deploy.core.errors import ConfigError, Denied, FileMissing, Unauthenticated
 from instructrec_deploy.core.instruction import Instruction
 from instructrec_deploy.core.request import Question, Request
-from instructrec_deploy.server.access.callers import ANYONE, STRANGER, Caller
+from instructrec_deploy.server.access.callers import ANYONE, STRANGER, Caller, Quota
 from instructrec_deploy.server.access.gate import Gate
 from instructrec_deploy.server.access.keys import (
     KeyEntry,
@@ -62,7 +62,8 @@ def test_a_key_ends_when_it_expires() -> None:
 
 
 def test_the_file_holds_hashes_and_only_its_owner_reads_it(tmp_path: Path) -> None:
-    key, keys = keys_of(name='a "b" \\ 客服', tasks=("意图",), expires=NOW, created=NOW)
+    more = {"tokens_per_s": 12.5, "burst_tokens": 100}
+    key, keys = keys_of(name='a "b" \\ 客服', tasks=("意图",), expires=NOW, created=NOW, **more)
     file = tmp_path / "new" / "keys.toml"
     write_keys(file, keys)
     assert read_keys(file) == keys
@@ -117,6 +118,15 @@ def test_a_key_for_some_tasks_opens_no_others() -> None:
         with pytest.raises(Denied):
             caller.check_questions(questions)
     Caller("2", "b").check_questions([Question(prepared_id="k")])
+
+
+def test_a_key_brings_its_quota(tmp_path: Path) -> None:
+    own, keys = keys_of(tokens_per_s=0.0)
+    usual, more = keys_of()
+    write_keys(tmp_path / "keys.toml", {**keys, **more})
+    gate = Gate(AccessSettings(keys=str(tmp_path / "keys.toml")))
+    assert gate.admit(bearer(own), {}, "Predict").quota == Quota(0.0)
+    assert gate.admit(bearer(usual), {}, "Predict").quota is None
 
 
 def test_changed_keys_are_read_again_and_broken_ones_are_not(tmp_path: Path) -> None:
