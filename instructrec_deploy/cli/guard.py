@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import sys
 from contextlib import ExitStack
@@ -13,10 +14,12 @@ import typer
 if TYPE_CHECKING:
     from instructrec_deploy.cli.predict import Line
     from instructrec_deploy.core.errors import InstructRecError
+    from instructrec_deploy.core.result import Verdict
     from instructrec_deploy.safety.guards import PolicyGuards
     from instructrec_deploy.safety.restore import Cipher
 
 DIRECTIONS = ("input", "output")
+_PIECE_BYTES = 65_536  # what is there at once is taken at once
 
 
 def guard(
@@ -30,6 +33,13 @@ def guard(
     restore: Annotated[
         bool, typer.Option("--restore", help="Bring encrypted values back, with the key.")
     ] = False,
+    stream: Annotated[
+        bool,
+        typer.Option("--stream", help="One text as it comes, not lines; what is safe goes on."),
+    ] = False,
+    direction: Annotated[
+        str, typer.Option("--direction", help="With --stream: input or output.")
+    ] = "output",
 ) -> None:
     """Check texts: {"id", "text", "direction"} a line in, what the policy says about each out.
 
@@ -38,10 +48,17 @@ def guard(
     A line out: {"id", "action": allow|flag|mask|block, "text" as it may go on, "spans" of personal
     data in the text as sent, "categories" of content}. A line that cannot be read comes out as
     {"id", "error"}, and the exit code is 2 at the end. No text but the checked one comes out.
+
+    With --stream all that comes in is one text: as soon as it is decided it goes out, masked; where
+    the policy blocks, nothing follows. The verdict is a line of JSON on standard error at the end.
     """
     from instructrec_deploy.cli.predict import read_lines
     from instructrec_deploy.cli.report import error_facts
 
+    if stream:
+        with ExitStack() as stack:
+            _pass_on(_stream(file, stack), policy, direction, has_keys_only=restore)
+        return
     answer = _Restorer() if restore else _Checker(_open_guards(policy))
     n_bad = 0
     with ExitStack() as stack:
@@ -58,32 +75,67 @@ def guard(
         raise typer.Exit(2)
 
 
+def _pass_on(source: BinaryIO, policy: Path | None, direction: str, *, has_keys_only: bool) -> None:
+    """Standard input to standard output, as far as it is decided; the verdict to standard error."""
+    from instructrec_deploy.core.errors import TextUndecodable
+    from instructrec_deploy.safety.streaming import StreamGuard
+
+    if has_keys_only or direction not in DIRECTIONS:
+        raise typer.BadParameter("--stream goes with --direction input or output, not --restore")
+    checked = StreamGuard(
+        _open_guards(policy).of(("",)), direction=cast("Literal['input', 'output']", direction)
+    )
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        while piece := source.read1(_PIECE_BYTES):  # type: ignore[attr-defined]
+            _say(checked.feed(decoder.decode(piece)))
+        _say(checked.feed(decoder.decode(b"", final=True)))
+    except UnicodeDecodeError as error:
+        raise TextUndecodable(
+            "what comes in is not UTF-8", hint="write it in UTF-8; what was decided has gone out"
+        ) from error
+    rest, verdict = checked.finish()
+    _say(rest)
+    typer.echo(json.dumps(_told(verdict), ensure_ascii=False), err=True)
+
+
+def _say(text: str) -> None:
+    if text:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+
+def _told(verdict: Verdict) -> dict[str, Any]:
+    """What a verdict says, without any text."""
+    from instructrec_deploy.safety.policy import ContentPolicy
+
+    content = frozenset(ContentPolicy.model_fields)
+    found, dry_run_action = verdict.findings, verdict.dry_run_action
+    return {
+        "action": verdict.action,
+        **({"dry_run_action": dry_run_action} if dry_run_action else {}),
+        "spans": [
+            {"type": f.category, "start": f.start, "end": f.end}
+            for f in found
+            if f.category not in content and f.start >= 0
+        ],
+        "categories": sorted({f.category for f in found if f.category in content}),
+        "policy_version": verdict.policy_version,
+    }
+
+
 class _Checker:
     """A line in, the guard's answer out."""
 
     def __init__(self, guards: PolicyGuards) -> None:
-        from instructrec_deploy.safety.policy import ContentPolicy
-
         self._guards = guards
-        self._content = frozenset(ContentPolicy.model_fields)
 
     def __call__(self, line: Line) -> dict[str, Any]:
         direction = cast("Literal['input', 'output']", line.fields.get("direction", "input"))
         task, tenant = (str(line.fields.get(name, "")) for name in ("task", "tenant"))
         guarded = self._guards.of((task,), tenant).check_text(line.text, direction)
-        found, dry_run_action = guarded.verdict.findings, guarded.verdict.dry_run_action
-        return {
-            "action": guarded.verdict.action,
-            **({"dry_run_action": dry_run_action} if dry_run_action else {}),
-            "text": guarded.text,
-            "spans": [
-                {"type": f.category, "start": f.start, "end": f.end}
-                for f in found
-                if f.category not in self._content and f.start >= 0
-            ],
-            "categories": sorted({f.category for f in found if f.category in self._content}),
-            "policy_version": guarded.verdict.policy_version,
-        }
+        told = _told(guarded.verdict)
+        return {"action": told.pop("action"), "text": guarded.text, **told}
 
 
 class _Restorer:

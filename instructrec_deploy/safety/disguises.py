@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from functools import lru_cache
 
+from instructrec_deploy.safety.pending import Shape
 from instructrec_deploy.safety.spellings import Edit, Unspelled, apply_edits, keep_only
 
 # One sign, one letter: every offset stays. 1 is an i in one copy and an l in the other.
@@ -28,6 +29,8 @@ _MARKED = re.compile(
     r"[*_·•~^|`\\](?<=[a-z].)[*_·•~^|`\\]?(?=[a-z])"
     r"|[ .,\-*_·•~^|/\\+#@&](?<=[\u4e00-\u9fff].)[ .,\-*_·•~^|/\\+#@&]{0,2}(?=[\u4e00-\u9fff])"
 )
+# What more text could turn into such a spelling.
+DISGUISE_SHAPES = tuple(map(Shape, (_APART, _LONG, _MARKED, _INNER_MARK)))
 _LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz@$")
 # Words that stand beside those of the list when a sentence is spelled letter by letter.
 _COMMON_WORDS = """
@@ -39,18 +42,19 @@ _COMMON = frozenset(_COMMON_WORDS.split())
 _DOUBLES = frozenset("ls")  # killll, asssshole: letters that the list's words have twice
 
 
-def undisguise(text: str, words: frozenset[str]) -> Iterator[Unspelled]:
+def undisguise(text: str, words: frozenset[str], *, is_open: bool = False) -> Iterator[Unspelled]:
     """Copies of the text with such spellings undone; none where nothing is spelled so.
 
     Args:
         text: folded, in lower case.
         words: triggers of the word list; what is spelled apart is cut into them.
+        is_open: the text goes on, so that a digit at its end may begin a word.
     """
-    plain = apply_edits(text, sorted(_edits(text, words), key=lambda edit: edit.start))
+    plain = apply_edits(text, disguised(text, words))
     if plain is not None:
         yield plain
     copy = plain.text if plain is not None else text
-    if not _MIXED.search(copy):
+    if not (is_open or _MIXED.search(copy)):
         return
     starts = plain.starts if plain is not None else range(len(text))
     ends = plain.ends if plain is not None else range(1, len(text) + 1)
@@ -59,6 +63,11 @@ def undisguise(text: str, words: frozenset[str]) -> Iterator[Unspelled]:
     yield Unspelled(leet, starts, ends)
     if "1" in copy:
         yield Unspelled(copy.translate(_LEET_L), starts, ends)
+
+
+def disguised(text: str, words: frozenset[str]) -> list[Edit]:
+    """What undoes the disguises that change a text's length, by start; the parts may overlap."""
+    return sorted(_edits(text, words), key=lambda edit: edit.start)
 
 
 def _edits(text: str, words: frozenset[str]) -> Iterator[Edit]:

@@ -9,11 +9,12 @@ from typing import Literal
 
 from instructrec_deploy.core.errors import BundleError, InstructRecError
 from instructrec_deploy.core.result import Answer, Finding, Verdict
+from instructrec_deploy.safety.disguises import disguised
 from instructrec_deploy.safety.keys import SafetyKeys
 from instructrec_deploy.safety.lexicon import Lexicon
 from instructrec_deploy.safety.match import Match
 from instructrec_deploy.safety.operators import Numbers, Operators
-from instructrec_deploy.safety.personal_data import find_personal_data
+from instructrec_deploy.safety.personal_data import find_personal_data, open_personal_data
 from instructrec_deploy.safety.policy import (
     DirectionPolicy,
     PersonalDataPolicy,
@@ -21,7 +22,8 @@ from instructrec_deploy.safety.policy import (
     default_policy,
     parse_policy,
 )
-from instructrec_deploy.safety.restore import TOKEN_CATEGORY, find_tokens
+from instructrec_deploy.safety.restore import TOKEN_CATEGORY, find_tokens, open_token
+from instructrec_deploy.safety.spellings import Edit, spelled
 from instructrec_deploy.safety.steps import STRENGTH, Action, Step, step_at
 from instructrec_deploy.text.normalize import fold, lower_in_place
 
@@ -29,7 +31,7 @@ Direction = Literal["input", "output"]
 
 _log = logging.getLogger(__name__)
 # What a broken check can raise. Its message may hold the text, so only its type is logged.
-_BROKEN = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+BROKEN = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +69,8 @@ class Guard:
     ) -> None:
         self.policy = policy or default_policy()
         version, shared = self.policy.version, lexicon or Lexicon()
-        self._input = _Checker(self.policy.input, shared, "input", version, keys)
-        self._output = _Checker(self.policy.output, shared, "output", version, keys)
+        self._input = Checker(self.policy.input, shared, "input", version, keys)
+        self._output = Checker(self.policy.output, shared, "output", version, keys)
 
     @classmethod
     def from_toml(
@@ -93,9 +95,13 @@ class Guard:
 
     def check_text(self, text: str, direction: Direction) -> GuardedText:
         """Check a text by itself, going in or out."""
-        checker = self._input if direction == "input" else self._output
+        checker = self.checker(direction)
         guarded, findings = checker.check(text)
         return GuardedText(guarded, checker.verdict(findings))
+
+    def checker(self, direction: Direction) -> Checker:
+        """What checks the texts of one direction."""
+        return self._input if direction == "input" else self._output
 
     def check_output(self, answer: Answer) -> tuple[Answer, Verdict]:
         """Check the labels of an answer, and the words of its spans, on their way out.
@@ -132,7 +138,7 @@ class Guard:
         return changed, verdict
 
 
-class _Checker:
+class Checker:
     """One direction of the policy, made ready."""
 
     def __init__(
@@ -156,6 +162,7 @@ class _Checker:
         self._categories = frozenset(sought - personal)
         self._reviewed = frozenset(policy.review)
         self._is_dry_run = policy.dry_run
+        self._strong = frozenset(n for n in sought if _can(self._steps[n], "mask", "block"))
         self._lexicon = lexicon
         self._on_failure: Action = "block" if policy.fail == "closed" else "flag"
         self._clean = Verdict(policy_version=version, direction=direction)
@@ -163,16 +170,11 @@ class _Checker:
     def check(self, text: str, numbers: Numbers | None = None) -> tuple[str, tuple[Finding, ...]]:
         """The text as it may go on, and why. `numbers`: of the texts that belong to it."""
         try:
-            findings = self._find(text)
-            if self._operators:
-                findings = self._operators.apply(text, findings, numbers or Numbers())
-        except _BROKEN as fault:
-            _log.error("safety check failed: %s", type(fault).__name__)
-            findings = (Finding("guard_failure", "internal", self._on_failure),)
+            findings = self.apply(text, self.find(text), numbers or Numbers())
+        except BROKEN as fault:
+            findings = (self.failure(fault),)
         if not findings:
             return text, ()
-        if self._is_dry_run:
-            return text, tuple(_undone(finding) for finding in findings)
         if any(finding.action == "block" for finding in findings):
             return "", findings
         return mask_text(text, findings), findings
@@ -186,7 +188,42 @@ class _Checker:
         dry_run_action = max(undone, key=STRENGTH.__getitem__, default="")
         return replace(self._clean, action=action, findings=findings, dry_run_action=dry_run_action)
 
-    def _find(self, text: str) -> tuple[Finding, ...]:
+    def failure(self, fault: Exception | None = None) -> Finding:
+        """What a check that broke counts as."""
+        _log.error("safety check failed: %s", type(fault).__name__)
+        finding = Finding("guard_failure", "internal", self._on_failure)
+        return _undone(finding) if self._is_dry_run else finding
+
+    def apply(
+        self, text: str, findings: tuple[Finding, ...], numbers: Numbers
+    ) -> tuple[Finding, ...]:
+        """The findings in a text with what stands in their place; in a dry run, flags."""
+        if self._is_dry_run:
+            return tuple(map(_undone, findings))
+        return self._operators.apply(text, findings, numbers) if self._operators else findings
+
+    def open(self, text: str, lower: str, start: int) -> tuple[int, int]:
+        """Where the first stretch of a folded text begins that more text could turn into a finding.
+
+        Or change as one: first of those that change the text (mask, block), then of all; the text's
+        length where there is none. What was decided before `start` is left aside.
+        """
+        strong = open_personal_data(text, lower, self._types & self._strong, start)
+        every = min(strong, open_personal_data(text, lower, self._types - self._strong, start))
+        if self._escapes:
+            strong = min(strong, open_token(text, start))
+        if self._categories:
+            groups = (self._categories & self._strong, self._categories)
+            content = self._lexicon.open(lower, groups, start)
+            strong, every = min(strong, content[0]), min(every, content[1])
+        return strong, min(strong, every)
+
+    def edits(self, text: str, lower: str) -> list[Edit]:
+        """What undoes spellings and disguises in a folded text: none may be cut in two."""
+        return [*spelled(text, lower), *disguised(lower, self._lexicon.words)]
+
+    def find(self, text: str) -> tuple[Finding, ...]:
+        """The findings in a text, by start, without overlaps."""
         folded = fold(text)
         hits = find_personal_data(folded.text, self._types) if self._types else []
         if self._categories:
@@ -268,6 +305,11 @@ def masked_span(start: int, end: int, findings: Iterable[Finding]) -> tuple[int,
             moved_start += finding.start - start
         moved_end += grown + max(0, finding.end - end)
     return moved_start, moved_end
+
+
+def changes(finding: Finding) -> bool:
+    """Whether the text does not go on as it is where this finding stands."""
+    return finding.action in ("mask", "block")
 
 
 def is_masked(finding: Finding) -> bool:

@@ -8,15 +8,17 @@ entries are looked at when one of their trigger words stands in the text as a wh
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from instructrec_deploy.safety.disguises import undisguise
+from instructrec_deploy.safety import reach
+from instructrec_deploy.safety.disguises import DISGUISE_SHAPES, undisguise
 from instructrec_deploy.safety.match import Match
+from instructrec_deploy.safety.pending import Shape, first_open
 
 _WORD = re.compile(r"[a-z0-9]+(?:[*$]+[a-z0-9]+)*")
 _QUOTES = re.compile('["“「『«„]')
-_QUOTE_CHARS = 60  # how far from a hit the quotation marks may stand
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +32,7 @@ class Entry:
     rule: str
     pattern: str
     triggers: str = ""  # empty: a Chinese entry
-    gate: str = ""  # characters, one of which every match of a Chinese entry contains
+    gate: str = ""  # characters one of which every match contains that has no trigger
 
 
 _WILL = (
@@ -94,19 +96,20 @@ ENTRIES = (
         r"|(?:rag|towel|sand)(?:heads?| niggers?)|dirty (?:immigrants?|foreigners?|jews?|muslims?)"
         r"|sub-?humans?",
         "faggot faggots fags retarded tranny trannies nigger niggers nigga niggaz kike kikes spic"
-        " spics wetback wetbacks gook gooks raghead ragheads towelhead towelheads dirty subhuman"
-        " subhumans humans human",
+        " spics wetback wetbacks gook gooks raghead ragheads towelhead towelheads sandhead"
+        " sandheads dirty subhuman subhumans humans human",
     ),
     Entry(
         "profanity",
         "swear_en",
-        r"(?:mother ?)?fuck(?:s|ed|er|ers|ing|in|wit)?|f[*$]{1,4}c?k(?:ing|ed|er)?|fck(?:ing)?"
+        r"(?:mother(?: )?)?fuck(?:s|ed|er|ers|ing|in|wit)?|f[*$]{1,4}c?k(?:ing|ed|er)?|fck(?:ing)?"
         r"|(?:bull)?shit(?:s|ty|ting)?|sh[*$]t|assholes?|arseholes?|bitch(?:es|y)?|cunts?|wankers?"
         r"|dickheads?|wtf",
         "fuck fucks fucked fucker fuckers fucking fuckin fuckwit motherfucker motherfuckers"
-        " motherfucking f*ck f**k f**king f*cking f**ked f*cked fck fcking shit shits shitty"
-        " shitting bullshit sh*t sh$t asshole assholes arsehole arseholes bitch bitches bitchy"
-        " cunt cunts wanker wankers dickhead dickheads wtf",
+        " motherfucking motherfuck motherfucks motherfucked motherfuckin motherfuckwit fck fcking"
+        " shit shits shitty shitting bullshit sh*t sh$t asshole assholes arsehole arseholes"
+        " bitch bitches bitchy cunt cunts wanker wankers dickhead dickheads wtf",
+        gate="*$",
     ),
     Entry(
         "self_harm",
@@ -190,11 +193,13 @@ class Lexicon:
             )
             for entry in entries
         )
-        self._han = tuple(
+        self._gates = tuple(
             (i, re.compile(f"[{entry.gate}]" if entry.gate else ""))
             for i, entry in enumerate(entries)
-            if not entry.triggers
+            if entry.gate or not entry.triggers
         )
+        self._shapes = tuple(map(Shape, self._patterns))
+        self._quoted_shapes = tuple(Shape(pattern, reach.QUOTE) for pattern in self._patterns)
 
     def find(self, text: str, categories: frozenset[str]) -> Iterator[Match]:
         """Hits in a folded text in lower case; they may overlap.
@@ -206,14 +211,46 @@ class Lexicon:
         for plain in undisguise(text, self._words):
             for hit in self._find(plain.text, categories):
                 start, end = plain.span(hit.start, hit.end)
-                is_quoted = hit.is_quoted or (has_quotes and _is_quoted(text, start, end))
+                is_quoted = has_quotes and _is_quoted(text, start, end)
                 yield Match(hit.category, hit.rule, start, end, is_quoted)
+
+    def open(self, text: str, groups: Sequence[frozenset[str]], start: int) -> list[int]:
+        """For each group of categories: where what more text could turn into a hit begins.
+
+        Or change as one; the text's length where there is none. What was decided before `start` is
+        left aside.
+        """
+        all_shapes = self._quoted_shapes if _QUOTES.search(text) else self._shapes
+        pairs = list(zip(self._entries, all_shapes, strict=True))
+        shapes = [[shape for entry, shape in pairs if entry.category in group] for group in groups]
+        end = first_open(DISGUISE_SHAPES, text, text, start)
+        first = [min(end, first_open(some, text, text, start)) for some in shapes]
+        if end < len(text):
+            head = text[:end]
+            first = [
+                min(a, first_open(b, head, head, start)) for a, b in zip(first, shapes, strict=True)
+            ]
+        for plain in undisguise(text, self._words, is_open=True):
+            cut = bisect_left(plain.starts, end)
+            copy, begin = plain.text[:cut], bisect_left(plain.starts, start)
+            places = [first_open(some, copy, copy, begin) for some in shapes]
+            first = [
+                min(a, plain.starts[b] if b < cut else end)
+                for a, b in zip(first, places, strict=True)
+            ]
+        return first
+
+    @property
+    def words(self) -> frozenset[str]:
+        """The words that set off its English entries."""
+        return self._words
 
     def _find(self, text: str, categories: frozenset[str]) -> Iterator[Match]:
         words = _WORD.findall(text)
         wanted = {i for word in self._words.intersection(words) for i in self._by_word[word]}
-        if not text.isascii():
-            wanted.update(index for index, gate in self._han if gate.search(text))
+        for index, gate in self._gates:
+            if (self._entries[index].triggers or not text.isascii()) and gate.search(text):
+                wanted.add(index)
         has_quotes = _QUOTES.search(text) is not None
         for index in sorted(wanted):
             entry = self._entries[index]
@@ -227,8 +264,8 @@ class Lexicon:
 
 def _is_quoted(text: str, start: int, end: int) -> bool:
     """Whether the span stands within quotation marks that are near."""
-    before = text[max(0, start - _QUOTE_CHARS) : start]
+    before = text[max(0, start - reach.QUOTE) : start]
     opened = max(before.rfind(mark) for mark in "“「『«„")
     closed = max(before.rfind(mark) for mark in "”」』»")
     is_even = before.count('"') % 2 == 0
-    return opened > closed or (not is_even and '"' in text[end : end + _QUOTE_CHARS])
+    return opened > closed or (not is_even and '"' in text[end : end + reach.QUOTE])

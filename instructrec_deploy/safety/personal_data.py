@@ -7,23 +7,49 @@ value that fails its checksum is not reported.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from instructrec_deploy.safety.match import Match
-from instructrec_deploy.safety.recognizers.addresses import find_addresses
-from instructrec_deploy.safety.recognizers.bank import find_cards, find_ibans
+from instructrec_deploy.safety.pending import Shape, first_open
+from instructrec_deploy.safety.recognizers.addresses import (
+    CN_ADDRESS_SHAPES,
+    EN_ADDRESS_SHAPES,
+    find_addresses,
+)
+from instructrec_deploy.safety.recognizers.bank import (
+    CARD_SHAPES,
+    IBAN_SHAPES,
+    find_cards,
+    find_ibans,
+)
 from instructrec_deploy.safety.recognizers.china import (
+    CN_ID_SHAPES,
+    CN_USCC_SHAPES,
+    PASSPORT_SHAPES,
+    PLATE_SHAPES,
     find_cn_ids,
     find_cn_usccs,
     find_license_plates,
     find_passports,
 )
-from instructrec_deploy.safety.recognizers.contact import find_emails, find_ips
-from instructrec_deploy.safety.recognizers.phone import find_phones
-from instructrec_deploy.safety.recognizers.secrets import find_secrets, find_urls
+from instructrec_deploy.safety.recognizers.contact import (
+    EMAIL_SHAPES,
+    IP_SHAPES,
+    find_emails,
+    find_ips,
+)
+from instructrec_deploy.safety.recognizers.phone import PHONE_SHAPES, find_phones
+from instructrec_deploy.safety.recognizers.secrets import (
+    SECRET_SHAPES,
+    URL_SHAPES,
+    find_secrets,
+    find_urls,
+    open_pem,
+)
 from instructrec_deploy.safety.recognizers.western import NATIONAL_IDS
-from instructrec_deploy.safety.spellings import unspell
+from instructrec_deploy.safety.spellings import SPELLING_SHAPES, apply_edits, spelled, unspell
 from instructrec_deploy.text.normalize import lower_in_place
 
 # A recognizer takes a folded text and the same in lower case.
@@ -34,6 +60,7 @@ _DIGIT = re.compile("[0-9]")
 _NUMBER = re.compile(r"[0-9](?:[ .\-()]{0,3}[0-9]){6}")
 _CODE = re.compile(r"[0-9](?:[ .\-]?[0-9A-Za-z]){5}|[A-Za-z][0-9](?:[ .\-]?[0-9A-Za-z]){4}")
 _AT = re.compile("@")
+_PLACE = re.compile("[0-9号弄栋幢座楼室期元]")
 _URL = re.compile("://")
 _IBAN = re.compile(r"(?<![0-9A-Za-z])[A-Za-z]{2}[0-9]{2}[ -]?[0-9A-Za-z]")
 _IP = re.compile(r"[0-9]\.[0-9]{1,3}\.[0-9]|[23][0-9A-Fa-f]{3}:")
@@ -48,17 +75,59 @@ RECOGNIZERS: dict[str, tuple[re.Pattern[str], Recognizer]] = {
     "EMAIL": (_AT, find_emails),
     "IP": (_IP, find_ips),
     "URL": (_URL, find_urls),
-    "PASSPORT": (_CODE, find_passports),
+    "PASSPORT": (_DIGIT, find_passports),
     "LICENSE_PLATE": (_DIGIT, find_license_plates),
     **{national.category: (_CODE, national.find) for national in NATIONAL_IDS},
     "PHONE": (_NUMBER, find_phones),
-    "ADDRESS": (_DIGIT, find_addresses),
+    "ADDRESS": (_PLACE, find_addresses),
     "SECRET": (_ANYTHING, find_secrets),
 }
 
 
 # Types that a spelling may hide; the others are no numbers or addresses of mail.
 _SPELLED = frozenset(RECOGNIZERS) - {"ADDRESS", "SECRET", "URL", "LICENSE_PLATE", "IP", "PASSPORT"}
+
+SHAPES: dict[str, tuple[Shape, ...]] = {
+    "CN_ID": CN_ID_SHAPES,
+    "CN_USCC": CN_USCC_SHAPES,
+    "CREDIT_CARD": CARD_SHAPES,
+    "IBAN": IBAN_SHAPES,
+    "EMAIL": EMAIL_SHAPES,
+    "IP": IP_SHAPES,
+    "URL": URL_SHAPES,
+    "PASSPORT": PASSPORT_SHAPES,
+    "LICENSE_PLATE": PLATE_SHAPES,
+    **{national.category: national.shapes for national in NATIONAL_IDS},
+    "PHONE": PHONE_SHAPES,
+    "ADDRESS": (*CN_ADDRESS_SHAPES, *EN_ADDRESS_SHAPES),
+    "SECRET": SECRET_SHAPES,
+}
+
+
+def open_personal_data(text: str, lower: str, types: frozenset[str], start: int) -> int:
+    """Where the first stretch begins that more text could turn into a value, or change as one.
+
+    The text's length where there is none. What was decided before `start` is left aside.
+    """
+    if not types:
+        return len(text)
+    first = end = first_open(SPELLING_SHAPES, text, lower, start)
+    for name in SHAPES.keys() & types:
+        first = min(first, first_open(SHAPES[name], text, lower, start))
+    if "SECRET" in types:
+        first = min(first, open_pem(text, start))
+    # What comes may be spelled apart: so it counts as open, too, what reaches to there.
+    names = SHAPES.keys() & types & _SPELLED
+    shapes = [shape for name in names for shape in SHAPES[name]]
+    if end < len(text):
+        first = min(first, first_open(shapes, text[:end], lower[:end], start))
+    plain = apply_edits(text, spelled(text, lower))
+    if plain is not None:
+        cut = bisect_left(plain.starts, end)
+        copy = plain.text[:cut]
+        at = first_open(shapes, copy, lower_in_place(copy), bisect_left(plain.starts, start))
+        first = min(first, plain.starts[at] if at < cut else end)
+    return first
 
 
 def find_personal_data(text: str, types: frozenset[str]) -> list[Match]:

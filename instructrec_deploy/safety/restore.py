@@ -16,12 +16,14 @@ from typing import Any
 
 from instructrec_deploy.core.errors import MissingExtra
 from instructrec_deploy.safety.keys import SafetyKeys
+from instructrec_deploy.safety.pending import Shape
 
 # Base 32 with letters in place of its digits: nothing in a token looks like a number or a key.
 _TO_LETTERS = bytes.maketrans(b"234567", b"abcdef")
 _TO_BASE32 = bytes.maketrans(b"abcdef", b"234567")
 # 28: sixteen bytes of authentication and one of the value.
 TOKEN = re.compile(r"\[([A-Z][A-Z0-9_]{0,31}):([A-Za-f]{28,})\]")
+_TOKEN_SHAPE = Shape(TOKEN)
 TOKEN_CATEGORY = "RESTORABLE"  # of a token that stood in a text before it was masked
 
 
@@ -89,3 +91,8 @@ def find_tokens(text: str) -> Iterator[tuple[int, int]]:
     if "[" in text:
         for token in TOKEN.finditer(text):
             yield token.span()
+
+
+def open_token(text: str, start: int) -> int:
+    """Where a token begins that more text could complete; the text's length where there is none."""
+    return _TOKEN_SHAPE.first(text, start)

@@ -11,6 +11,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from instructrec_deploy.safety import reach
+from instructrec_deploy.safety.pending import Shape
+
 _HAN_DIGITS = "〇零○一二三四五六七八九幺壹贰叁参肆伍陆柒捌玖两拐洞勾"
 _HAN = str.maketrans(_HAN_DIGITS, "000123456789112334567892709")
 _DIGIT = f"[0-9{_HAN_DIGITS}]"
@@ -29,7 +32,9 @@ _AS_DIGIT = "[0-9OoОоQIil|ІSsZzBЗзб]"
 _LETTER_RUN = re.compile(
     rf"(?<![0-9A-Za-z]){_AS_DIGIT}(?:[ .\-]?{_AS_DIGIT}){{6,30}}(?![0-9A-Za-z])"
 )
-_LETTER_NEAR_DIGIT = re.compile(r"[0-9][ .\-]?[OoОоQIil|ІSsZzBЗзб]|[OoОоQIil|ІSsZzBЗзб][0-9]")
+_LETTER_NEAR_DIGIT = re.compile(
+    r"[0-9][ .\-]?[OoОоQIil|ІSsZzBЗзб]|[OoОоQIil|ІSsZzBЗзб][ .\-]?[0-9]"
+)
 _NAMES = {"zero": "0", "oh": "0", "one": "1", "two": "2", "three": "3", "four": "4"}
 _NAMES |= {"five": "5", "six": "6", "seven": "7", "eight": "8", "nine": "9"}
 _NAME = "|".join(_NAMES)
@@ -48,7 +53,11 @@ _DOT = re.compile(
     r" ?[\[({<#*] ?(?:dot|点|\.) ?[\])}>#*] ?| dot | ?点 ?(?=[a-z])| \. (?=[a-z])"
     r"|(?<=[a-z0-9]) ?[。丶·] ?(?=[a-z])"
 )
-_DOTS_CHARS = 80  # how far behind the "@" the dots of a domain stand
+# What more text could turn into such a spelling.
+SPELLING_SHAPES = (
+    *(Shape(pattern) for pattern in (_RUN, _LETTER_RUN)),
+    *(Shape(pattern, is_lower=True) for pattern in (_NAME_RUN, _AT, _DOT)),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +93,13 @@ def unspell(text: str, lower: str) -> Unspelled | None:
         text: folded.
         lower: the same in lower case, of the same length.
     """
+    return apply_edits(text, spelled(text, lower))
+
+
+def spelled(text: str, lower: str) -> list[Edit]:
+    """What undoes the spellings of a text, by start; the parts may overlap."""
     edits = [*_digit_edits(text), *_letter_edits(text), *_name_edits(lower), *_mark_edits(lower)]
-    return apply_edits(text, sorted(edits, key=lambda edit: edit.start))
+    return sorted(edits, key=lambda edit: edit.start)
 
 
 def apply_edits(text: str, edits: Iterable[Edit]) -> Unspelled | None:
@@ -154,8 +168,6 @@ def _letter_edits(text: str) -> Iterator[Edit]:
 
 def _name_edits(lower: str) -> Iterator[Edit]:
     """English names of digits become digits."""
-    if not ("one" in lower or "five" in lower or "three" in lower or "eight" in lower):
-        return
     for run in _NAME_RUN.finditer(lower):
         names = list(_NAME_ONE.finditer(lower, run.start(), run.end()))
         new = "".join([_NAMES.get(name[0], name[0]) for name in names])
@@ -174,6 +186,6 @@ def _mark_edits(lower: str) -> Iterator[Edit]:
             continue
         yield Edit(at.start(), at.end(), "@", (at.start(),), (at.end(),))
         done = at.end()
-        for dot in _DOT.finditer(lower, done, done + _DOTS_CHARS):
+        for dot in _DOT.finditer(lower, done, done + reach.MAIL_DOTS):
             yield Edit(dot.start(), dot.end(), ".", (dot.start(),), (dot.end(),))
             done = dot.end()

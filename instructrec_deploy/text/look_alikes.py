@@ -48,5 +48,12 @@ def read_as_latin(text: str) -> str:
     )
 
 
+def word_start(text: str, end: int) -> int:
+    """Where the word begins that [end - 1] of a folded text is in; `end` where it is in none."""
+    while end and _WORD.match(text[end - 1]):
+        end -= 1
+    return end
+
+
 def _is_latin(word: re.Match[str], latin: str) -> bool:
     return latin[word.start() : word.end()].isascii()

@@ -5,10 +5,13 @@ Towns and countries alone are no address. Names of places are the entity reader'
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
 
+from instructrec_deploy.safety import reach
 from instructrec_deploy.safety.match import Match
+from instructrec_deploy.safety.pending import Shape
 
 # --- Chinese
 
@@ -25,7 +28,8 @@ _TAIL = re.compile(
     r"(?:号楼|号院|号|栋|幢|座|单元|楼|层|室|户|门|弄|期|梯)|[0-9]{3,4}(?![0-9年月日元块个人点岁号])))"
 )
 # What cannot be part of the name of a place: the sentence around it.
-_STOP = re.compile(r"(?s:.*)(?:[^一-龥]|[在是到住址于往我你他她您从寄送至给叫跟的了为即去])")
+_STOP_CHARS = "在是到住址于往我你他她您从寄送至给叫跟的了为即去"
+_STOP = re.compile(rf"(?s:.*)(?:[^一-龥]|[{_STOP_CHARS}])")
 _REGION = re.compile(
     "(?:北京|上海|天津|重庆|河北|山西|辽宁|吉林|黑龙江|江苏|浙江|安徽|福建|江西|山东|河南|湖北|湖南|广东|海南"
     "|四川|贵州|云南|陕西|甘肃|青海|台湾|内蒙古|广西|西藏|宁夏|新疆|香港|澳门"
@@ -33,22 +37,35 @@ _REGION = re.compile(
     "|无锡|佛山|东莞|石家庄|南昌|南宁|贵阳|兰州|太原|长春|海口|乌鲁木齐|珠海|温州|常州|徐州|烟台)"
 )
 _LEVEL = re.compile(r"[省市区县镇乡旗州]")
-_LEFT_CHARS = 40  # an address from the province down to the road
+_IS_PLACED = re.compile(f"{_REGION.pattern}|{_LEVEL.pattern}")
+_HAS_DIGIT = re.compile("[0-9]")
 _BARE_CHARS = 8  # without a region in it: the name of a road or an estate
 _MAX_TAILS = 6
+_PLACE = "".join(  # a character of a name: ranges between those that are none
+    f"{chr(after + 1)}-{chr(before - 1)}"
+    for after, before in itertools.pairwise([0x4DFF, *sorted(map(ord, _STOP_CHARS)), 0x9FA6])
+    if before - after > 1
+)
+CN_ADDRESS_SHAPES = (
+    Shape(
+        re.compile(
+            f"[{_PLACE}]{{1,{reach.PLACE_NAME}}}{_CORE.pattern}(?:{_TAIL.pattern}){{0,{_MAX_TAILS}}}"
+        )
+    ),
+)
 
 
 def find_cn_addresses(text: str, lower: str) -> Iterator[Match]:
     """Chinese addresses down to the number of a house, or of a building and flat."""
     done = 0
     for core in _CORE.finditer(text):
-        if core.start() < done:
+        if core.start() <= done and done:
             continue
-        if core.start() == done:
-            continue
-        start = _cn_start(text, max(done, core.start() - _LEFT_CHARS), core.start())
+        start = _cn_start(text, max(done, core.start() - reach.PLACE_NAME), core.start())
         if start == core.start():  # nothing names the road: "3号路5号"
             continue
+        if not _HAS_DIGIT.search(core[0]) and not _IS_PLACED.search(text, start, core.start()):
+            continue  # 购物中心三楼
         end = core.end()
         for _ in range(_MAX_TAILS):
             tail = _TAIL.match(text, end)
@@ -105,6 +122,11 @@ _EN_TAIL = re.compile(
 )
 _PO_BOX = re.compile(
     r"(?<![A-Za-z])(?:P\.? ?O\.? ?Box|Post Office Box) #?[0-9]{1,7}(?![0-9])", re.I
+)
+
+EN_ADDRESS_SHAPES = (
+    Shape(re.compile(_EN_HEAD.pattern + _EN_TAIL.pattern)),
+    Shape(re.compile(_PO_BOX.pattern + _EN_TAIL.pattern, re.I)),
 )
 
 

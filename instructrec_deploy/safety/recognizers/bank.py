@@ -7,6 +7,7 @@ import string
 from collections.abc import Iterator
 
 from instructrec_deploy.safety.match import Match, scan
+from instructrec_deploy.safety.pending import Shape
 from instructrec_deploy.safety.recognizers.nearby import LEFT, RIGHT
 from instructrec_deploy.safety.recognizers.phone import is_named_otherwise
 
@@ -41,6 +42,8 @@ _PREFIXES = {
     for length in range(12, 20)
 }
 _DOUBLED = str.maketrans("0123456789", "0246813579")  # digit sum of twice the digit
+
+CARD_SHAPES = (Shape(_CARD),)
 
 
 def find_cards(text: str, lower: str) -> Iterator[Match]:
@@ -104,6 +107,8 @@ _IBAN_LENGTHS = {
 _IBAN_DIGITS = {ord(char): str(int(char, 36)) for char in string.ascii_letters}
 _IBAN_HEAD = re.compile(rf"{LEFT}[A-Za-z]{{2}}[0-9]{{2}}(?=[ -]?[0-9A-Za-z])")
 _IBAN_BODY = re.compile(r"[0-9A-Za-z](?:[ -]?[0-9A-Za-z]){14,33}")
+
+IBAN_SHAPES = (Shape(re.compile(rf"{_IBAN_HEAD.pattern}(?:[ -]?[0-9A-Za-z]){{11,28}}.")),)
 
 
 def find_ibans(text: str, lower: str) -> Iterator[Match]:

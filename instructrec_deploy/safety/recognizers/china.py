@@ -6,7 +6,9 @@ import re
 from collections.abc import Iterator
 from datetime import date
 
+from instructrec_deploy.safety import reach
 from instructrec_deploy.safety.match import Match, scan
+from instructrec_deploy.safety.pending import Shape
 from instructrec_deploy.safety.recognizers.nearby import LEFT, RIGHT, bare, has_any, is_near, words
 
 # --- resident ID
@@ -26,6 +28,8 @@ _PROVINCES = frozenset(
 _CN_ID_WEIGHTS = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
 _CN_ID_CHECKS = "10X98765432"  # by remainder modulo 11
 _CN_ID_YEARS = range(1890, 2061)  # no clock here: the same text always has the same verdict
+
+CN_ID_SHAPES = (Shape(_CN_ID),)
 
 
 def find_cn_ids(text: str, lower: str) -> Iterator[Match]:
@@ -58,6 +62,8 @@ _CN_USCC = re.compile(  # by its parts (authority, region, organization, check),
 )
 _USCC_ALPHABET = "0123456789ABCDEFGHJKLMNPQRTUWXY"
 _USCC_VALUES = {char: value for value, char in enumerate(_USCC_ALPHABET)}
+
+CN_USCC_SHAPES = (Shape(_CN_USCC),)
 
 
 def find_cn_usccs(text: str, lower: str) -> Iterator[Match]:
@@ -92,6 +98,12 @@ _PLATE_WORDS = words(
 )
 _PLATE_STEMS = ("plate", "registration", "reg", "车牌")
 
+PLATE_SHAPES = (
+    Shape(_LICENSE_PLATE),
+    Shape(_UK_PLATE, reach.NAME_AFTER),
+    Shape(_US_PLATE, reach.NAME_AFTER),
+)
+
 
 def find_license_plates(text: str, lower: str) -> Iterator[Match]:
     """Chinese plates by their form; British and American ones where the text names them."""
@@ -123,6 +135,8 @@ _PASSPORT = re.compile(
 )
 _PASSPORT_WORDS = words(r"passports?|pasaporte|passeport|reisepass|travel document", "护照|通行证")
 _PASSPORT_STEMS = ("passport", "pasaporte", "passeport", "reisepass", "travel", "护照", "通行证")
+
+PASSPORT_SHAPES = (Shape(_PASSPORT, reach.NAME_AFTER),)
 
 
 def find_passports(text: str, lower: str) -> Iterator[Match]:

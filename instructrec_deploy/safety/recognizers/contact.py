@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from instructrec_deploy.safety import reach
 from instructrec_deploy.safety.match import Match, scan
+from instructrec_deploy.safety.pending import Shape
 
 # --- e-mail
 
@@ -18,6 +20,10 @@ _DOMAIN = re.compile(
 )
 _FILE_SUFFIXES = frozenset(
     ("png", "jpg", "jpeg", "gif", "svg", "webp", "ico", "css", "js", "ts", "json", "pdf", "zip")
+)
+
+EMAIL_SHAPES = (
+    Shape(re.compile(f"[{re.escape(_LOCAL_CHARS)}]{{1,{reach.MAIL_NAME}}}@{_DOMAIN.pattern}")),
 )
 
 
@@ -35,7 +41,7 @@ def find_emails(text: str, lower: str) -> Iterator[Match]:
 
 def _local_start(text: str, at: int) -> int:
     """Where the part before "@" starts; -1 if there is none, or it is masked already."""
-    head = text[max(0, at - 65) : at]
+    head = text[max(0, at - reach.MAIL_NAME) : at]
     local = head[len(head.rstrip(_LOCAL_CHARS)) :].lstrip(".'&-%+")
     start = at - len(local)
     is_masked = not local.strip("xX") or text[start - 1 : start] in ("*", "•", "]")
@@ -54,6 +60,8 @@ _IPV6 = re.compile(r"(?<![0-9A-Za-z:.])[23][0-9A-Fa-f]{3}:[0-9A-Fa-f:]{2,34}(?![
 _VERSION_BEFORE = re.compile(
     r"(?:ver(?:sion)?|(?<![a-z])v\.|release|build|firmware|版本号?)[^0-9]{0,4}\Z", re.I
 )
+
+IP_SHAPES = (Shape(_IPV4), Shape(_IPV6))
 
 
 def find_ips(text: str, lower: str) -> Iterator[Match]:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 
+from instructrec_deploy.safety import reach
+
 LEFT = r"(?<![0-9A-Za-z])"
 RIGHT = r"(?![0-9A-Za-z])"
 
 _MARKS = re.compile(r"[\W_]+")
-_BEFORE_CHARS = 48  # how far a word may stand before the value that it names ...
-_AFTER_CHARS = 16  # ... and behind it: "943 476 5919 (NHS)"
 
 
 def words(latin: str, other: str = "") -> re.Pattern[str]:
@@ -29,10 +29,10 @@ def has_any(stems: tuple[str, ...], lower: str) -> bool:
 
 def is_near(names: re.Pattern[str], lower: str, start: int, end: int) -> bool:
     """Whether one of the words stands close to [start, end) of a text in lower case."""
-    at = max(0, start - _BEFORE_CHARS)
+    at = max(0, start - reach.NAME_BEFORE)
     if names.search(lower, at, start):
         return True
-    return bool(names.search(lower, end, end + _AFTER_CHARS))
+    return bool(names.search(lower, end, end + reach.NAME_AFTER))
 
 
 def bare(value: str) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from instructrec_deploy.safety import reach
 from instructrec_deploy.safety.match import Match, scan
+from instructrec_deploy.safety.pending import Shape
 from instructrec_deploy.safety.recognizers.nearby import has_any
 
 _S = r"(?: ?[.\-] ?| {1,2})"  # one separator
@@ -84,7 +86,6 @@ _OTHER_WORDS = re.compile(
 _JOINED = re.compile(r"(?:[A-Za-z]|(?<![0-9])[0-9]{1,6})[-_/#.]\Z|[A-Za-z]\Z")
 _PRICE_BEFORE = re.compile(r"[$¥€£] ?\Z")
 _PRICE_AFTER = re.compile(r"\.[0-9]| ?(?:元|块|万|亿|美元|%|円|USD|RMB)|(?!x ?[0-9]|ext)[A-Za-z]")
-_CONTEXT_CHARS = 32
 _NO_DIGIT = re.compile("[^+0-9]+")
 _UP_TO_DIGIT = re.compile(r".*[0-9]", re.DOTALL)
 _A_WORD = re.compile(r"[A-Za-z\u4e00-\u9fff]{2}")
@@ -116,7 +117,7 @@ def is_named_otherwise(text: str, start: int) -> bool:
 
 def _words_before(text: str, start: int) -> str:
     """What stands between the number before and this one; "" where that is no word."""
-    before = text[max(0, start - _CONTEXT_CHARS) : start]
+    before = text[max(0, start - reach.PHONE_WORDS) : start]
     digits = _UP_TO_DIGIT.match(before)
     words = before[digits.end() :] if digits else before
     return words if _A_WORD.search(words) else ""
@@ -204,6 +205,7 @@ _FORMS = (
     ("international", _INTERNATIONAL, _accept_international),
     ("named", _NAMED, _accept_named),
 )
+PHONE_SHAPES = tuple(Shape(pattern, reach.NAME_AFTER) for _, pattern, _ in _FORMS)
 # What a text must hold for a form to be looked for.
 _STEMS: dict[str, tuple[str, ...]] = {
     "cn_mobile": ("1",),

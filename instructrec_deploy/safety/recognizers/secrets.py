@@ -10,7 +10,9 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 
+from instructrec_deploy.safety import reach
 from instructrec_deploy.safety.match import Match
+from instructrec_deploy.safety.pending import Shape
 
 # How keys begin, and what they go on with. Length and alphabet are what tells them from words.
 _KEYS = re.compile(
@@ -29,24 +31,26 @@ _KEYS = re.compile(
     r"|eyJ[0-9A-Za-z_\-]{8,2000}\.eyJ[0-9A-Za-z_\-]{8,4000}(?:\.[0-9A-Za-z_\-]{0,2000})?"  # JWT
     r")"
 )
-# One look at each word long enough to be a key.
-_TOKEN = re.compile(r"[0-9A-Za-z_][0-9A-Za-z_.:\-]{15,}")
+# Where a word begins that is long enough to be a key.
+_TOKEN = re.compile(r"(?<![0-9A-Za-z_.:\-])[.:\-]{0,64}(?=[0-9A-Za-z_][0-9A-Za-z_.:\-]{15})")
 _PEM = re.compile(r"-----BEGIN (?:[A-Z0-9]{1,12} ){0,3}PRIVATE KEY(?: BLOCK)?-----")
 _PEM_END = re.compile(r"-----END (?:[A-Z0-9]{1,12} ){0,3}PRIVATE KEY(?: BLOCK)?-----")
-_PEM_CHARS = 16_384  # as far as the end of a block is looked for
+_PEM_HEAD = Shape(_PEM)
 
 # Words that name a secret; `in` on the lower-case text is the gate.
 _NAMING = (
-    *("passw", "pwd", "secret", "token", "api", "access", "auth", "bearer", "private", "密"),
-    *("口令", "令牌", "credential", "passphrase", "pass:", "pass="),
+    *("passw", "pwd", "secret", "token", "api", "access", "auth", "bearer", "basic ", "private"),
+    *("signing", "encryption", "credential", "passphrase", "pass:", "pass="),
+    *("密", "口令", "令牌", "秘钥", "私钥"),
 )
+_LINK = r"(?P<link>['\"]? ?(?::=|=>|[:=]|(?<![a-z])(?:is|was|set to)(?![a-z])|是|为)|) ?"
 _NAMED = re.compile(
     r"(?:(?<![a-z])(?:(?:[a-z0-9]{1,20}[_\-]){0,4}"
     r"(?:password|passwd|passphrase|passwort|pwd|pass(?=[:=])|secret|token|credentials?"
     r"|(?:api|access|secret|private|auth|encryption|signing)[_\- ]?(?:key|token|secret))"
     r"(?:[_\-](?:key|id|value|hash)){0,1})"
     r"|(?:密码|口令|密钥|秘钥|令牌|私钥)(?:信息|明文)?)"
-    r"(?P<link>['\"]? ?(?::=|=>|[:=]|(?<![a-z])(?:is|was|set to)(?![a-z])|是|为)|) ?(?P<rest>)"
+    rf"{_LINK}(?P<rest>)"
 )
 _LEET_PASSWORD = re.compile("p[a@4][s$5]{2}w[o0]?r?d")
 _LEET = str.maketrans("@$045", "asoas")
@@ -75,19 +79,42 @@ _URL_SECRET = re.compile(
 )
 _URL_PART = re.compile(r"[/=]([0-9A-Za-z_\-]{20,})")
 
+SECRET_SHAPES = (
+    Shape(re.compile(rf"{_TOKEN.pattern}{_KEYS.pattern}")),
+    *(
+        Shape(re.compile(f"{named}(?:{_QUOTED.pattern}|{_VALUE.pattern})"), is_lower=True)
+        for named in (_NAMED.pattern, _BEARER.pattern, _LEET_PASSWORD.pattern + _LINK)
+    ),
+)
+URL_SHAPES = (Shape(re.compile(f"{_URL.pattern}{_URL_REST.pattern}")),)
+
+
+def open_pem(text: str, start: int) -> int:
+    """Where a private key begins that is not complete; the text's length where there is none."""
+    done = start
+    for head in _PEM.finditer(text, start):
+        if head.start() < done:
+            continue
+        tail = _PEM_END.search(text, head.end(), head.end() + reach.PEM)
+        if not tail and len(text) < head.end() + reach.PEM:
+            return head.start()
+        done = tail.end() if tail else head.end() + reach.PEM
+    return _PEM_HEAD.first(text, start)
+
 
 def find_secrets(text: str, lower: str) -> Iterator[Match]:
     """Keys, private keys, tokens and named passwords in a folded text."""
     if "-----BEGIN " in text:
         yield from _find_pem(text)
     for token in _TOKEN.finditer(text):
-        key = _KEYS.match(text, token.start())
+        key = _KEYS.match(text, token.end())
         if key and _looks_random(key[0][4:]):
             yield Match("SECRET", "known_key", key.start(), key.end())
     if any(word in lower for word in _NAMING):
         yield from _find_named(text, lower)
-    if _LEET_PASSWORD.search(lower) and "passw" not in lower:
-        yield from _find_named(text, lower.translate(_LEET))
+    plain = _LEET_PASSWORD.sub(lambda word: word[0].translate(_LEET), lower)
+    if plain != lower:
+        yield from _find_named(text, plain)
 
 
 def find_urls(text: str, lower: str) -> Iterator[Match]:
@@ -116,8 +143,8 @@ def _find_pem(text: str) -> Iterator[Match]:
     for head in _PEM.finditer(text):
         if head.start() < done:
             continue
-        tail = _PEM_END.search(text, head.end(), head.end() + _PEM_CHARS)
-        done = tail.end() if tail else min(len(text), head.end() + _PEM_CHARS)
+        tail = _PEM_END.search(text, head.end(), head.end() + reach.PEM)
+        done = tail.end() if tail else min(len(text), head.end() + reach.PEM)
         yield Match("SECRET", "private_key", head.start(), done)
 
 

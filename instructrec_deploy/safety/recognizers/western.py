@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date
 
+from instructrec_deploy.safety import reach
 from instructrec_deploy.safety.match import Match, scan
+from instructrec_deploy.safety.pending import Shape
 from instructrec_deploy.safety.recognizers.nearby import LEFT, RIGHT, bare, has_any, is_near, words
 
 _S = r"[ .\-]?"
@@ -38,6 +40,11 @@ class NationalId:
     stems: tuple[str, ...]
     plain: re.Pattern[str] | None = None
     gate: re.Pattern[str] | None = None
+
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        """What more text could turn into one."""
+        return (Shape(self.pattern, reach.NAME_AFTER),)
 
     def find(self, text: str, lower: str) -> Iterator[Match]:
         """Hits in a folded text; `lower` is the same in lower case."""

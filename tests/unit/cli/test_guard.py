@@ -99,3 +99,26 @@ def test_half_a_character_is_an_error_of_its_line_alone(run: Run) -> None:
     done = ask(run, ['{"id": 1, "text": "\\ud800"}', {"id": 2, "text": "ok"}])
     first, second = done.rows
     assert (done.code, first["error"]["code"], second["text"]) == (2, "IR-1103", "ok")
+
+
+def test_a_stream_goes_on_masked_and_its_verdict_stands_on_standard_error(run: Run) -> None:
+    text = "我的手机是13812345678，谢谢。\nBye! 😀"
+    done = run("guard", "--stream", stdin=text.encode())
+    assert (done.code, done.out) == (0, "我的手机是[PHONE]，谢谢。\nBye! 😀")
+    verdict = json.loads(done.err)
+    assert verdict["action"] == "mask"
+    assert verdict["spans"] == [{"type": "PHONE", "start": 5, "end": 16}]
+    blocked = run("guard", "--stream", "--direction", "input", stdin=b"So. I will kill you. Bye")
+    assert (blocked.out, json.loads(blocked.err)["action"]) == ("So. ", "block")
+
+
+@pytest.mark.parametrize("words", [("--direction", "up"), ("--restore",)])
+def test_a_stream_refuses_what_does_not_go_with_it(run: Run, words: tuple[str, ...]) -> None:
+    assert run("guard", "--stream", *words, stdin=b"x").code == 2
+
+
+def test_a_stream_that_is_not_utf_8_names_no_text(run: Run) -> None:
+    done = run("guard", "--stream", stdin=CANARY.encode() + b" \xff")
+    assert done.code == 2
+    assert "UTF-8" in done.err
+    assert CANARY not in done.err
