@@ -26,7 +26,8 @@ from instructrec_deploy.server.app import run_server
 from instructrec_deploy.server.settings import load_settings
 try:
     overrides = json.loads(sys.argv[2])
-    run_server(Path(sys.argv[1]), load_settings(overrides=overrides, environ={}).settings)
+    bundle = Path(sys.argv[1]) if sys.argv[1] else None
+    run_server(bundle, load_settings(overrides=overrides, environ={}).settings)
 except InstructRecError as error:
     print(f"{error.code} {error.message} ({error.hint})", file=sys.stderr)
     sys.exit(error.exit_code)
@@ -72,7 +73,7 @@ class ServerProcess:
 
 
 def start_server(
-    bundle: Path,
+    bundle: Path | None,
     folder: Path,
     *,
     feedback: Path | None = None,
@@ -91,7 +92,7 @@ def start_server(
         overrides["feedback"] = {"file": str(feedback)}
     with (folder / "stdout").open("wb") as out, (folder / "stderr").open("wb") as err:
         process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, str(bundle), json.dumps(overrides)],
+            [sys.executable, "-c", PROGRAM, str(bundle or ""), json.dumps(overrides)],
             stdout=out,
             stderr=err,
             env={k: v for k, v in os.environ.items() if not k.startswith("INSTRUCTREC_")}
@@ -101,7 +102,7 @@ def start_server(
 
 
 @contextmanager
-def running_server(bundle: Path, folder: Path, **door: Any) -> Iterator[ServerProcess]:
+def running_server(bundle: Path | None, folder: Path, **door: Any) -> Iterator[ServerProcess]:
     """A server that is ready; killed at the end if the test did not stop it."""
     server = start_server(bundle, folder, **door)
     try:

@@ -134,9 +134,16 @@ def split_candidates(words: Sequence[str], joined: str) -> tuple[str, ...]:
 
 @contextmanager
 def open_asker(
-    bundle: Path | None, address: str, *, is_unary: bool = False, timeout_s: float = TIMEOUT_S
+    bundle: Path | None,
+    address: str,
+    *,
+    is_unary: bool = False,
+    timeout_s: float = TIMEOUT_S,
+    model: str = "",
 ) -> Iterator[Asker]:
     """An asker for the server at `address`, else for the bundle in this process.
+
+    `model`: which of the server's; "": its default one.
 
     Raises:
         ConfigError: neither is named.
@@ -144,7 +151,7 @@ def open_asker(
     asker: Asker
     if address:
         known = open_bundle(bundle) if bundle else None
-        asker = RemoteAsker(address, known, is_unary=is_unary, timeout_s=timeout_s)
+        asker = RemoteAsker(address, known, is_unary=is_unary, timeout_s=timeout_s, model=model)
     elif bundle:
         asker = LocalAsker(open_bundle(bundle))
     else:
@@ -218,7 +225,13 @@ class RemoteAsker:
     """A server, by batch messages or (`is_unary`) by many concurrent calls."""
 
     def __init__(
-        self, address: str, bundle: Bundle | None, *, is_unary: bool, timeout_s: float
+        self,
+        address: str,
+        bundle: Bundle | None,
+        *,
+        is_unary: bool,
+        timeout_s: float,
+        model: str = "",
     ) -> None:
         from instructrec_deploy.client.security import Security
         from instructrec_deploy.client.sync import Client
@@ -226,9 +239,12 @@ class RemoteAsker:
         self._address = address
         self._bundle = bundle
         self._is_unary = is_unary
-        self._timeout_s = timeout_s
-        self._security = Security.from_environ()
-        self._client = Client(address, timeout_s=timeout_s, security=self._security)
+        self._how: dict[str, Any] = {
+            "timeout_s": timeout_s,
+            "security": Security.from_environ(),
+            "model": model,
+        }
+        self._client = Client(address, **self._how)
 
     def ask(self, requests: Sequence[Request]) -> list[Outcome]:
         """See `Asker`."""
@@ -258,9 +274,7 @@ class RemoteAsker:
                 except InstructRecError as error:  # of the whole call, so of each of its texts
                     return [error] * len(part)
 
-        async with AsyncClient(
-            self._address, timeout_s=self._timeout_s, security=self._security
-        ) as client:
+        async with AsyncClient(self._address, **self._how) as client:
             found = await asyncio.gather(*(ask_part(part) for part in parts))
         return [outcome for outcomes in found for outcome in outcomes]
 

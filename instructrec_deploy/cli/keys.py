@@ -25,6 +25,10 @@ def new(
     task: Annotated[
         list[str] | None, typer.Option("--task", help="For these tasks alone; repeatable. [all]")
     ] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option("--model", help="For these models alone; repeatable. [all]"),
+    ] = None,
     days: Annotated[
         float, typer.Option("--days", min=0.0, help="Valid so long; 0: until it is revoked.")
     ] = 0.0,
@@ -50,6 +54,7 @@ def new(
         "hash": kept,
         "roles": role or ["predict"],
         "tasks": task or None,
+        "models": model or None,
         "created": now,
         "expires": now + timedelta(days=days) if days else None,
         "tokens_per_s": tokens_per_s,
@@ -78,7 +83,8 @@ def list_keys(file: File = KEYS_FILE) -> None:
         if entry.is_over(now):
             until = "expired"
         tasks = "all tasks" if entry.tasks is None else f"tasks {', '.join(entry.tasks)}"
-        typer.echo(f"{id_}  {entry.name}  {', '.join(entry.roles)}  {tasks}  {until}")
+        models = "" if entry.models is None else f"  models {', '.join(entry.models)}"
+        typer.echo(f"{id_}  {entry.name}  {', '.join(entry.roles)}  {tasks}{models}  {until}")
 
 
 @app.command("revoke")

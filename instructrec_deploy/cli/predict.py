@@ -38,6 +38,7 @@ def predict(
         ),
     ] = None,
     address: Annotated[str, typer.Option("--address", "-a", help="Ask a server: HOST:PORT")] = "",
+    model: Annotated[str, typer.Option("--model", help="Which of a server's models.")] = "",
     task: Annotated[str, typer.Option(help="A task of the bundle; empty: its default.")] = "",
     instruction: Annotated[
         str,
@@ -93,7 +94,7 @@ def predict(
     from_stdin = is_standard_input(given)
     lines = read_lines(sys.stdin.buffer) if from_stdin else argument_lines(given)
     writer = JsonWriter() if as_json or from_stdin else TableWriter()
-    with open_asker(bundle, address, timeout_s=timeout_s) as asker:
+    with open_asker(bundle, address, timeout_s=timeout_s, model=model) as asker:
         while chunk := list(islice(lines, CHUNK)):
             for line, outcome in answer_lines(
                 chunk, asked, top_k, asker, text2=text2, explain=explain

@@ -32,6 +32,10 @@ def serve(
     bundle: Annotated[
         Path | None, typer.Argument(metavar="BUNDLE", help="A bundle folder.", show_default=False)
     ] = None,
+    repository: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Models in FOLDER/MODEL/RELEASE, in place of BUNDLE."),
+    ] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on. [127.0.0.1]")] = None,
     port: Annotated[
         int | None, typer.Option("--port", "-p", help="0: a free one, printed. [50051]")
@@ -84,8 +88,10 @@ def serve(
     overrides["server"] = {**overrides.get("server", {}), **given}
     if target_p99_ms is not None:
         overrides["overload"] = {**overrides.get("overload", {}), "target_p99_ms": target_p99_ms}
-    if watch:
-        overrides["models"] = {"watch_s": WATCH_S, **overrides.get("models", {})}
+    models: dict[str, Any] = {"watch_s": WATCH_S} if watch else {}
+    if repository is not None:
+        models["repository"] = str(repository)
+    overrides["models"] = {**models, **overrides.get("models", {})}
     if feedback is not None:
         overrides["feedback"] = {**overrides.get("feedback", {}), "file": str(feedback)}
     files = {"policy": policy, "audit": audit}
@@ -97,12 +103,12 @@ def serve(
         for key, value, origin in loaded.rows():
             typer.echo(f"{key} = {json.dumps(value, ensure_ascii=False)}  # {origin}")
         return
-    if bundle is None:
-        raise ConfigError("which bundle?", hint="instructrec serve BUNDLE")
+    settings = loaded.settings
+    if bundle is None and not settings.models.repository:
+        raise ConfigError("which bundle?", hint="instructrec serve BUNDLE, or --repository FOLDER")
     from instructrec_deploy.runtime.opening import begin_opening
 
-    settings = loaded.settings
-    opening = begin_opening(
+    opening = bundle and begin_opening(
         bundle,
         engine=settings.engine,
         prepared=settings.prepared,

@@ -19,6 +19,7 @@ from instructrec_deploy.client.calls import (
     DEFAULT_TOP_K,
     Results,
     RetryPolicy,
+    addressed,
     build_batch,
     build_question,
     build_request,
@@ -61,6 +62,8 @@ class AsyncClient:
         retry: RetryPolicy = RetryPolicy(),
         max_message_bytes: int = 64 << 20,
         security: Security = Security(),
+        model: str = "",
+        model_version: str = "",
         channel: grpc.aio.Channel | None = None,
     ) -> None:
         """Connect on first use.
@@ -71,6 +74,7 @@ class AsyncClient:
             retry: when a call is sent again.
             max_message_bytes: of one answer.
             security: TLS and API key.
+            model, model_version: which one is asked; "": the only or the default one, the newest.
             channel: one of your own (interceptors) in place of one by these arguments.
 
         Raises:
@@ -78,6 +82,7 @@ class AsyncClient:
         """
         self.address = address
         self._timeout_s = timeout_s
+        self._model = {"model": model, "model_version": model_version}
         self._metadata = security.metadata()
         self._channel = channel or security.open_channel(
             grpc.aio, address, channel_options(address, retry, max_message_bytes)
@@ -134,7 +139,7 @@ class AsyncClient:
         self, request: Request, *, timeout_s: float | None = None
     ) -> Prediction:
         """Ask several questions about one text."""
-        data = write_request(request).SerializeToString()
+        data = addressed(write_request(request), **self._model)
         answer = await self._call("Predict", data, timeout_s)
         return read_prediction(pb.PredictResponse.FromString(answer))
 
@@ -151,7 +156,7 @@ class AsyncClient:
         requests = build_batch(texts, **question)
         if not requests:
             return []
-        data = write_batch_request(requests).SerializeToString()
+        data = addressed(write_batch_request(requests), **self._model)
         answer = await self._call("PredictBatch", data, timeout_s)
         return read_batch_results(pb.PredictBatchResponse.FromString(answer))
 
@@ -175,7 +180,7 @@ class AsyncClient:
             threshold=threshold,
             none_label=none_label,
         )
-        data = write_prepare_request(question).SerializeToString()
+        data = addressed(write_prepare_request(question), **self._model)
         answer = await self._call("PrepareInstruction", data, timeout_s)
         return read_prepared(pb.PrepareInstructionResponse.FromString(answer))
 
@@ -183,7 +188,7 @@ class AsyncClient:
         self, *, with_labels: bool = False, timeout_s: float | None = None
     ) -> ModelStatus:
         """What the server serves."""
-        data = pb.GetModelStatusRequest(with_labels=with_labels).SerializeToString()
+        data = addressed(pb.GetModelStatusRequest(with_labels=with_labels), **self._model)
         answer = await self._call("GetModelStatus", data, timeout_s)
         return read_status(pb.GetModelStatusResponse.FromString(answer))
 

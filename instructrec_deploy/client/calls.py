@@ -17,6 +17,7 @@ from instructrec_deploy.core.instruction import Candidate, Instruction
 from instructrec_deploy.core.question import read_question
 from instructrec_deploy.core.request import MarkLike, Question, Request, as_mark
 from instructrec_deploy.core.result import Prediction
+from instructrec_deploy.pb.v1 import instructrec_pb2 as pb
 from instructrec_deploy.wire.metadata import CODE_KEY, HINT_KEY, RETRY_KEY
 from instructrec_deploy.wire.requests import SERVICE
 
@@ -71,6 +72,23 @@ def channel_options(
         ("grpc.max_send_message_length", -1),
         ("grpc.primary_user_agent", "instructrec"),
     ]
+
+
+def addressed(
+    message: pb.PredictRequest
+    | pb.PredictBatchRequest
+    | pb.PrepareInstructionRequest
+    | pb.GetModelStatusRequest,
+    *,
+    model: str,
+    model_version: str,
+) -> bytes:
+    """The message for that model; "" and "": the server's default one, the newest."""
+    if model:
+        message.model = model
+    if model_version:
+        message.model_version = model_version
+    return message.SerializeToString()
 
 
 def build_request(

@@ -39,6 +39,17 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class ServedModel:
+    """A version of a model."""
+
+    model: str
+    model_version: str = ""  # "" where it is refused
+    release: str = ""  # its folder in the repository
+    state: str = "serving"  # or "refused": it lies there and cannot be served
+    code: str = ""  # IR-nnnn, why
+
+
+@dataclass(frozen=True, slots=True)
 class ModelStatus:
     """What is served, and whether it answers yet."""
 
@@ -53,6 +64,7 @@ class ModelStatus:
     uptime_s: float = 0.0
     limits: Limits = field(default_factory=Limits)
     server_version: str = ""
+    models: tuple[ServedModel, ...] = ()  # all; of a name, the newest version last
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ from grpc_reflection.v1alpha import reflection
 from prometheus_client import disable_created_metrics
 
 from instructrec_deploy import __version__
+from instructrec_deploy.core.errors import ConfigError
 from instructrec_deploy.runtime.opening import Opening
 from instructrec_deploy.server.access.gate import Gate
 from instructrec_deploy.server.access.tls import server_credentials
@@ -42,12 +43,12 @@ from instructrec_deploy.server.metrics import (
     calm_collector,
     open_metrics_door,
 )
-from instructrec_deploy.server.places import OneBundle, Place
+from instructrec_deploy.server.places import OneBundle, Place, Repository, Source
 from instructrec_deploy.server.port import check_port, port_error
 from instructrec_deploy.server.quotas import Quotas
 from instructrec_deploy.server.served import Served, load_served
 from instructrec_deploy.server.service import InstructRecService
-from instructrec_deploy.server.settings import DoorSettings, ServerSettings
+from instructrec_deploy.server.settings import DoorSettings, ModelsSettings, ServerSettings
 from instructrec_deploy.wire.inference import INFERENCE_SERVICE
 from instructrec_deploy.wire.requests import SERVICE
 
@@ -65,7 +66,7 @@ class Ready:
 
     address: str  # host:port
     metrics_address: str  # URL; "" where off
-    model: str
+    model: str  # several: separated by commas, as are their versions
     model_version: str
     load_s: float
 
@@ -87,7 +88,7 @@ class StopSignals:
 
 
 def run_server(
-    bundle: Path | Opening,
+    bundle: Path | Opening | None,
     settings: ServerSettings,
     *,
     on_ready: Callable[[Ready], None] | None = None,
@@ -95,7 +96,7 @@ def run_server(
     """Serve a bundle until SIGTERM or SIGINT.
 
     Args:
-        bundle: its folder, or what `begin_opening` made of it.
+        bundle: its folder, or what `begin_opening` made of it; None: the settings say a repository.
         settings: of the server.
         on_ready: called when it answers; None says so on standard error.
 
@@ -112,7 +113,7 @@ def run_server(
 
 
 async def serve(
-    bundle: Path | Opening,
+    bundle: Path | Opening | None,
     settings: ServerSettings,
     *,
     on_ready: Callable[[Ready], None] | None = None,
@@ -142,7 +143,7 @@ async def serve(
             stack.callback(asyncio.create_task(watching).cancel)
             calm_collector()
             metrics.metric("instructrec_ready").set(1)
-            ready = _ready(door.address(port), metrics_address, lifecycle.models[0])
+            ready = _ready(door.address(port), metrics_address, lifecycle.models)
             _log_ready(ready)
             if on_ready is not None:
                 on_ready(ready)
@@ -156,7 +157,7 @@ async def serve(
 
 
 def _lifecycle(
-    bundle: Path | Opening,
+    bundle: Path | Opening | None,
     settings: ServerSettings,
     metrics: Metrics,
     service: InstructRecService,
@@ -168,18 +169,34 @@ def _lifecycle(
     def load(place: Place) -> Served:
         nonlocal begun
         source, begun = begun or place.folder, None
-        return load_served(source, settings, metrics, name=place.name)
+        return load_served(source, settings, metrics, name=place.name, release=place.release)
 
     async def publish(models: Sequence[Served]) -> None:
-        service.open(models)
+        service.open(models, default=settings.models.default)
         metrics.show_models(models)
         if service.is_open:
             await health.open(model.name for model in models)
 
-    source = OneBundle(bundle.folder if isinstance(bundle, Opening) else bundle)
+    source = _source(bundle, settings.models)
     timeout_s = settings.server.drain_timeout_s
     service.operator = Lifecycle(source, load, publish, metrics, drain_timeout_s=timeout_s)
     return service.operator
+
+
+def _source(bundle: Path | Opening | None, models: ModelsSettings) -> Source:
+    """Where the models lie.
+
+    Raises:
+        ConfigError: a bundle and a repository are named, or neither.
+    """
+    if bool(models.repository) == (bundle is not None):
+        raise ConfigError(
+            "a bundle and a repository" if bundle else "which bundle?",
+            hint="instructrec serve BUNDLE, or instructrec serve --repository FOLDER",
+        )
+    if bundle is None:
+        return Repository(Path(models.repository), latest=models.latest, pins=models.pins)
+    return OneBundle(bundle.folder if isinstance(bundle, Opening) else bundle)
 
 
 async def _start_models(lifecycle: Lifecycle, signals: StopSignals) -> bool:
@@ -296,8 +313,10 @@ def _log_stray(loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> N
     log.error("stray exception", exc_info=error if isinstance(error, BaseException) else None)
 
 
-def _ready(address: str, metrics_address: str, served: Served) -> Ready:
-    return Ready(address, metrics_address, served.name, served.version, served.load_s)
+def _ready(address: str, metrics_address: str, models: Sequence[Served]) -> Ready:
+    names = ", ".join(model.name for model in models)
+    versions = ", ".join(model.version for model in models)
+    return Ready(address, metrics_address, names, versions, sum(model.load_s for model in models))
 
 
 def _log_ready(ready: Ready) -> None:

@@ -58,6 +58,7 @@ class InferenceService:
     async def _infer(self, data: bytes, deadline: float | None, caller: Caller) -> bytes:
         message = parse(oip.ModelInferRequest, data)
         stand = self._service.find_stand(message.model_name, message.model_version)
+        caller.check_model(stand.model.name)
         infer = read_infer(message, stand.limits)
         items = self._service.submit_batch(stand, infer.batch, deadline, caller)
         try:
@@ -110,6 +111,8 @@ class InferenceService:
         for stand in self._service.find_stands():
             model = stand.model
             is_ready = self._health.is_ready(model.name)
+            if not caller.opens(model.name):
+                continue
             if is_ready or not request.ready:
                 state = "READY" if is_ready else "UNAVAILABLE"
                 answer.models.add(name=model.name, version=model.version, state=state)

@@ -11,17 +11,19 @@ import asyncio
 import gc
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Protocol
 
 from instructrec_deploy.core.errors import (
+    FileMissing,
     InstructRecError,
     InternalError,
     ModelUnknown,
     RollbackImpossible,
 )
 from instructrec_deploy.core.memory import return_freed_memory
-from instructrec_deploy.core.status import ModelChange
+from instructrec_deploy.core.status import ModelChange, ServedModel
 from instructrec_deploy.server.logs import LOGGER
 from instructrec_deploy.server.metrics import Metrics
 from instructrec_deploy.server.places import Place, Source, look_at
@@ -78,6 +80,7 @@ class Lifecycle:
             Place, InstructRecError | None
         ] = {}  # refused; None: gone back from
         self._seen: frozenset[Place] = frozenset()  # at the last look
+        self._is_started = False
         self._retiring: set[asyncio.Task[None]] = set()
 
     @property
@@ -85,20 +88,36 @@ class Lifecycle:
         """Those that answer."""
         return [one.served for group in self._running.values() for one in group]
 
+    def refused(self) -> list[ServedModel]:
+        """What lies there and cannot be served."""
+        return [
+            ServedModel(place.name, release=place.release, state="refused", code=fault.code)
+            for place, fault in self._passed_over.items()
+            if fault is not None and place.name
+        ]
+
     async def start(self) -> None:
-        """Load what is to be served.
+        """Load what is to be served; where the newest version cannot be, the one before.
 
         Raises:
-            InstructRecError: it cannot be.
+            InstructRecError: nothing of it can be served.
         """
         async with self._lock:
             found = await asyncio.to_thread(self._source.look)
             for name, places in found.items():
-                chosen = self._source.choose(name, places)
-                self._running[name] = [
-                    Running(place, await asyncio.to_thread(self._load, place)) for place in chosen
-                ]
+                await self._renew(name, places)
+            if not self._running:
+                faults = [fault for fault in self._passed_over.values() if fault is not None]
+                raise (
+                    faults[0]
+                    if faults
+                    else FileMissing(
+                        "there is no bundle to serve",
+                        hint="put one into MODEL/RELEASE/ of the folder",
+                    )
+                )
             self._seen = frozenset(place for places in found.values() for place in places)
+            self._is_started = True
             await self._publish(self.models)
 
     async def refresh(self, *, is_forced: bool = True) -> list[ModelChange]:
@@ -121,6 +140,7 @@ class Lifecycle:
             self._seen = seen
             self._passed_over = {p: f for p, f in self._passed_over.items() if p in seen}
             changes = []
+            await self._drop(self._running.keys() - found.keys())
             for name, places in found.items():
                 is_quiet = all(is_known(p) or self._runs(p) for p in places)
                 if is_quiet and (change := await self._renew(name, places)) is not None:
@@ -138,31 +158,50 @@ class Lifecycle:
 
         Raises:
             RollbackImpossible: there is none before, or it does not lie there any more.
-            ModelUnknown: no such model.
+            ModelUnknown: no such model, or several and none named.
             InstructRecError: the version before cannot be served; the present one goes on.
         """
         async with self._lock:
             key = self._key_of(model)
             present = self._running[key][-1]
-            history = self._history.get(key, [])
-            if not history:
-                raise RollbackImpossible(
-                    "there is no version to go back to",
-                    hint="one is there after a swap, if its folder is kept",
-                )
-            place = history[-1]
-            if await asyncio.to_thread(look_at, place.folder, place.name) != place:
-                raise RollbackImpossible(
-                    f"the version before does not lie in {place.folder} any more",
-                    hint="keep each version in a folder of its own, and link to the one to serve",
-                )
-            served = await asyncio.to_thread(self._open, place, present.served)
             self._passed_over[present.place] = None
-            history.pop()
-            change = await self._replace(key, [Running(place, served)], note=False)
-        self._metrics.metric(SWAPS, "rolled_back").inc()
-        log.warning("rolled back", extra=_fields(change))
+            try:
+                found = await asyncio.to_thread(self._source.look)
+                change = await self._renew(key, found.get(key, ()), "rolled_back")
+                return change or await self._restore(key, present)
+            except InstructRecError:
+                del self._passed_over[present.place]
+                raise
+
+    async def _restore(self, key: str, present: Running) -> ModelChange:
+        """Serve what was served before from another folder."""
+        history = self._history.get(key, [])
+        if not history:
+            raise RollbackImpossible(
+                "there is no version to go back to",
+                hint="one is there after a swap, if its folder is kept",
+            )
+        place = history[-1]
+        if await asyncio.to_thread(look_at, place.folder, place.name, place.release) != place:
+            raise RollbackImpossible(
+                f"the version before does not lie in {place.folder} any more",
+                hint="keep each version in a folder of its own, and link to the one to serve",
+            )
+        served = await asyncio.to_thread(self._open, place, present.served)
+        history.pop()
+        change = await self._replace(key, [Running(place, served)], note=False)
+        self._note("rolled_back", change)
         return change
+
+    async def _drop(self, names: AbstractSet[str]) -> None:
+        """Serve these models no more: their folders are gone. All at once is a lost disk."""
+        if not names or names == self._running.keys():
+            return
+        for name in names:
+            for one in self._running.pop(name):
+                self._end(one.served, ())
+                log.warning("model dropped", extra={"model": one.served.name})
+        await self._publish(self.models)
 
     async def swap(self, model: str, *, is_rollback: bool) -> ModelChange:
         """`rollback` or `refresh` of one model; finished even if the caller gives up meanwhile.
@@ -212,12 +251,14 @@ class Lifecycle:
         ]
         if len(keys) != 1:
             raise ModelUnknown(
-                "no model of that name is served" if model else "which model?",
+                "no such model is served" if model else "which model?",
                 hint="GetModelStatus lists those there are",
             )
         return keys[0]
 
-    async def _renew(self, name: str, places: Sequence[Place]) -> ModelChange | None:
+    async def _renew(
+        self, name: str, places: Sequence[Place], outcome: str = "swapped"
+    ) -> ModelChange | None:
         """Serve what is to be served of one model; None where nothing changes."""
         before = self._running.get(name, [])
         loaded: dict[Place, Served] = {}
@@ -238,9 +279,16 @@ class Lifecycle:
         if not group or group == before:
             return None
         change = await self._replace(name, group)
-        self._metrics.metric(SWAPS, "swapped").inc()
-        log.info("swapped", extra=_fields(change))
+        if self._is_started:
+            self._note(outcome, change)
         return change
+
+    def _note(self, outcome: str, change: ModelChange) -> None:
+        self._metrics.metric(SWAPS, outcome).inc()
+        what = {"model": change.model, "model_version": change.model_version}
+        log.info(
+            outcome.replace("_", " "), extra={**what, "previous_version": change.previous_version}
+        )
 
     def _running_at(self, place: Place) -> Running:
         return next(one for one in self._running[place.name] if one.place == place)
@@ -273,19 +321,23 @@ class Lifecycle:
         """The swap itself; then let those that are left end."""
         before = self._running.get(name, [])
         self._running[name] = group
-        await self._publish(self.models)
+        if self._is_started:
+            await self._publish(self.models)
         gone = [one for one in before if one not in group]
         if note:
             self._history.setdefault(name, []).extend(one.place for one in gone)
             del self._history[name][:-MAX_HISTORY]
         newer = [one.served for one in group if one not in before]
         for one in gone:
-            task = asyncio.create_task(self._retire(one.served, newer))
-            self._retiring.add(task)
-            task.add_done_callback(self._retiring.discard)
+            self._end(one.served, newer)
         newest = group[-1].served
         previous = before[-1].served.version if before else ""
         return ModelChange(newest.name, newest.version, previous)
+
+    def _end(self, served: Served, newer: Sequence[Served]) -> None:
+        task = asyncio.create_task(self._retire(served, newer))
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)
 
     async def _retire(self, served: Served, newer: Sequence[Served]) -> None:
         """Wait for what it has accepted, then free its memory."""
@@ -302,11 +354,3 @@ def _close_all(models: Sequence[Served]) -> None:
         served.close()
     gc.collect()  # what start-up made is out of its sight (`calm_collector`), so it is quick
     return_freed_memory()
-
-
-def _fields(change: ModelChange) -> dict[str, str]:
-    return {
-        "model": change.model,
-        "model_version": change.model_version,
-        "previous_version": change.previous_version,
-    }

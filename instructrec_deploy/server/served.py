@@ -48,6 +48,10 @@ class Model(Protocol):
         """Of its bundle."""
 
     @property
+    def release(self) -> str:
+        """Its folder in a repository; "" without one."""
+
+    @property
     def max_tokens(self) -> int:
         """Its window."""
 
@@ -138,12 +142,13 @@ class Served:
         reload: PolicyReload | None = None,
         safety: SafetyDesk | None = None,
         load_s: float = 0.0,
+        release: str = "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         manifest = pipeline.bundle.manifest
         self.name, self.version = manifest.name, manifest.version
         self.max_tokens = manifest.model.max_tokens
-        self.load_s = load_s
+        self.load_s, self.release = load_s, release
         self._pipeline = pipeline
         self._scheduler = scheduler
         self._feedback = feedback or FeedbackDesk(None)
@@ -280,13 +285,19 @@ class Served:
 
 
 def load_served(
-    source: Path | Opening, settings: ServerSettings, metrics: Metrics, *, name: str = ""
+    source: Path | Opening,
+    settings: ServerSettings,
+    metrics: Metrics,
+    *,
+    name: str = "",
+    release: str = "",
 ) -> Served:
     """Open, check and warm a bundle, and start its scheduler. Blocks.
 
     Args:
         source: the bundle's folder, or what `begin_opening` made of it.
         name: of the model, in place of the bundle's own.
+        release: its folder in a repository.
 
     Raises:
         FileMissing, BundleError, ConfigError: it or the safety policy cannot be served.
@@ -324,6 +335,14 @@ def load_served(
     load_s = time.monotonic() - opening.begun_s
     tasks = frozenset(bundle.tasks.tasks)
     reload = watch_policy(settings.safety, pipeline.guard, metrics, tasks=tasks)
-    served = Served(pipeline, scheduler, feedback=desk, reload=reload, safety=safety, load_s=load_s)
+    served = Served(
+        pipeline,
+        scheduler,
+        feedback=desk,
+        reload=reload,
+        safety=safety,
+        load_s=load_s,
+        release=release,
+    )
     metrics.metric("instructrec_load_seconds").set(served.load_s)
     return served

@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import CancelledError as FutureCancelled
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any, Protocol
 
 import grpc
@@ -20,11 +21,12 @@ import grpc
 from instructrec_deploy.core.errors import (
     InstructRecError,
     InternalError,
+    RequestError,
     Unavailable,
 )
 from instructrec_deploy.core.request import Request
 from instructrec_deploy.core.result import Prediction
-from instructrec_deploy.core.status import ModelChange, PreparedInfo
+from instructrec_deploy.core.status import ModelChange, ModelStatus, PreparedInfo, ServedModel
 from instructrec_deploy.pb.v1 import instructrec_pb2 as pb
 from instructrec_deploy.runtime.admission import OverloadSettings
 from instructrec_deploy.server.access.callers import ANYONE, STRANGER, Caller
@@ -60,8 +62,18 @@ Item = Future[Prediction] | InstructRecError  # of a batch
 log = logging.getLogger(f"{LOGGER}.server")
 
 
+class Addressed(Protocol):
+    """A message that may name the model it is for."""
+
+    model: str
+    model_version: str
+
+
 class Operator(Protocol):
     """Who changes what is served."""
+
+    def refused(self) -> Sequence[ServedModel]:
+        """What lies there and cannot be served."""
 
     async def swap(self, model: str, *, is_rollback: bool) -> ModelChange:
         """Serve the newest version that is there, or the one before.
@@ -103,9 +115,12 @@ class InstructRecService:
         self._idle.set()
         metrics.watch("instructrec_requests_in_flight", lambda: self._n_in_flight)
 
-    def open(self, models: Sequence[Model]) -> None:
-        """Answer with these models from now on; the newest version of a name stands last."""
-        self._shelf = Shelf(models, self._settings)
+    def open(self, models: Sequence[Model], *, default: str = "") -> None:
+        """Answer with these models from now on; the newest version of a name stands last.
+
+        `default`: who answers where a request names none; "": the only one.
+        """
+        self._shelf = Shelf(models, self._settings, default=default)
         if not self._is_closing:
             self._refusal = ""
 
@@ -234,9 +249,20 @@ class InstructRecService:
             raise Unavailable(self._refusal, hint="try again, or another server")
         return self._shelf.pick(name, version)
 
+    def stand_for(self, message: Addressed, caller: Caller) -> Stand:
+        """Who answers a message, if the caller may ask that model.
+
+        Raises:
+            ModelUnknown, RequestError, Unavailable: as `find_stand`.
+            Denied: it may not.
+        """
+        stand = self.find_stand(message.model, message.model_version)
+        caller.check_model(stand.model.name)
+        return stand
+
     async def _predict(self, data: bytes, deadline: float | None, caller: Caller) -> bytes:
         message = parse(pb.PredictRequest, data)
-        stand = self.find_stand()
+        stand = self.stand_for(message, caller)
         request = read_request(message, stand.limits, stand.memo.read)
         future = self._quotas.submit(stand.model, request, deadline, caller)
         prediction = await self._bridge.wait(future)
@@ -245,7 +271,7 @@ class InstructRecService:
 
     async def _predict_batch(self, data: bytes, deadline: float | None, caller: Caller) -> bytes:
         message = parse(pb.PredictBatchRequest, data)
-        items = self.submit_batch(self.find_stand(), message, deadline, caller)
+        items = self.submit_batch(self.stand_for(message, caller), message, deadline, caller)
         return write_batch(await self.wait_batch(items)).SerializeToString()
 
     def submit_batch(
@@ -260,6 +286,11 @@ class InstructRecService:
         Raises:
             RequestError: the batch as a whole is unusable.
         """
+        if any(item.model not in ("", message.model) for item in message.requests):
+            raise RequestError(
+                "a text of the batch names another model than the batch",
+                hint="set `model` of the batch, and send a batch to each model",
+            )
         return [
             self._submit_item(stand.model, item, deadline, caller)
             for item in read_batch(message, stand.limits, stand.memo.read)
@@ -298,7 +329,7 @@ class InstructRecService:
 
     async def _prepare(self, data: bytes, deadline: float | None, caller: Caller) -> bytes:
         message = parse(pb.PrepareInstructionRequest, data)
-        stand = self.find_stand()
+        stand = self.stand_for(message, caller)
         question = read_prepare(message, stand.limits, stand.memo.read)
         caller.check_questions((question,))
         model = stand.model
@@ -310,8 +341,12 @@ class InstructRecService:
 
     async def _feedback(self, data: bytes, deadline: float | None, caller: Caller) -> bytes:
         try:
-            stand = self.find_stand()
-            feedback = read_feedback(parse(pb.FeedbackRequest, data), stand.limits)
+            message = parse(pb.FeedbackRequest, data)
+            names = {stand.model.name for stand in self.find_stands()}
+            # It may correct what is not served any more; then the default model's tasks count.
+            stand = self.find_stand(message.model if message.model in names else "")
+            caller.check_model(stand.model.name)
+            feedback = read_feedback(message, stand.limits)
             caller.check_task(feedback.task)
             receipt = await self._bridge.wait(stand.model.keep(feedback))
         except InstructRecError:
@@ -323,15 +358,24 @@ class InstructRecService:
 
     async def _status(self, data: bytes, deadline: float | None, caller: Caller) -> bytes:
         request = parse(pb.GetModelStatusRequest, data)
-        if self._shelf is None:
-            message = pb.GetModelStatusResponse(ready=False)
-        else:
-            stand = self._shelf.pick()
-            status = stand.model.status(
+        status = ModelStatus(models=self._served_models(caller))
+        default = "" if self._shelf is None else self._shelf.default
+        if self._shelf is not None and (request.model or (default and caller.opens(default))):
+            stand = self.stand_for(request, caller)
+            found = stand.model.status(
                 stand.limits, is_ready=not self._refusal, with_labels=request.with_labels
             )
-            message = write_status(status)
-        return message.SerializeToString()
+            status = replace(found, models=status.models)
+        elif self._shelf is not None:
+            status = replace(status, is_ready=not self._refusal)
+        return write_status(status).SerializeToString()
+
+    def _served_models(self, caller: Caller) -> tuple[ServedModel, ...]:
+        """What serves and what is refused, as far as the caller may ask it."""
+        models = [stand.model for stand in self.find_stands()]
+        found = [ServedModel(model.name, model.version, model.release) for model in models]
+        refused = self.operator.refused() if self.operator is not None else ()
+        return tuple(one for one in (*found, *refused) if caller.opens(one.model))
 
     async def _swap(self, data: bytes, deadline: float | None, caller: Caller) -> bytes:
         request = parse(pb.SwapModelRequest, data)

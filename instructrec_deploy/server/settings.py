@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from instructrec_deploy.core.errors import ConfigError, FileMissing
 from instructrec_deploy.core.instruction import MAX_CANDIDATES
@@ -106,6 +106,18 @@ class ModelsSettings(Section):
     """`[models]`: which versions are served."""
 
     watch_s: float = Field(default=0.0, ge=0.0)  # how often to look for a new one; 0: never
+    repository: str = ""  # a folder with MODEL/RELEASE/bundle.json, in place of one bundle
+    default: str = ""  # who answers where a request names no model; "": the only one
+    latest: int = Field(default=1, ge=1)  # so many of the newest versions of each model
+    pins: tuple[str, ...] = ()  # MODEL=RELEASE: of such a model these releases alone
+
+    @field_validator("pins", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        """The environment and --set have one string: "bank=3,bank=4"."""
+        if isinstance(value, str):
+            return tuple(word.strip() for word in value.split(",") if word.strip())
+        return value
 
 
 class ServerSettings(Section):

@@ -44,6 +44,7 @@ class Shelf:
             self._by_name.setdefault(model.name, []).append(stand)
         names = list(self._by_name)
         self.default = default or (names[0] if len(names) == 1 else "")
+        """The model of requests that name none; "" where they must name one."""
 
     def __iter__(self) -> Iterator[Stand]:
         """Every model, by name, the newest version of a name last."""
@@ -70,7 +71,7 @@ class Shelf:
         if not version:
             return stands[-1]
         for stand in reversed(stands):
-            if stand.model.version == version:
+            if version in (stand.model.version, stand.model.release):
                 return stand
         raise ModelUnknown(
             "no such version of the model is served",

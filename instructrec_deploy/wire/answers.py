@@ -22,6 +22,7 @@ from instructrec_deploy.core.status import (
     ModelChange,
     ModelStatus,
     PreparedInfo,
+    ServedModel,
     TaskStatus,
 )
 from instructrec_deploy.pb.v1 import instructrec_pb2 as pb
@@ -93,6 +94,16 @@ def write_status(status: ModelStatus) -> pb.GetModelStatusResponse:
         uptime_s=status.uptime_s,
         limits=pb.Limits(**{name: getattr(limits, name) for name in LIMIT_NAMES}),
         server_version=status.server_version,
+        models=[
+            pb.ServedModel(
+                model=one.model,
+                model_version=one.model_version,
+                release=one.release,
+                state=one.state,
+                code=one.code,
+            )
+            for one in status.models
+        ],
     )
 
 
@@ -222,6 +233,10 @@ def read_status(message: pb.GetModelStatusResponse) -> ModelStatus:
         uptime_s=message.uptime_s,
         limits=Limits(*(getattr(limits, name) for name in LIMIT_NAMES)),
         server_version=message.server_version,
+        models=tuple(
+            ServedModel(m.model, m.model_version, m.release, m.state, m.code)
+            for m in message.models
+        ),
     )
 
 

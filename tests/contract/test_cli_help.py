@@ -19,14 +19,16 @@ OPTIONS = {
     "export": {"--out", "--precision", "--force", "--trim-vocabulary", "--vocabulary-size"}
     | {"--plan", "--target", "--data-root", "--work"},
     "serve": {"--host", "--port", "--metrics-port", "--allow-insecure", "--config", "--set"}
-    | {"--print-config", "--feedback", "--policy", "--audit", "--target-p99-ms", "--watch"},
+    | {"--print-config", "--feedback", "--policy", "--audit", "--target-p99-ms", "--watch"}
+    | {"--repository"},
     "swap": {"--rollback", "--address", "--timeout", "--json"},
-    "keys new": {"--file", "--role", "--task", "--days", "--tokens-per-s", "--burst-tokens"},
+    "keys new": {"--file", "--role", "--task", "--model", "--days", "--tokens-per-s"}
+    | {"--burst-tokens"},
     "keys list": {"--file"},
     "keys revoke": {"--file"},
     "predict": {"--address", "--task", "--instruction", "--candidates", "--candidate"}
     | {"--prepared-id", "--top-k", "--timeout", "--json"}
-    | {"--decision", "--threshold", "--none-label"},
+    | {"--decision", "--threshold", "--none-label", "--model"},
     "evaluate": {"--data", "--split", "--address", "--unary", "--task", "--instruction"}
     | {"--labels-from", "--none-label", "--limit", "--seed", "--json"},
     "instructions list": {"--json"},

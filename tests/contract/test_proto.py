@@ -67,6 +67,8 @@ def test_service_has_the_calls_that_clients_know() -> None:
                 "head": 6,
                 "tail": 7,
                 "explain": 8,
+                "model": 9,
+                "model_version": 10,
             },
         ),
         ("Mark", {"start": 1, "end": 2}),
@@ -144,7 +146,7 @@ def test_service_has_the_calls_that_clients_know() -> None:
                 "source": 13,
             },
         ),
-        ("PredictBatchRequest", {"requests": 1, "questions": 2}),
+        ("PredictBatchRequest", {"requests": 1, "questions": 2, "model": 3, "model_version": 4}),
         ("PredictBatchItem", {"response": 1, "error": 2}),
         (
             "PredictResponse",

@@ -53,7 +53,7 @@ class Mark(_message.Message):
     def __init__(self, start: _Optional[int] = ..., end: _Optional[int] = ...) -> None: ...
 
 class PredictRequest(_message.Message):
-    __slots__ = ("text", "questions", "id", "top_k", "text2", "head", "tail", "explain")
+    __slots__ = ("text", "questions", "id", "top_k", "text2", "head", "tail", "explain", "model", "model_version")
     TEXT_FIELD_NUMBER: _ClassVar[int]
     QUESTIONS_FIELD_NUMBER: _ClassVar[int]
     ID_FIELD_NUMBER: _ClassVar[int]
@@ -62,6 +62,8 @@ class PredictRequest(_message.Message):
     HEAD_FIELD_NUMBER: _ClassVar[int]
     TAIL_FIELD_NUMBER: _ClassVar[int]
     EXPLAIN_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     text: str
     questions: _containers.RepeatedCompositeFieldContainer[Question]
     id: str
@@ -70,7 +72,9 @@ class PredictRequest(_message.Message):
     head: Mark
     tail: Mark
     explain: bool
-    def __init__(self, text: _Optional[str] = ..., questions: _Optional[_Iterable[_Union[Question, _Mapping]]] = ..., id: _Optional[str] = ..., top_k: _Optional[int] = ..., text2: _Optional[str] = ..., head: _Optional[_Union[Mark, _Mapping]] = ..., tail: _Optional[_Union[Mark, _Mapping]] = ..., explain: _Optional[bool] = ...) -> None: ...
+    model: str
+    model_version: str
+    def __init__(self, text: _Optional[str] = ..., questions: _Optional[_Iterable[_Union[Question, _Mapping]]] = ..., id: _Optional[str] = ..., top_k: _Optional[int] = ..., text2: _Optional[str] = ..., head: _Optional[_Union[Mark, _Mapping]] = ..., tail: _Optional[_Union[Mark, _Mapping]] = ..., explain: _Optional[bool] = ..., model: _Optional[str] = ..., model_version: _Optional[str] = ...) -> None: ...
 
 class LabelScore(_message.Message):
     __slots__ = ("label", "score")
@@ -195,12 +199,16 @@ class PredictResponse(_message.Message):
     def __init__(self, answers: _Optional[_Iterable[_Union[Answer, _Mapping]]] = ..., id: _Optional[str] = ..., text: _Optional[str] = ..., truncated: _Optional[bool] = ..., n_tokens: _Optional[int] = ..., verdicts: _Optional[_Iterable[_Union[Verdict, _Mapping]]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., model: _Optional[str] = ..., model_version: _Optional[str] = ...) -> None: ...
 
 class PredictBatchRequest(_message.Message):
-    __slots__ = ("requests", "questions")
+    __slots__ = ("requests", "questions", "model", "model_version")
     REQUESTS_FIELD_NUMBER: _ClassVar[int]
     QUESTIONS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     requests: _containers.RepeatedCompositeFieldContainer[PredictRequest]
     questions: _containers.RepeatedCompositeFieldContainer[Question]
-    def __init__(self, requests: _Optional[_Iterable[_Union[PredictRequest, _Mapping]]] = ..., questions: _Optional[_Iterable[_Union[Question, _Mapping]]] = ...) -> None: ...
+    model: str
+    model_version: str
+    def __init__(self, requests: _Optional[_Iterable[_Union[PredictRequest, _Mapping]]] = ..., questions: _Optional[_Iterable[_Union[Question, _Mapping]]] = ..., model: _Optional[str] = ..., model_version: _Optional[str] = ...) -> None: ...
 
 class ItemError(_message.Message):
     __slots__ = ("status", "code", "message", "hint", "retry_after_ms")
@@ -231,12 +239,16 @@ class PredictBatchResponse(_message.Message):
     def __init__(self, items: _Optional[_Iterable[_Union[PredictBatchItem, _Mapping]]] = ...) -> None: ...
 
 class PrepareInstructionRequest(_message.Message):
-    __slots__ = ("instruction", "task")
+    __slots__ = ("instruction", "task", "model", "model_version")
     INSTRUCTION_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     instruction: Instruction
     task: str
-    def __init__(self, instruction: _Optional[_Union[Instruction, _Mapping]] = ..., task: _Optional[str] = ...) -> None: ...
+    model: str
+    model_version: str
+    def __init__(self, instruction: _Optional[_Union[Instruction, _Mapping]] = ..., task: _Optional[str] = ..., model: _Optional[str] = ..., model_version: _Optional[str] = ...) -> None: ...
 
 class PrepareInstructionResponse(_message.Message):
     __slots__ = ("prepared_id", "n_candidates", "cached", "size_bytes")
@@ -251,10 +263,14 @@ class PrepareInstructionResponse(_message.Message):
     def __init__(self, prepared_id: _Optional[str] = ..., n_candidates: _Optional[int] = ..., cached: _Optional[bool] = ..., size_bytes: _Optional[int] = ...) -> None: ...
 
 class GetModelStatusRequest(_message.Message):
-    __slots__ = ("with_labels",)
+    __slots__ = ("with_labels", "model", "model_version")
     WITH_LABELS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     with_labels: bool
-    def __init__(self, with_labels: _Optional[bool] = ...) -> None: ...
+    model: str
+    model_version: str
+    def __init__(self, with_labels: _Optional[bool] = ..., model: _Optional[str] = ..., model_version: _Optional[str] = ...) -> None: ...
 
 class TaskStatus(_message.Message):
     __slots__ = ("name", "kind", "n_labels", "is_default", "labels")
@@ -287,7 +303,7 @@ class Limits(_message.Message):
     def __init__(self, max_text_chars: _Optional[int] = ..., max_candidates: _Optional[int] = ..., max_questions: _Optional[int] = ..., max_batch_items: _Optional[int] = ..., max_message_bytes: _Optional[int] = ..., max_tokens: _Optional[int] = ...) -> None: ...
 
 class GetModelStatusResponse(_message.Message):
-    __slots__ = ("model", "model_version", "kind", "precision", "ready", "tasks", "n_prepared", "prepared_bytes", "uptime_s", "limits", "server_version")
+    __slots__ = ("model", "model_version", "kind", "precision", "ready", "tasks", "n_prepared", "prepared_bytes", "uptime_s", "limits", "server_version", "models")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
@@ -299,6 +315,7 @@ class GetModelStatusResponse(_message.Message):
     UPTIME_S_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
     SERVER_VERSION_FIELD_NUMBER: _ClassVar[int]
+    MODELS_FIELD_NUMBER: _ClassVar[int]
     model: str
     model_version: str
     kind: str
@@ -310,7 +327,22 @@ class GetModelStatusResponse(_message.Message):
     uptime_s: float
     limits: Limits
     server_version: str
-    def __init__(self, model: _Optional[str] = ..., model_version: _Optional[str] = ..., kind: _Optional[str] = ..., precision: _Optional[str] = ..., ready: _Optional[bool] = ..., tasks: _Optional[_Iterable[_Union[TaskStatus, _Mapping]]] = ..., n_prepared: _Optional[int] = ..., prepared_bytes: _Optional[int] = ..., uptime_s: _Optional[float] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., server_version: _Optional[str] = ...) -> None: ...
+    models: _containers.RepeatedCompositeFieldContainer[ServedModel]
+    def __init__(self, model: _Optional[str] = ..., model_version: _Optional[str] = ..., kind: _Optional[str] = ..., precision: _Optional[str] = ..., ready: _Optional[bool] = ..., tasks: _Optional[_Iterable[_Union[TaskStatus, _Mapping]]] = ..., n_prepared: _Optional[int] = ..., prepared_bytes: _Optional[int] = ..., uptime_s: _Optional[float] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., server_version: _Optional[str] = ..., models: _Optional[_Iterable[_Union[ServedModel, _Mapping]]] = ...) -> None: ...
+
+class ServedModel(_message.Message):
+    __slots__ = ("model", "model_version", "release", "state", "code")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    RELEASE_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    model_version: str
+    release: str
+    state: str
+    code: str
+    def __init__(self, model: _Optional[str] = ..., model_version: _Optional[str] = ..., release: _Optional[str] = ..., state: _Optional[str] = ..., code: _Optional[str] = ...) -> None: ...
 
 class FeedbackSpan(_message.Message):
     __slots__ = ("start", "end", "type")

@@ -44,6 +44,7 @@ class Caller:
     name: str = ""
     roles: tuple[Role, ...] = ("predict", "feedback", "admin")
     tasks: tuple[str, ...] | None = None  # None: all, and instructions of its own
+    models: tuple[str, ...] | None = None  # None: all
     quota: Quota | None = None  # of its key; None: that of all
 
     def check_method(self, method: str) -> None:
@@ -57,6 +58,22 @@ class Caller:
             raise Denied(
                 f"{method} needs the role {role}, which this caller does not have",
                 hint="ask the operator for a key with it",
+            )
+
+    def opens(self, model: str) -> bool:
+        """Whether it may ask that model."""
+        return self.models is None or model in self.models
+
+    def check_model(self, model: str) -> None:
+        """Refuse a model that the key does not open.
+
+        Raises:
+            Denied: it does not.
+        """
+        if not self.opens(model):
+            raise Denied(
+                "this key is not for that model",
+                hint=f"its models are {', '.join(self.models or ())}: name one of them",
             )
 
     def sign(self, request: Request) -> Request:

@@ -8,6 +8,7 @@ holds SHA-256 of the secret: what nobody can guess needs no slow hash, and a cal
     hash = "sha256:..."
     roles = ["predict"]                  # predict, feedback, admin
     tasks = ["intent"]                   # left out: all tasks, and instructions of its own
+    models = ["bank"]                    # left out: all models
     expires = 2027-01-01T00:00:00Z       # left out: never
     tokens_per_s = 5000.0                # left out: [overload] tenant_tokens_per_s; 0: no limit
     burst_tokens = 20000                 # left out: ten seconds of it
@@ -47,6 +48,7 @@ class KeyEntry(BaseModel):
     hash: str = Field(pattern=r"^sha256:[0-9a-f]{64}$")
     roles: tuple[Role, ...] = ("predict",)
     tasks: tuple[str, ...] | None = None
+    models: tuple[str, ...] | None = None
     created: AwareDatetime | None = None
     expires: AwareDatetime | None = None
     tokens_per_s: float | None = Field(default=None, ge=0.0, allow_inf_nan=False)
@@ -118,8 +120,10 @@ def write_keys(path: Path, keys: Mapping[str, KeyEntry]) -> None:
         lines.append(f"name = {_quoted(entry.name)}")
         lines.append(f"hash = {_quoted(entry.hash)}")
         lines.append(f"roles = [{', '.join(map(_quoted, entry.roles))}]")
-        if entry.tasks is not None:
-            lines.append(f"tasks = [{', '.join(map(_quoted, entry.tasks))}]")
+        for limit in ("tasks", "models"):
+            words: tuple[str, ...] | None = getattr(entry, limit)
+            if words is not None:
+                lines.append(f"{limit} = [{', '.join(map(_quoted, words))}]")
         for name in ("created", "expires"):
             moment: datetime | None = getattr(entry, name)
             if moment is not None:

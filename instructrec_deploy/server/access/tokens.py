@@ -92,18 +92,20 @@ class TokenReader:
 
 
 def _caller(claims: Mapping[str, Any]) -> Caller:
-    """By `sub`, `roles` (without it: predict) and `tasks` (without it: all).
+    """By `sub`, `roles` (without it: predict), `tasks` and `models` (without them: all).
 
     Raises:
         Unauthenticated: a claim is not what it should be.
     """
-    name, roles, tasks = str(claims["sub"]), claims.get("roles", ["predict"]), claims.get("tasks")
-    if not _are_words(roles) or not (tasks is None or _are_words(tasks)):
+    name, roles = str(claims["sub"]), claims.get("roles", ["predict"])
+    tasks, models = claims.get("tasks"), claims.get("models")
+    if not (_are_words(roles) and all(x is None or _are_words(x) for x in (tasks, models))):
         raise _not_valid()
     return Caller(
         name=name[:MAX_NAME_CHARS],
         roles=tuple(role for role in ROLES if role in roles),
         tasks=None if tasks is None else tuple(tasks),
+        models=None if models is None else tuple(models),
     )
 
 

@@ -186,3 +186,13 @@ def test_who_may_swap_models() -> None:
     for caller in (STRANGER, Caller(roles=("predict", "feedback"))):
         with pytest.raises(Denied, match="admin"):
             caller.check_method("SwapModel")
+
+
+def test_a_key_for_some_models_is_kept_with_them(tmp_path: Path) -> None:
+    key, keys = keys_of(models=["客服", 'b"k'])
+    write_keys(tmp_path / "keys", keys)
+    _, entry = find_key(read_keys(tmp_path / "keys"), key, NOW)
+    caller = Caller(models=entry.models)
+    assert [caller.opens(name) for name in ("客服", 'b"k', "bank")] == [True, True, False]
+    with pytest.raises(Denied, match="not for that model"):
+        caller.check_model("bank")

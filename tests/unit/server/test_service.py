@@ -44,7 +44,7 @@ CANARY = "暗号 canary-7f3a"
 class FakeModel:
     """Answers with the text's first word; some words make it do something else."""
 
-    name, version, max_tokens = "fake", "1", 64
+    name, version, release, max_tokens = "fake", "1", "", 64
 
     def __init__(self) -> None:
         self.waiting: list[Future[Prediction]] = []

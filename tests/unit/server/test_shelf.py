@@ -16,6 +16,7 @@ from instructrec_deploy.server.shelf import Shelf
 class Named:
     name: str
     version: str
+    release: str = ""
     max_tokens: int = 64
 
     def lend(self, *_: Any) -> Any: ...
