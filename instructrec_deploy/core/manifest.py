@@ -70,6 +70,7 @@ class ModelSection(Strict):
     instruction_weight: float = Field(1.0, ge=0.0, le=1.0)  # of an instruction token in pooling
     has_fusion: bool = False  # graphs/fusion.onnx takes part in the score
     has_reader: bool = False  # graphs/reader.onnx finds spans
+    unpadded: bool = False  # the encoder computes padding in attention alone
     joint_questions: bool = False  # a question is read with the text, from the first layer on
     tags: tuple[str, ...] = ()  # of a token-classification head, in the order of its logits
     score_scale: float = Field(1.0, gt=0.0)  # multiplies the cosine (1 / temperature of the loss)

@@ -1,6 +1,6 @@
 """`export_run`: a tuned run becomes a bundle.
 
-checkpoint -> (trim the vocabulary) -> float graphs -> (equalize -> int8) -> parity gate
+checkpoint -> (trim the vocabulary) -> float graphs -> (equalize -> unpad -> int8) -> parity gate
 -> golden pairs, card -> folder
 """
 
@@ -65,6 +65,7 @@ from instructrec_deploy.export.source import (
     weights_hash,
 )
 from instructrec_deploy.export.trim import Trimming, TrimReport, task_texts, trim_checkpoint
+from instructrec_deploy.export.unpad import unpad_graph
 from instructrec_deploy.models.checkpoint import Checkpoint
 from instructrec_deploy.models.instruction_encoder import InstructionEncoder
 from instructrec_deploy.models.presets import PRESETS
@@ -153,9 +154,9 @@ def export_run(
         source, trimmed = _trim(source, trimming, samples, stage, stages)
         checkpoint = source.checkpoint
         texts = calibration or _mixed(samples)
-        _write_graphs(checkpoint, stage, precision, texts, stages)
+        unpadded = _write_graphs(checkpoint, stage, precision, texts, stages)
         _copy_parts(run, checkpoint, stage)
-        manifest = _manifest(source, stage, name=name, precision=precision)
+        manifest = _manifest(source, stage, name=name, precision=precision, unpadded=unpadded)
         write_manifest(stage, manifest)
         stages.begin("comparing with the checkpoint")
         parity, answered = check_parity(
@@ -272,20 +273,25 @@ def _write_graphs(
     precision: Precision,
     calibration: Sequence[Request],
     stages: _Stages,
-) -> None:
+) -> bool:
+    """Trace, quantize, save; whether the encoder came out unpadded."""
     stages.begin("tracing and fusing the graphs")
     graphs = float_graphs(checkpoint, work=stage)
-    if precision == "int8":
+    unpadded = False
+    if precision == "int8":  # floats are for GPUs, too, which would wait for each batch's indices
         stages.begin("quantizing to int8")
-        graphs[ENCODER_FILE] = equalize_graph(
+        equal = equalize_graph(
             graphs[ENCODER_FILE],
             Reference(checkpoint).batches(calibration[:MAX_CALIBRATION]),
             work=stage,
         )
+        graphs[ENCODER_FILE] = unpad_graph(equal)
+        unpadded = graphs[ENCODER_FILE] is not equal
         graphs = {file: quantize_graph(graph)[0] for file, graph in graphs.items()}
     (stage / ENCODER_FILE).parent.mkdir()
     for file, graph in graphs.items():
         onnx.save(graph, stage / file)
+    return unpadded
 
 
 def _copy_parts(run: Path, checkpoint: Checkpoint, stage: Path) -> None:
@@ -302,7 +308,9 @@ def _copy_parts(run: Path, checkpoint: Checkpoint, stage: Path) -> None:
         write_label_vectors(stage, learned)
 
 
-def _manifest(source: Source, stage: Path, *, name: str, precision: Precision) -> Manifest:
+def _manifest(
+    source: Source, stage: Path, *, name: str, precision: Precision, unpadded: bool
+) -> Manifest:
     section, model = source.checkpoint.section, source.checkpoint.model
     return Manifest(
         format_version=FORMAT_VERSION,
@@ -319,6 +327,7 @@ def _manifest(source: Source, stage: Path, *, name: str, precision: Precision) -
             instruction_weight=section.instruction_weight,
             has_fusion=(stage / FUSION_FILE).is_file(),
             has_reader=(stage / READER_FILE).is_file(),
+            unpadded=unpadded,
             joint_questions=section.joint_questions,
             tags=section.labels if section.kind == "token-classification" else (),
             score_scale=score_scale(model) if isinstance(model, InstructionEncoder) else 1.0,

@@ -124,12 +124,15 @@ def test_other_families_are_fused_and_quantized_by_structure(
     assert kinds.count("MultiHeadAttention") == 2
     assert kinds.count("MatMulIntegerToFloat") == 12
     assert "SkipLayerNormalization" not in kinds
+    assert "GatherND" in kinds
+    assert open_bundle(report.out).manifest.model.unpadded
 
 
 def test_fp32_matches_to_rounding(encoder_run: Path, tmp_path: Path) -> None:
     report = export_run(encoder_run, tmp_path / "bundle", precision="fp32", name="whole")
     assert report.name == "whole"
     assert report.parity.max_difference < 1e-5
+    assert not open_bundle(report.out).manifest.model.unpadded
 
 
 def test_a_fusion_that_still_stands_at_zero_is_left_out(encoder_run: Path, tmp_path: Path) -> None:
