@@ -62,6 +62,10 @@ class Learner(nn.Module):
         """New weights, which take the head's learning rate; the rest is pretrained."""
         raise RuntimeError("a learner names its own weights")
 
+    def reader_parameters(self) -> list[nn.Parameter]:
+        """The span reader's layers, copies of pretrained ones; none where there is no reader."""
+        return []
+
 
 class EncoderLearner(Learner):
     """An instruction encoder over the recipe's tasks, with one vector learned per known label."""
@@ -124,10 +128,12 @@ class EncoderLearner(Learner):
         return self.model.encoder
 
     def own_parameters(self) -> list[nn.Parameter]:
-        pretrained = {id(p) for p in self.model.encoder.parameters()}
-        if self.model.reader is not None:  # copies of pretrained layers
-            pretrained |= {id(p) for p in self.model.reader.layers.parameters()}
-        return _new_parameters(self, pretrained)
+        pretrained = [*self.model.encoder.parameters(), *self.reader_parameters()]
+        return _new_parameters(self, {id(p) for p in pretrained})
+
+    def reader_parameters(self) -> list[nn.Parameter]:
+        reader = self.model.reader
+        return [] if reader is None else list(reader.layers.parameters())
 
     def features(self, task: int, rows: Sequence[Row]) -> list[Tensor] | None:
         if not isinstance(self.objectives[task], ClassifyObjective):

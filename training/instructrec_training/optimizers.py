@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from transformers import Adafactor, get_scheduler
 
@@ -33,19 +34,19 @@ def build_optimizer(learner: Learner, settings: TrainingPart) -> torch.optim.Opt
 
 
 def parameter_groups(learner: Learner, settings: TrainingPart) -> list[dict[str, Any]]:
-    """Optimizer groups: head or pretrained rate; no decay on biases, norms and scalars."""
-    own = {id(p) for p in learner.own_parameters()}
-    groups = []
-    for is_own, rate in ((False, settings.learning_rate), (True, settings.head_learning_rate)):
-        for decays in (True, False):
-            chosen = [
-                p
-                for p in learner.parameters()
-                if p.requires_grad and (id(p) in own) == is_own and (p.ndim >= 2) == decays
-            ]
-            decay = settings.weight_decay if decays else 0.0
-            groups.append({"params": chosen, "lr": rate, "weight_decay": decay})
-    return [group for group in groups if group["params"]]
+    """Optimizer groups: each part of the model at its rate; no decay on biases, norms, scalars."""
+    pretrained, decay = settings.learning_rate, settings.weight_decay
+    rates = {id(p): settings.head_learning_rate for p in learner.own_parameters()}
+    reader = settings.reader_learning_rate or pretrained
+    rates |= {id(p): reader for p in learner.reader_parameters()}
+    groups: dict[tuple[float, bool], list[Tensor]] = {}
+    for p in learner.parameters():
+        if p.requires_grad:
+            groups.setdefault((rates.get(id(p), pretrained), p.ndim < 2), []).append(p)
+    return [
+        {"params": groups[key], "lr": key[0], "weight_decay": 0.0 if key[1] else decay}
+        for key in sorted(groups)
+    ]
 
 
 class Schedule:

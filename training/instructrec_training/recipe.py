@@ -20,7 +20,7 @@ from instructrec_training.prompted import pattern_fault
 
 SHIPPED_RECIPES = Path(__file__).parent / "recipes"
 # Keys of [training] that only tasks of labels take.
-LABEL_KEYS = ("focal_gamma", "metric", "probe")
+LABEL_KEYS = ("focal_gamma", "label_vector_dropout", "metric", "probe")
 SINGLE_KEYS = ("label_smoothing", "contrastive_weight", "teacher")  # and only single labels
 Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
 Schedule = Literal[  # transformers' SchedulerType
@@ -106,6 +106,7 @@ class TrainingPart(Strict):
     momentum: float = Field(0.9, ge=0.0, lt=1.0)  # sgd
     learning_rate: float = Field(1e-4, gt=0.0)
     head_learning_rate: float = Field(1e-3, gt=0.0)  # fusion, label vectors, classifier, adapters
+    reader_learning_rate: float = Field(0.0, ge=0.0)  # the span reader's layers; 0: learning_rate
     weight_decay: float = Field(0.01, ge=0.0)
     warmup_share: float = Field(0.1, ge=0.0, lt=1.0)  # of all steps
     schedule: Schedule = "linear"
@@ -120,6 +121,7 @@ class TrainingPart(Strict):
     distil_weight: float = Field(0.5, gt=0.0, le=1.0)  # of the teacher against the labels
     distil_temperature: float = Field(2.0, gt=0.0)
     candidate_refresh_steps: int = Field(1, ge=1)  # re-read candidates with gradient every n steps
+    label_vector_dropout: float = Field(0.0, ge=0.0, le=1.0)  # steps without the vectors of labels
     probe: bool = False  # start from a logistic regression on the frozen vectors
     probe_inverse_l2: float = Field(1.0, gt=0.0)  # scikit-learn's C
     lora_rank: int = Field(0, ge=0)  # 0: no adapters, all weights are tuned

@@ -9,9 +9,12 @@ from typing import Any, get_args
 import pytest
 import torch
 from pydantic import ValidationError
+from torch import nn
 
 from instructrec_deploy.core.errors import ConfigError, TrainingDiverged
-from instructrec_training.recipe import Recipe, Schedule
+from instructrec_training.learners import Learner
+from instructrec_training.optimizers import parameter_groups
+from instructrec_training.recipe import Recipe, Schedule, TrainingPart
 from instructrec_training.run import RunReport
 from tests.tiny_runs import KINDS, LEARNS, events_of, losses_of, weights_of, with_all_shapes
 
@@ -89,6 +92,40 @@ def test_a_small_max_grad_norm_bounds_the_step(make_recipe: MakeRecipe, run: Run
     moved = weights_of(run(recipe, "one").folder)
     length = sum(float((moved[k] - base[k]).square().sum()) for k in base) ** 0.5
     assert length == pytest.approx(1e-2, rel=1e-2)  # the gradient is longer, the step is not
+
+
+class Parts(Learner):
+    """A pretrained matrix, a layer of a reader, a bias of a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pretrained = nn.Parameter(torch.zeros(2, 2))
+        self.layer = nn.Parameter(torch.zeros(2, 2))
+        self.bias = nn.Parameter(torch.zeros(2))
+
+    def own_parameters(self) -> list[nn.Parameter]:
+        return [self.bias]
+
+    def reader_parameters(self) -> list[nn.Parameter]:
+        return [self.layer]
+
+
+@pytest.mark.parametrize(("reader_rate", "expected"), [(0.0, 1e-4), (3e-4, 3e-4)])
+def test_each_part_has_its_rate(reader_rate: float, expected: float) -> None:
+    parts = Parts()
+    settings = TrainingPart(
+        learning_rate=1e-4, head_learning_rate=1e-2, reader_learning_rate=reader_rate
+    )
+    found = {
+        id(p): (group["lr"], group["weight_decay"])
+        for group in parameter_groups(parts, settings)
+        for p in group["params"]
+    }
+    assert found == {
+        id(parts.pretrained): (1e-4, 0.01),
+        id(parts.layer): (expected, 0.01),
+        id(parts.bias): (1e-2, 0.0),
+    }
 
 
 def test_a_run_may_keep_its_last_weights(make_recipe: MakeRecipe, run: Run) -> None:

@@ -28,6 +28,7 @@ SETTINGS: list[tuple[str, dict[str, Any]]] = [
     (KINDS[0], {"adversarial_epsilon": 0.5}),
     ("all shapes", {"adversarial_epsilon": 0.5, "lora_rank": 2, "ema_decay": 0.9}),
     (KINDS[1], {"contrastive_weight": 0.2, "focal_gamma": 1.0}),
+    (KINDS[0], {"label_vector_dropout": 0.5}),
     ("all shapes", {"steps_per_epoch": 4, "adaptive_weights": True, "mixture": "sqrt"}),
 ]
 

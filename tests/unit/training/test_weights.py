@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from instructrec_deploy.core.errors import ConfigError
+from instructrec_deploy.models.checkpoint import load_checkpoint
 from instructrec_training.averaging import BaseBlend, MovingAverage
 from instructrec_training.perturbation import EmbeddingPerturbation, perturbation
 from instructrec_training.recipe import Recipe
@@ -111,6 +112,16 @@ def test_the_share_of_the_base_may_be_chosen_on_validation_rows(
     assert report.validation >= kept  # a share of 0 is among those tried
 
 
+@pytest.mark.parametrize(("dropout", "moves"), [(0.0, True), (1.0, False)])
+def test_a_labels_own_vector_may_be_left_out_of_steps(
+    dropout: float, moves: bool, make_recipe: MakeRecipe, run: Run
+) -> None:
+    report = run(make_recipe(epochs=1, label_vector_dropout=dropout))
+    learned = load_checkpoint(report.folder / "checkpoint").label_vectors
+    assert learned
+    assert any(bool(vectors.any()) for vectors in learned.values()) is moves
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("pooling", ["native", "mean"])
 def test_adapters_are_merged_into_a_plain_checkpoint(
@@ -143,6 +154,7 @@ def test_adapters_for_layers_that_are_not_there_are_refused(
         {"adversarial_epsilon": 0.05, "freeze_embeddings": True, "candidate_refresh_steps": 3},
         {"lora_rank": 4, "learning_rate": 1e-2},
         {"ema_decay": 0.5},
+        {"label_vector_dropout": 0.5},
     ],
     ids=lambda extra: ",".join(extra),
 )

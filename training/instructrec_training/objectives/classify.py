@@ -24,7 +24,9 @@ class ClassifyObjective(LabelObjective):
 
     A candidate is read by the query tower; a label of a tuned task adds its learned vector, which
     starts at zero. Reading all candidates with gradient in every step costs as much as the texts,
-    so between two refreshes the vectors are kept and only the learned part moves.
+    so between two refreshes the vectors are kept and only the learned part moves. In a share of
+    the steps (`label_vector_dropout`) the learned part is left out: what labels mean then has to
+    be learned by the tower, which reads the labels of others, too.
     """
 
     def __init__(
@@ -55,7 +57,9 @@ class ClassifyObjective(LabelObjective):
             self._kept = vectors.detach()
         ids, mask = self._reader.batch(rows)
         states, pooled = model.encode(ids, mask)
-        return model.score(states, mask, pooled, vectors + self.learned), pooled
+        dropped = model.training and float(torch.rand(())) < self._settings.label_vector_dropout
+        own = vectors if dropped else vectors + self.learned
+        return model.score(states, mask, pooled, own), pooled
 
     def outputs_under(self, wordings: Sequence[str], rows: Sequence[Row]) -> list[Tensor]:
         """Scores [W, L] of each row; a text is read once for all wordings."""
