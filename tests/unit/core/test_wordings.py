@@ -23,6 +23,7 @@ from instructrec_deploy.core.wordings import (
 PROMISED = (
     "intent-banking",
     "intent-assistant",
+    "intent-desk",
     "intent-shop",
     "emotion",
     "irony",
