@@ -24,11 +24,13 @@ _LETTER = "[a-z@$]"
 _APART = re.compile(
     rf"{_LETTER}(?<![a-z0-9@$].)(?:[ .,\-_*~·•|/\\+]{{1,2}}{_LETTER}){{2,}}(?![a-z0-9@$])"
 )
+_MARKS = frozenset(" .,-*_·•~^|`/\\+#@&")
 _LONG = re.compile(r"([a-z])\1{2,}")
-_MARKED = re.compile(
-    r"[*_·•~^|`\\](?<=[a-z].)[*_·•~^|`\\]?(?=[a-z])"
-    r"|[ .,\-*_·•~^|/\\+#@&](?<=[\u4e00-\u9fff].)[ .,\-*_·•~^|/\\+#@&]{0,2}(?=[\u4e00-\u9fff])"
+_MARKED = re.compile(  # in stretches: one edit for many marks
+    r"(?:[a-z][*_·•~^|`\\]{1,2}){1,32}(?=[a-z])"
+    r"|(?:[\u4e00-\u9fff][ .,\-*_·•~^|/\\+#@&]{1,3}){1,32}(?=[\u4e00-\u9fff])"
 )
+_MARK = re.compile(r"[^a-z\u4e00-\u9fff]+")
 # What more text could turn into such a spelling.
 DISGUISE_SHAPES = tuple(map(Shape, (_APART, _LONG, _MARKED, _INNER_MARK)))
 _LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz@$")
@@ -80,7 +82,8 @@ def _edits(text: str, words: frozenset[str]) -> Iterator[Edit]:
         ends = [*(at + 1 for at in starts[:-1]), run.end()]
         yield Edit(run.start(), run.end(), new, starts, ends)
     for run in _MARKED.finditer(text):
-        yield Edit(run.start(), run.end(), "", (), ())
+        kept = [at for at, char in enumerate(run[0], run.start()) if char not in _MARKS]
+        yield Edit(run.start(), run.end(), _MARK.sub("", run[0]), kept, [at + 1 for at in kept])
 
 
 def _cut(whole: Edit, end: int, words: frozenset[str]) -> Iterator[Edit]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Literal
 
 from instructrec_deploy.core.errors import BundleError, InstructRecError
@@ -30,6 +31,7 @@ from instructrec_deploy.text.normalize import fold, lower_in_place
 Direction = Literal["input", "output"]
 
 _log = logging.getLogger(__name__)
+_START = attrgetter("start")
 # What a broken check can raise. Its message may hold the text, so only its type is logged.
 BROKEN = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
@@ -161,6 +163,7 @@ class Checker:
         self._types = frozenset(sought & personal)
         self._categories = frozenset(sought - personal)
         self._reviewed = frozenset(policy.review)
+        self._plain = {n: act for n in sought if (act := self._only_action(n))}
         self._is_dry_run = policy.dry_run
         self._strong = frozenset(n for n in sought if _can(self._steps[n], "mask", "block"))
         self._lexicon = lexicon
@@ -183,8 +186,8 @@ class Checker:
         """The verdict on these findings."""
         if not findings:
             return self._clean
-        action = max((finding.action for finding in findings), key=STRENGTH.__getitem__)
-        undone = (finding.dry_run_action for finding in findings if finding.dry_run_action)
+        action = max({finding.action for finding in findings}, key=STRENGTH.__getitem__)
+        undone = {finding.dry_run_action for finding in findings} - {""}
         dry_run_action = max(undone, key=STRENGTH.__getitem__, default="")
         return replace(self._clean, action=action, findings=findings, dry_run_action=dry_run_action)
 
@@ -228,14 +231,27 @@ class Checker:
         hits = find_personal_data(folded.text, self._types) if self._types else []
         if self._categories:
             hits += self._lexicon.find(lower_in_place(folded.text), self._categories)
-        found = [
-            self._finding(hit, step, *folded.span(hit.start, hit.end))
-            for hit in hits
-            if (step := step_at(self._steps[hit.category], hit.score)) is not None
-        ]
+        places = folded.span if folded.origins else None
+        found = []
+        for hit in hits:
+            span = places(hit.start, hit.end) if places else (hit.start, hit.end)
+            action = self._plain.get(hit.category)
+            if action is not None and not hit.is_quoted:
+                found.append(Finding(hit.category, hit.rule, action, *span, hit.score))
+            elif (step := step_at(self._steps[hit.category], hit.score)) is not None:
+                found.append(self._finding(hit, step, *span))
         if self._escapes:
             found += [Finding(TOKEN_CATEGORY, "token", "mask", *span) for span in find_tokens(text)]
         return resolve_overlaps(found) if found else ()
+
+    def _only_action(self, name: str) -> Action | None:
+        """What happens whatever the score, where nobody is to look at it: most types."""
+        steps = self._steps[name]
+        if len(steps) > 1 or steps[0].threshold > 0 or steps[0].review:
+            return None
+        action = steps[0].action
+        action = "flag" if action == "mask" and name in self._kept else action
+        return None if action in self._reviewed else action
 
     def _finding(self, hit: Match, step: Step, start: int, end: int) -> Finding:
         action = step.action
@@ -261,9 +277,21 @@ def resolve_overlaps(findings: Iterable[Finding]) -> tuple[Finding, ...]:
 
     Of equals the one that stands first wins, then the one that was found first.
     """
-    ranked = sorted(findings, key=lambda f: (-STRENGTH[f.action], f.start - f.end, f.start))
-    if len(ranked) == 1:
-        return (ranked[0],)
+    kept: list[Finding] = []
+    together: list[Finding] = []  # each overlaps one before it
+    end = -1
+    for finding in sorted(findings, key=_START):
+        if finding.start >= end and together:
+            kept += together if len(together) == 1 else _strongest(together)
+            together = []
+        together.append(finding)
+        end = max(end, finding.end)
+    kept += _strongest(together)
+    return tuple(kept)
+
+
+def _strongest(together: list[Finding]) -> list[Finding]:
+    ranked = sorted(together, key=lambda f: (-STRENGTH[f.action], f.start - f.end, f.start))
     kept: list[Finding] = []
     taken: set[int] = set()
     for finding in ranked:
@@ -271,7 +299,7 @@ def resolve_overlaps(findings: Iterable[Finding]) -> tuple[Finding, ...]:
         if taken.isdisjoint(span):
             taken.update(span)
             kept.append(finding)
-    return tuple(sorted(kept, key=lambda f: f.start))
+    return sorted(kept, key=_START)
 
 
 def mask_text(text: str, findings: Iterable[Finding]) -> str:

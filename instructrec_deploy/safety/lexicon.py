@@ -18,6 +18,7 @@ from instructrec_deploy.safety.match import Match
 from instructrec_deploy.safety.pending import Shape, first_open
 
 _WORD = re.compile(r"[a-z0-9]+(?:[*$]+[a-z0-9]+)*")
+_LETTER = re.compile("[a-z@$\u4e00-\u9fff]")  # of the list, or in place of one
 _QUOTES = re.compile('["“「『«„]')
 
 
@@ -206,6 +207,8 @@ class Lexicon:
 
         Words in leetspeak, with letters apart or with marks inside are looked for in copies.
         """
+        if not _LETTER.search(text):
+            return
         yield from self._find(text, categories)
         has_quotes = _QUOTES.search(text) is not None
         for plain in undisguise(text, self._words):

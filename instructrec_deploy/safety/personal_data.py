@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 from instructrec_deploy.safety.match import Match
 from instructrec_deploy.safety.pending import Shape, first_open
@@ -141,7 +140,7 @@ def find_personal_data(text: str, types: frozenset[str]) -> list[Match]:
     if plain is not None:
         for hit in _find(plain.text, lower_in_place(plain.text), types & _SPELLED):
             start, end = plain.span(hit.start, hit.end)
-            hits.append(replace(hit, start=start, end=end))
+            hits.append(hit._replace(start=start, end=end))
     return hits
 
 

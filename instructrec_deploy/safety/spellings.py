@@ -41,6 +41,7 @@ _NAME = "|".join(_NAMES)
 _NAME_RUN = re.compile(
     rf"(?<![a-z0-9])(?:{_NAME}|[0-9])(?:[ ,.\-/]{{0,2}}(?:{_NAME}|[0-9])){{6,}}(?![a-z0-9])"
 )
+_LETTER = re.compile("[a-z]")
 _NAME_ONE = re.compile(f"{_NAME}|[0-9]")
 _AT = re.compile(
     r" ?[\[({<#*] ?(?:at|@|艾特) ?[\])}>#*] ?| ?艾特 ?| @ (?=[a-z0-9\-]{1,63} \. )"
@@ -169,9 +170,9 @@ def _letter_edits(text: str) -> Iterator[Edit]:
 def _name_edits(lower: str) -> Iterator[Edit]:
     """English names of digits become digits."""
     for run in _NAME_RUN.finditer(lower):
-        names = list(_NAME_ONE.finditer(lower, run.start(), run.end()))
-        new = "".join([_NAMES.get(name[0], name[0]) for name in names])
-        if run[0].isascii() and any(char.isalpha() for char in run[0]):
+        if _LETTER.search(run[0]):
+            names = list(_NAME_ONE.finditer(lower, run.start(), run.end()))
+            new = "".join([_NAMES.get(name[0], name[0]) for name in names])
             starts, ends = [name.start() for name in names], [name.end() for name in names]
             yield Edit(run.start(), run.end(), new, starts, ends)
 

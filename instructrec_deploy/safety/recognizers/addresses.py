@@ -29,7 +29,6 @@ _TAIL = re.compile(
 )
 # What cannot be part of the name of a place: the sentence around it.
 _STOP_CHARS = "在是到住址于往我你他她您从寄送至给叫跟的了为即去"
-_STOP = re.compile(rf"(?s:.*)(?:[^一-龥]|[{_STOP_CHARS}])")
 _REGION = re.compile(
     "(?:北京|上海|天津|重庆|河北|山西|辽宁|吉林|黑龙江|江苏|浙江|安徽|福建|江西|山东|河南|湖北|湖南|广东|海南"
     "|四川|贵州|云南|陕西|甘肃|青海|台湾|内蒙古|广西|西藏|宁夏|新疆|香港|澳门"
@@ -46,6 +45,7 @@ _PLACE = "".join(  # a character of a name: ranges between those that are none
     for after, before in itertools.pairwise([0x4DFF, *sorted(map(ord, _STOP_CHARS)), 0x9FA6])
     if before - after > 1
 )
+_NAME_CHARS = re.compile(f"[{_PLACE}]")
 CN_ADDRESS_SHAPES = (
     Shape(
         re.compile(
@@ -78,11 +78,12 @@ def find_cn_addresses(text: str, lower: str) -> Iterator[Match]:
 
 def _cn_start(text: str, floor: int, core: int) -> int:
     """Where the address begins that has its road's last character at `core`."""
-    head = text[floor:core]
-    stop = _STOP.match(head)
-    head = head[stop.end() :] if stop else head
-    if not head:
-        return core
+    begin = core
+    while begin > floor and _NAME_CHARS.match(text[begin - 1]):
+        begin -= 1
+    head = text[begin:core]
+    if len(head) < 2:  # too short for a region or a level
+        return begin
     region = _REGION.search(head)
     if region:
         return core - len(head) + region.start()
@@ -120,6 +121,7 @@ _EN_TAIL = re.compile(
     rf"(?:(?:,? ?\n|, ){_TOWN}(?=[ ,\n.]|\Z))?(?:,? (?:{_US_STATE})(?![A-Za-z]))?"
     rf"(?:,? (?:[0-9]{{5}}(?:-[0-9]{{4}})?(?![0-9])|{_UK_POSTCODE}(?![0-9A-Za-z])))?"
 )
+_CAPITAL = re.compile("[A-Z]")
 _PO_BOX = re.compile(
     r"(?<![A-Za-z])(?:P\.? ?O\.? ?Box|Post Office Box) #?[0-9]{1,7}(?![0-9])", re.I
 )
@@ -132,13 +134,15 @@ EN_ADDRESS_SHAPES = (
 
 def find_en_addresses(text: str, lower: str) -> Iterator[Match]:
     """Street addresses of the English form: number, name, kind of street; then flat, town, code."""
-    for head in _EN_HEAD.finditer(text):
-        tail = _EN_TAIL.match(text, head.end())
-        yield Match("ADDRESS", "en_address", head.start(), tail.end() if tail else head.end())
     if "box" in lower:
         for box in _PO_BOX.finditer(text):
             tail = _EN_TAIL.match(text, box.end())
             yield Match("ADDRESS", "po_box", box.start(), tail.end() if tail else box.end())
+    if not _CAPITAL.search(text):
+        return
+    for head in _EN_HEAD.finditer(text):
+        tail = _EN_TAIL.match(text, head.end())
+        yield Match("ADDRESS", "en_address", head.start(), tail.end() if tail else head.end())
 
 
 def find_addresses(text: str, lower: str) -> Iterator[Match]:
