@@ -17,8 +17,8 @@ from instructrec_deploy.core.settings import Section
 from instructrec_deploy.runtime.pace import Pace, retry_ms
 
 BATCH_SHARE = 0.25  # of the target that one batch may take: those behind it wait for it, too
-# Tenants that had nothing in flight are let in beside one that fills the limit; up to this many
-# times the limit in all.
+# Tenants that had nothing in flight are let in beside one that fills the limit; until all that is in
+# flight takes this many times the target.
 MOST_FULL = 2.0
 
 
@@ -153,7 +153,7 @@ class Admission:
         wait_s = self._pace.wait_s(min(self._n_tokens, own * n_tenants))
         if wait_s <= self._allowed_s:
             wait_s = self._pace.wait_s(self._n_tokens)
-            if wait_s <= MOST_FULL * self._allowed_s:
+            if wait_s <= MOST_FULL * self._target_s:
                 return
         raise Overloaded(
             f"a wait of {round(wait_s * 1000)} ms is expected, longer than the target allows",
