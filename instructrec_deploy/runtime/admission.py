@@ -137,8 +137,9 @@ class Admission:
     def check(self, tenant: str = "") -> None:
         """Refuse what would wait too long; how long it is itself does not count against it.
 
-        Tenants are served in turn, so one waits for its own tokens and as many of each other. An
-        idle worker is never kept from work.
+        Tenants are served in turn, so one waits for its own tokens and as many of each other; one
+        that has less than half an equal part is not to blame for a late one. An idle worker is
+        never kept from work.
 
         Args:
             tenant: who asks; "" for anyone.
@@ -151,7 +152,7 @@ class Admission:
         own = self._by_tenant.get(tenant, 0)
         n_tenants = len(self._by_tenant) + (tenant not in self._by_tenant)
         wait_s = self._pace.wait_s(min(self._n_tokens, own * n_tenants))
-        if wait_s <= self._allowed_s:
+        if wait_s <= self._allowed_s or 2 * own * n_tenants <= self._n_tokens:
             wait_s = self._pace.wait_s(self._n_tokens)
             if wait_s <= MOST_FULL * self._target_s:
                 return

@@ -103,6 +103,18 @@ def test_a_tenant_is_let_in_beside_one_that_fills_the_limit(clock: FakeClock) ->
     assert admission.load().n_tenants == 2
 
 
+def test_a_tenant_does_not_pay_for_the_lateness_of_another(clock: FakeClock) -> None:
+    admission = admission_of(clock)
+    for _ in range(30):  # until next to nothing of the target is left
+        late = enter(admission, 10, tenant="flood")
+        clock.now += 5.0
+        admission.leave(late, is_answered=True)
+    enter(admission, 900, tenant="flood")
+    with pytest.raises(Overloaded):
+        enter(admission, 100, tenant="flood")
+    assert fill(admission, tenant="quiet") == 4  # until it has a quarter of all
+
+
 def test_all_tenants_together_are_bounded(clock: FakeClock) -> None:
     admission = admission_of(clock)
     fill(admission, tenant="first", n_tokens=900)
