@@ -42,6 +42,7 @@ class ServerProcess:
     folder: Path
     address: str = ""
     metrics_url: str = ""
+    http_url: str = ""
 
     @property
     def stdout(self) -> str:
@@ -109,6 +110,7 @@ def running_server(bundle: Path | None, folder: Path, **door: Any) -> Iterator[S
     try:
         ready = server.event("ready")
         server.address, server.metrics_url = ready["address"], ready["metrics_address"]
+        server.http_url = ready["http_address"]
         yield server
     finally:
         if server.process.poll() is None:

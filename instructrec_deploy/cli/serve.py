@@ -43,6 +43,9 @@ def serve(
     metrics_port: Annotated[
         int | None, typer.Option(help="Prometheus metrics over HTTP; 0: off. [0]")
     ] = None,
+    http_port: Annotated[
+        int | None, typer.Option("--http", metavar="PORT", help="JSON over HTTP, too. [off]")
+    ] = None,
     target_p99_ms: Annotated[
         float | None,
         typer.Option(help="Refuse at once what would wait longer; 0: no target. [0]"),
@@ -82,7 +85,7 @@ def serve(
     from instructrec_deploy.server.settings import load_settings
 
     overrides = parse_settings(setting or [])
-    door = {"host": host, "port": port, "metrics_port": metrics_port}
+    door = {"host": host, "port": port, "metrics_port": metrics_port, "http_port": http_port}
     door["allow_insecure"] = True if allow_insecure else None
     given = {name: value for name, value in door.items() if value is not None}
     overrides["server"] = {**overrides.get("server", {}), **given}

@@ -16,7 +16,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from grpc_reflection.v1alpha import reflection
 from prometheus_client import disable_created_metrics
 
 from instructrec_deploy import __version__
-from instructrec_deploy.core.errors import ConfigError
+from instructrec_deploy.core.errors import ConfigError, MissingExtra
 from instructrec_deploy.runtime.opening import Opening
 from instructrec_deploy.server.access.gate import Gate
 from instructrec_deploy.server.access.tls import server_credentials
@@ -66,6 +66,7 @@ class Ready:
 
     address: str  # host:port
     metrics_address: str  # URL; "" where off
+    http_address: str  # the same
     model: str  # several: separated by commas, as are their versions
     model_version: str
     load_s: float
@@ -129,7 +130,10 @@ async def serve(
     )
     health = Health((SERVICE, INFERENCE_SERVICE))
     lifecycle = _lifecycle(bundle, settings, metrics, service, health)
-    with contextlib.ExitStack() as stack:
+    async with (
+        _http(service, metrics, settings) as http_address,
+        contextlib.AsyncExitStack() as stack,
+    ):
         if signals is None:
             signals = stack.enter_context(_process_signals())
         server, port = _bind(settings, service, health)
@@ -143,7 +147,7 @@ async def serve(
             stack.callback(asyncio.create_task(watching).cancel)
             calm_collector()
             metrics.metric("instructrec_ready").set(1)
-            ready = _ready(door.address(port), metrics_address, lifecycle.models)
+            ready = _ready((door.address(port), metrics_address, http_address), lifecycle.models)
             _log_ready(ready)
             if on_ready is not None:
                 on_ready(ready)
@@ -273,12 +277,41 @@ def _bind(
     return server, port
 
 
-def _start_metrics(stack: contextlib.ExitStack, metrics: Metrics, door: DoorSettings) -> str:
+def _start_metrics(stack: contextlib.AsyncExitStack, metrics: Metrics, door: DoorSettings) -> str:
     if not door.metrics_port:
         return ""
     metrics_door: MetricsDoor = open_metrics_door(metrics, door.host, door.metrics_port)
     stack.callback(metrics_door.close)
     return f"http://{door.address(door.metrics_port)}/metrics"
+
+
+@contextlib.asynccontextmanager
+async def _http(
+    service: InstructRecService, metrics: Metrics, settings: ServerSettings
+) -> AsyncIterator[str]:
+    """The HTTP door, where it is wanted: its address; "" without.
+
+    Raises:
+        MissingExtra: its packages are not installed.
+        PortInUse, ConfigError: as `HttpDoor`.
+    """
+    if not settings.server.http_port:
+        yield ""
+        return
+    try:
+        from instructrec_deploy.server.http.door import HttpDoor
+    except ImportError as error:
+        raise MissingExtra(
+            "server.http_port needs starlette and uvicorn, which are not installed",
+            hint="pip install 'instructrec-deploy[http]'",
+        ) from error
+    door = HttpDoor(service, metrics, settings.server, settings.access)
+    answering = asyncio.create_task(door.run())
+    try:
+        yield door.address
+    finally:
+        door.stop()
+        await answering
 
 
 @contextlib.contextmanager
@@ -313,10 +346,10 @@ def _log_stray(loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> N
     log.error("stray exception", exc_info=error if isinstance(error, BaseException) else None)
 
 
-def _ready(address: str, metrics_address: str, models: Sequence[Served]) -> Ready:
+def _ready(addresses: tuple[str, str, str], models: Sequence[Served]) -> Ready:
     names = ", ".join(model.name for model in models)
     versions = ", ".join(model.version for model in models)
-    return Ready(address, metrics_address, names, versions, sum(model.load_s for model in models))
+    return Ready(*addresses, names, versions, sum(model.load_s for model in models))
 
 
 def _log_ready(ready: Ready) -> None:
@@ -325,6 +358,7 @@ def _log_ready(ready: Ready) -> None:
         extra={
             "address": ready.address,
             "metrics_address": ready.metrics_address,
+            "http_address": ready.http_address,
             "model": ready.model,
             "model_version": ready.model_version,
             "load_s": round(ready.load_s, 3),
@@ -336,8 +370,9 @@ def _log_ready(ready: Ready) -> None:
 
 def _tell_people(ready: Ready) -> None:
     metrics = f", metrics at {ready.metrics_address}" if ready.metrics_address else ""
+    http = f" and {ready.http_address}" if ready.http_address else ""
     print(
-        f"Serving {ready.model} {ready.model_version} on {ready.address}"
+        f"Serving {ready.model} {ready.model_version} on {ready.address}{http}"
         f" (loaded in {ready.load_s:.2f} s{metrics}). Ctrl-C stops.",
         file=sys.stderr,
         flush=True,

@@ -62,6 +62,14 @@ Item = Future[Prediction] | InstructRecError  # of a batch
 log = logging.getLogger(f"{LOGGER}.server")
 
 
+class CallerContext(Protocol):
+    """What a call says about who makes it."""
+
+    def invocation_metadata(self) -> Any: ...
+
+    def auth_context(self) -> Any: ...
+
+
 class Addressed(Protocol):
     """A message that may name the model it is for."""
 
@@ -149,8 +157,8 @@ class InstructRecService:
         while (now := self._clock()) < end_s and now - self._last_call_s < quiet_s:
             await asyncio.sleep(self._last_call_s + quiet_s - now)
 
-    def handlers(self) -> grpc.GenericRpcHandler:
-        """What to register with the gRPC server."""
+    def answers(self) -> dict[str, Any]:
+        """The guarded handler of each method."""
         methods: dict[str, Handle] = {
             "Predict": self._predict,
             "PredictBatch": self._predict_batch,
@@ -158,13 +166,17 @@ class InstructRecService:
             "Feedback": self._feedback,
             "SwapModel": self._swap,
         }
-        wrapped: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
-            name: grpc.unary_unary_rpc_method_handler(self.guard(name, handle))
-            for name, handle in methods.items()
-        }
+        guarded = {name: self.guard(name, handle) for name, handle in methods.items()}
         # Status is told while loading and draining, too.
-        status = self.guard("GetModelStatus", self._status, needs_model=False)
-        wrapped["GetModelStatus"] = grpc.unary_unary_rpc_method_handler(status)
+        guarded["GetModelStatus"] = self.guard("GetModelStatus", self._status, needs_model=False)
+        return guarded
+
+    def handlers(self) -> grpc.GenericRpcHandler:
+        """What to register with the gRPC server."""
+        wrapped: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
+            name: grpc.unary_unary_rpc_method_handler(answer)
+            for name, answer in self.answers().items()
+        }
         return grpc.method_handlers_generic_handler(SERVICE, wrapped)
 
     def guard(
@@ -186,7 +198,7 @@ class InstructRecService:
                 self._n_in_flight += 1
                 self._idle.clear()
             try:
-                caller = ANYONE if is_open else self._admit(context, method)
+                caller = ANYONE if is_open else self.admit(context, method)
                 if is_refused:
                     raise Unavailable(self._refusal, hint="try again, or another server")
                 left_s = context.time_remaining()
@@ -214,7 +226,12 @@ class InstructRecService:
 
         return answer
 
-    def _admit(self, context: grpc.aio.ServicerContext[bytes, bytes], method: str) -> Caller:
+    def admit(self, context: CallerContext, method: str) -> Caller:
+        """Who calls a method.
+
+        Raises:
+            Unauthenticated, Denied: as `Gate.admit`.
+        """
         if not self._gate.knows_callers:
             self._anyone.check_method(method)
             return self._anyone

@@ -40,6 +40,7 @@ class DoorSettings(Section):
     host: str = Field(default="127.0.0.1", min_length=1)
     port: int = Field(default=50051, ge=0, le=65535)  # 0: a free one, printed at start
     metrics_port: int = Field(default=0, ge=0, le=65535)  # Prometheus text over HTTP; 0: off
+    http_port: int = Field(default=0, ge=0, le=65535)  # JSON over HTTP (extra `http`); 0: off
     allow_insecure: bool = False  # listen beyond loopback, without TLS and authentication
     max_message_bytes: int = Field(default=4 << 20, ge=1024)  # of one message, after decompression
     max_text_chars: int = Field(default=MAX_TEXT_CHARS, ge=1)

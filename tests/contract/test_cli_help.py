@@ -20,7 +20,7 @@ OPTIONS = {
     | {"--plan", "--target", "--data-root", "--work"},
     "serve": {"--host", "--port", "--metrics-port", "--allow-insecure", "--config", "--set"}
     | {"--print-config", "--feedback", "--policy", "--audit", "--target-p99-ms", "--watch"}
-    | {"--repository"},
+    | {"--repository", "--http"},
     "swap": {"--rollback", "--address", "--timeout", "--json"},
     "keys new": {"--file", "--role", "--task", "--model", "--days", "--tokens-per-s"}
     | {"--burst-tokens"},

@@ -17,6 +17,7 @@ ROLE_OF: dict[str, Role] = {
     "ModelInfer": "predict",
     "Feedback": "feedback",
     "SwapModel": "admin",
+    "Metrics": "admin",  # of the HTTP door: it names all models and tasks
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import ssl
 from collections.abc import Callable
@@ -35,6 +36,44 @@ def server_credentials(settings: AccessSettings) -> grpc.ServerCredentials:
         _renewal(settings, watch),  # type: ignore[arg-type]  # None keeps what it has
         require_client_authentication=bool(settings.client_ca),
     )
+
+
+class ServerContext:
+    """The same for Python's own TLS: `context`, renewed in place while `follow` runs."""
+
+    def __init__(self, settings: AccessSettings) -> None:
+        """Read the files.
+
+        Raises:
+            ConfigError: as `server_credentials`.
+        """
+        self._settings = settings
+        paths = [settings.tls_cert, settings.tls_key, settings.client_ca]
+        self._watch = FileWatch([Path(path) for path in paths if path], 0.0)
+        _configuration(settings)  # says what is wrong
+        self.context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        self.context.set_alpn_protocols(["http/1.1"])
+        if settings.client_ca:
+            self.context.verify_mode = ssl.CERT_REQUIRED
+        self._load()
+
+    async def follow(self) -> None:
+        """Look at the files now and then, until cancelled."""
+        while True:
+            await asyncio.sleep(self._settings.reload_s)
+            if not self._watch.has_changed():
+                continue
+            try:
+                _configuration(self._settings)
+                self._load()
+            except InstructRecError as error:
+                log.warning("certificate not reloaded", extra={"reason": error.message})
+
+    def _load(self) -> None:
+        settings = self._settings
+        self.context.load_cert_chain(settings.tls_cert, settings.tls_key, password=_no_passphrase)
+        if settings.client_ca:
+            self.context.load_verify_locations(settings.client_ca)
 
 
 def _renewal(
