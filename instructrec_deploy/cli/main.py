@@ -39,6 +39,7 @@ VERBS = {
     "guard": "guard:guard",
     "bundle": "bundle:app",
     "health": "health:health",
+    "doctor": "doctor:doctor",
 }
 FIRST_PLUGINS_AFTER = "models"  # `train` stands before `export` in the help
 

@@ -45,6 +45,7 @@ OPTIONS = {
     "bundle show": {"--json"},
     "bundle verify": {"--json"},
     "health": {"--address", "--timeout", "--model", "--live"},
+    "doctor": {"--config", "--set", "--json"},
     "train": {"--out", "--data-root", "--seed", "--resume", "--from-feedback", "--from-run"}
     | {"--replay-share", "--max-loss", "--json", "--quiet", "--probe-only"}
     | {"--search", "--trials", "--base"},

@@ -1,0 +1,1 @@
+"""`instructrec doctor`: is this machine, this bundle, this configuration fit to serve?"""
