@@ -17,8 +17,8 @@ from instructrec_deploy.core.settings import Section
 from instructrec_deploy.runtime.pace import Pace, retry_ms
 
 BATCH_SHARE = 0.25  # of the target that one batch may take: those behind it wait for it, too
-# Tenants that had nothing in flight are let in beside one that fills the limit; until all that is in
-# flight takes this many times the target.
+# Tenants that have little in flight are let in beside one that fills the limit, until all that is
+# in flight takes this many times the target.
 MOST_FULL = 2.0
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from instructrec_deploy.core.errors import Overloaded
 from instructrec_deploy.runtime.admission import Admission, OverloadSettings, Stay, TargetShare
@@ -122,6 +124,22 @@ def test_all_tenants_together_are_bounded(clock: FakeClock) -> None:
         enter(admission, 100, tenant=str(number))
     with pytest.raises(Overloaded):
         enter(admission, 100, tenant="one more")
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 300), st.integers(0, 3))))
+def test_what_is_in_flight_is_what_has_not_left(steps: list[tuple[str, int, int]]) -> None:
+    admission = admission_of(FakeClock())
+    stays: list[Stay] = []
+    for tenant, n_tokens, action in steps:
+        if action < 2 or not stays:
+            stays.append(admission.enter(n_tokens, tenant=tenant))
+        elif action == 2:
+            admission.resize(stays[n_tokens % len(stays)], n_tokens)
+        else:
+            admission.leave(stays.pop(n_tokens % len(stays)), is_answered=n_tokens % 2 == 0)
+        assert admission.load().n_tokens == sum(stay.n_tokens for stay in stays)
+    busy = {stay.tenant for stay in stays if stay.n_tokens}
+    assert busy <= set(admission._by_tenant) <= {stay.tenant for stay in stays} | busy
 
 
 def note(share: TargetShare, came_s: float, now_s: float, *, is_full: bool = True) -> None:
