@@ -49,6 +49,7 @@ from instructrec_deploy.server.quotas import Quotas
 from instructrec_deploy.server.served import Served, load_served
 from instructrec_deploy.server.service import InstructRecService
 from instructrec_deploy.server.settings import DoorSettings, ModelsSettings, ServerSettings
+from instructrec_deploy.server.stream import StreamService
 from instructrec_deploy.wire.inference import INFERENCE_SERVICE
 from instructrec_deploy.wire.requests import SERVICE
 
@@ -261,7 +262,8 @@ def _bind(
         ]
     )
     inference = InferenceService(service, health)
-    server.add_generic_rpc_handlers((service.handlers(), inference.handlers()))
+    stream = StreamService(service, door)
+    server.add_generic_rpc_handlers((service.handlers(), stream.handlers(), inference.handlers()))
     health_pb2_grpc.add_HealthServicer_to_server(health.servicer, server)
     if not access.knows_callers if door.use_reflection is None else door.use_reflection:
         names = (SERVICE, INFERENCE_SERVICE, HEALTH_NAME, reflection.SERVICE_NAME)

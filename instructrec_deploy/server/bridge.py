@@ -47,13 +47,17 @@ class Bridge:
                 waiter.set_result(None)
 
         for future in futures:
-            future.add_done_callback(lambda _: self._hand_over(count))
+            self.watch(future, count)
         try:
             await waiter
         except asyncio.CancelledError:
             for future in futures:
                 future.cancel()
             raise
+
+    def watch(self, future: Future[Any], callback: Callable[[], None]) -> None:
+        """Call back on the loop when the future is done, however it ended."""
+        future.add_done_callback(lambda _: self._hand_over(callback))
 
     def _hand_over(self, callback: Callable[[], None]) -> None:
         """Any thread. The flag may be set twice by two threads at once, which is harmless."""

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import CancelledError as FutureCancelled
 from concurrent.futures import Future
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import grpc
 
@@ -58,6 +58,7 @@ from instructrec_deploy.wire.requests import (
 
 # request, deadline, who asks -> response
 Handle = Callable[[bytes, float | None, Caller], Awaitable[bytes]]
+Call: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
 Item = Future[Prediction] | InstructRecError  # of a batch
 log = logging.getLogger(f"{LOGGER}.server")
 
@@ -119,6 +120,7 @@ class InstructRecService:
         self._refusal = "the model is still loading"
         self._n_in_flight = 0
         self._last_call_s = 0.0
+        self.closers: set[Callable[[], None]] = set()  # called when it closes, by streams
         self._idle = asyncio.Event()
         self._idle.set()
         metrics.watch("instructrec_requests_in_flight", lambda: self._n_in_flight)
@@ -141,6 +143,8 @@ class InstructRecService:
         """Refuse calls from now on; those accepted go on."""
         self._is_closing = True
         self._refusal = "the server is shutting down"
+        for close in tuple(self.closers):
+            close()
 
     async def wait_idle(self, timeout_s: float) -> int:
         """Wait until every accepted call is answered; returns how many are not."""
@@ -180,7 +184,13 @@ class InstructRecService:
         return grpc.method_handlers_generic_handler(SERVICE, wrapped)
 
     def guard(
-        self, method: str, handle: Handle, *, needs_model: bool = True, is_open: bool = False
+        self,
+        method: str,
+        handle: Callable[[Any, float | None, Caller], Awaitable[Any]],
+        *,
+        needs_model: bool = True,
+        is_open: bool = False,
+        is_stream: bool = False,
     ) -> Any:
         """A gRPC handler around one of ours: counts, deadline, errors.
 
@@ -188,9 +198,10 @@ class InstructRecService:
             method: its name; unique among all services, for roles and metrics go by it.
             needs_model: it is refused while there is no model, and while the server drains.
             is_open: the caller need not be known.
+            is_stream: the handle is given the call itself, to read and to write.
         """
 
-        async def answer(data: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+        async def answer(data: Any, context: Call) -> Any:
             start = self._last_call_s = self._clock()
             status, caller = "OK", None
             is_refused = needs_model and bool(self._refusal)
@@ -202,7 +213,8 @@ class InstructRecService:
                 if is_refused:
                     raise Unavailable(self._refusal, hint="try again, or another server")
                 left_s = context.time_remaining()
-                return await handle(data, None if left_s is None else start + left_s, caller)
+                given = context if is_stream else data
+                return await handle(given, None if left_s is None else start + left_s, caller)
             except asyncio.CancelledError:
                 left_s = context.time_remaining()
                 is_late = left_s is not None and left_s <= 0
@@ -294,7 +306,7 @@ class InstructRecService:
     def submit_batch(
         self,
         stand: Stand,
-        message: pb.PredictBatchRequest,
+        message: pb.PredictBatchRequest | pb.PredictStreamRequest,
         deadline: float | None,
         caller: Caller,
     ) -> list[Item]:
@@ -316,7 +328,7 @@ class InstructRecService:
     async def wait_batch(self, items: Sequence[Item]) -> list[Prediction | InstructRecError]:
         """A prediction or an error for each item, in order, when all are done."""
         await self._bridge.wait_all([item for item in items if isinstance(item, Future)])
-        return [self._item_result(item) for item in items]
+        return [self.item_result(item) for item in items]
 
     def _submit_item(
         self,
@@ -332,12 +344,15 @@ class InstructRecService:
         except InstructRecError as error:
             return error
 
-    def _item_result(self, item: Item) -> Prediction | InstructRecError:
+    def item_result(
+        self, item: Item, method: str = "PredictBatch"
+    ) -> Prediction | InstructRecError:
+        """What an item that is done came to; it is counted."""
         if isinstance(item, Future):
             try:
                 prediction = item.result(0)
             except Exception as error:  # noqa: BLE001 one bad item does not sink the others
-                item = self._known_error(error, "PredictBatch")
+                item = self._known_error(error, method)
             else:
                 self._metrics.count_prediction(prediction)
                 return prediction

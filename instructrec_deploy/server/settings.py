@@ -46,6 +46,8 @@ class DoorSettings(Section):
     max_text_chars: int = Field(default=MAX_TEXT_CHARS, ge=1)
     max_candidates: int = Field(default=MAX_CANDIDATES, ge=1)
     max_batch_items: int = Field(default=256, ge=1)  # texts of one PredictBatch
+    # Texts of one PredictStream that are read and not answered: past it the server reads no more.
+    max_stream_items: int = Field(default=256, ge=1)
     drain_wait_s: float = Field(
         default=0.0, ge=0.0
     )  # after SIGTERM: still accepting, health says no

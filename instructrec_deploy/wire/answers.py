@@ -41,11 +41,18 @@ def write_batch(results: Iterable[Prediction | InstructRecError]) -> pb.PredictB
     """One item for each result, in order."""
     message = pb.PredictBatchResponse()
     for result in results:
-        item = message.items.add()
-        if isinstance(result, InstructRecError):
-            item.error.CopyFrom(write_error(result))
-        else:
-            _fill_prediction(item.response, result)
+        _fill_item(message.items.add(), result)
+    return message
+
+
+def write_stream(
+    results: Iterable[tuple[int, Prediction | InstructRecError]],
+) -> pb.PredictStreamResponse:
+    """Results of a stream, each with the number of its request."""
+    message = pb.PredictStreamResponse()
+    for number, result in results:
+        item = message.items.add(number=number)
+        _fill_item(item, result)
     return message
 
 
@@ -114,6 +121,15 @@ def write_change(change: ModelChange) -> pb.SwapModelResponse:
         model_version=change.model_version,
         previous_version=change.previous_version,
     )
+
+
+def _fill_item(
+    item: pb.PredictBatchItem | pb.PredictStreamItem, result: Prediction | InstructRecError
+) -> None:
+    if isinstance(result, InstructRecError):
+        item.error.CopyFrom(write_error(result))
+    else:
+        _fill_prediction(item.response, result)
 
 
 def _fill_prediction(message: pb.PredictResponse, prediction: Prediction) -> None:
@@ -191,10 +207,14 @@ def read_prediction(message: pb.PredictResponse) -> Prediction:
 
 def read_batch_results(message: pb.PredictBatchResponse) -> list[Prediction | InstructRecError]:
     """A prediction or an error for each item, in order."""
-    return [
-        read_error(item.error) if item.HasField("error") else read_prediction(item.response)
-        for item in message.items
-    ]
+    return [_read_item(item) for item in message.items]
+
+
+def read_stream_results(
+    message: pb.PredictStreamResponse,
+) -> list[tuple[int, Prediction | InstructRecError]]:
+    """The number of a request, and its prediction or error."""
+    return [(item.number, _read_item(item)) for item in message.items]
 
 
 def read_error(message: pb.ItemError) -> InstructRecError:
@@ -243,6 +263,13 @@ def read_status(message: pb.GetModelStatusResponse) -> ModelStatus:
 def read_change(message: pb.SwapModelResponse) -> ModelChange:
     """What became of a model."""
     return ModelChange(message.model, message.model_version, message.previous_version)
+
+
+def _read_item(
+    item: pb.PredictBatchItem | pb.PredictStreamItem,
+) -> Prediction | InstructRecError:
+    is_error = item.HasField("error")
+    return read_error(item.error) if is_error else read_prediction(item.response)
 
 
 def _read_answer(message: pb.Answer) -> Answer:

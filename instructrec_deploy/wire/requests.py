@@ -132,7 +132,7 @@ def read_request(
 
 
 def read_batch(
-    message: pb.PredictBatchRequest,
+    message: pb.PredictBatchRequest | pb.PredictStreamRequest,
     limits: Limits = DEFAULT_LIMITS,
     read: ReadInstruction = read_instruction,
 ) -> list[Request | InstructRecError]:
@@ -147,7 +147,7 @@ def read_batch(
     for item in message.requests:
         try:
             items.append(read_request(item, limits, read, fallback=fallback))
-        except RequestError as error:
+        except InstructRecError as error:
             items.append(error)
     return items
 
@@ -264,6 +264,16 @@ def write_batch_request(requests: Sequence[Request]) -> pb.PredictBatchRequest:
         )
     except UnicodeEncodeError as error:
         raise _not_utf8() from error
+
+
+def write_stream_request(requests: Sequence[Request]) -> pb.PredictStreamRequest:
+    """Some requests of a stream, as `write_batch_request` writes a batch.
+
+    Raises:
+        TextUndecodable: as `write_request`.
+    """
+    batch = write_batch_request(requests)
+    return pb.PredictStreamRequest(requests=batch.requests, questions=batch.questions)
 
 
 def write_prepare_request(question: Question) -> pb.PrepareInstructionRequest:

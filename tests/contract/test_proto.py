@@ -48,6 +48,7 @@ def test_service_has_the_calls_that_clients_know() -> None:
         "GetModelStatus",
         "Predict",
         "PredictBatch",
+        "PredictStream",
         "PrepareInstruction",
         "SwapModel",
     ]
@@ -147,6 +148,12 @@ def test_service_has_the_calls_that_clients_know() -> None:
             },
         ),
         ("PredictBatchRequest", {"requests": 1, "questions": 2, "model": 3, "model_version": 4}),
+        (
+            "PredictStreamRequest",
+            {"requests": 1, "questions": 2, "model": 3, "model_version": 4},
+        ),
+        ("PredictStreamItem", {"response": 1, "error": 2, "number": 3}),
+        ("PredictStreamResponse", {"items": 1}),
         ("PredictBatchItem", {"response": 1, "error": 2}),
         (
             "PredictResponse",

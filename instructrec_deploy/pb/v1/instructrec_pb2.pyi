@@ -238,6 +238,34 @@ class PredictBatchResponse(_message.Message):
     items: _containers.RepeatedCompositeFieldContainer[PredictBatchItem]
     def __init__(self, items: _Optional[_Iterable[_Union[PredictBatchItem, _Mapping]]] = ...) -> None: ...
 
+class PredictStreamRequest(_message.Message):
+    __slots__ = ("requests", "questions", "model", "model_version")
+    REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    QUESTIONS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    requests: _containers.RepeatedCompositeFieldContainer[PredictRequest]
+    questions: _containers.RepeatedCompositeFieldContainer[Question]
+    model: str
+    model_version: str
+    def __init__(self, requests: _Optional[_Iterable[_Union[PredictRequest, _Mapping]]] = ..., questions: _Optional[_Iterable[_Union[Question, _Mapping]]] = ..., model: _Optional[str] = ..., model_version: _Optional[str] = ...) -> None: ...
+
+class PredictStreamItem(_message.Message):
+    __slots__ = ("response", "error", "number")
+    RESPONSE_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    response: PredictResponse
+    error: ItemError
+    number: int
+    def __init__(self, response: _Optional[_Union[PredictResponse, _Mapping]] = ..., error: _Optional[_Union[ItemError, _Mapping]] = ..., number: _Optional[int] = ...) -> None: ...
+
+class PredictStreamResponse(_message.Message):
+    __slots__ = ("items",)
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    items: _containers.RepeatedCompositeFieldContainer[PredictStreamItem]
+    def __init__(self, items: _Optional[_Iterable[_Union[PredictStreamItem, _Mapping]]] = ...) -> None: ...
+
 class PrepareInstructionRequest(_message.Message):
     __slots__ = ("instruction", "task", "model", "model_version")
     INSTRUCTION_FIELD_NUMBER: _ClassVar[int]

@@ -13,6 +13,7 @@ from instructrec_deploy.server.access.keys import Role
 ROLE_OF: dict[str, Role] = {
     "Predict": "predict",
     "PredictBatch": "predict",
+    "PredictStream": "predict",
     "PrepareInstruction": "predict",
     "ModelInfer": "predict",
     "Feedback": "feedback",

@@ -18,6 +18,7 @@ from instructrec_deploy.core.errors import (
     MarkMissing,
     PriorInvalid,
     RequestError,
+    TaskUnknown,
     TextEmpty,
     TextTooLong,
     TextUndecodable,
@@ -322,3 +323,16 @@ def test_kind_that_is_not_served_is_refused_without_repeating_it(kind: str) -> N
 )
 def test_what_is_to_be_prepared_survives_the_wire(question: Question) -> None:
     assert read_prepare(write_prepare_request(question)) == question
+
+
+def test_an_unknown_task_in_an_instruction_sinks_no_other_item() -> None:
+    def lend(task: str, words: str, candidates: object) -> Instruction:
+        raise TaskUnknown("no such task", hint="name another")
+
+    def read(message: pb.Instruction, limits: Limits) -> Instruction:
+        return read_instruction(message, limits, lend)
+
+    message = pb.PredictBatchRequest(requests=[{"text": "fine"}, {"text": "bad"}])
+    message.requests[1].questions.add().instruction.task = "no"
+    found = read_batch(message, read=read)
+    assert [type(item) for item in found] == [Request, TaskUnknown]
