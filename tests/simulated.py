@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from instructrec_deploy.core.errors import Overloaded
-from instructrec_deploy.runtime.admission import BATCH_SHARE, Admission, OverloadSettings, Stay
+from instructrec_deploy.runtime.admission import Admission, OverloadSettings, Stay
 from instructrec_deploy.runtime.batching import BatchingSettings, BatchQueue
 
 
@@ -20,6 +20,7 @@ class Caller:
     tokens_per_s: float
     n_tokens: int = 200
     name: str = ""
+    share: float = 1.0
 
     def arrivals(self, seconds: float, rng: random.Random) -> Iterator[float]:
         now = 0.0
@@ -64,12 +65,11 @@ class Simulation:
         self._speed = worker_tokens_per_s
         self._noise = noise
         pace = self._settings.pace(n_workers)
-        target_s = overload.target_s or float("inf")
         self.queue: BatchQueue[tuple[Caller, Stay]] = BatchQueue(
-            self._settings.hurried(target_s),
+            self._settings.hurried(overload.due_s),
             clock=lambda: self.now,
             pace=pace,
-            max_batch_s=BATCH_SHARE * target_s,
+            max_batch_s=overload.max_batch_s,
         )
         self.admission = Admission(overload, pace=pace, clock=lambda: self.now, n_workers=n_workers)
 
@@ -113,5 +113,7 @@ class Simulation:
         except Overloaded:
             outcome.n_refused += 1
             return
-        stay = self.admission.enter(caller.n_tokens, tenant=caller.name)
-        self.queue.put((caller, stay), n_tokens=caller.n_tokens, tenant=caller.name)
+        stay = self.admission.enter(Stay(caller.n_tokens, caller.name, caller.share))
+        self.queue.put(
+            (caller, stay), n_tokens=caller.n_tokens, tenant=caller.name, share=caller.share
+        )

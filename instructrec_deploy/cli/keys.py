@@ -39,6 +39,9 @@ def new(
     burst_tokens: Annotated[
         int | None, typer.Option(help="Tokens at most at once. [10 seconds of it]")
     ] = None,
+    share: Annotated[
+        float | None, typer.Option(help="Of the workers where several callers wait. [1]")
+    ] = None,
 ) -> None:
     """Make a key and print it, once: the file keeps its hash. Older keys stay valid beside it."""
     from pydantic import ValidationError
@@ -59,6 +62,7 @@ def new(
         "expires": now + timedelta(days=days) if days else None,
         "tokens_per_s": tokens_per_s,
         "burst_tokens": burst_tokens,
+        "share": share,
     }
     try:
         entry = KeyEntry.model_validate(content)

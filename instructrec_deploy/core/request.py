@@ -57,6 +57,7 @@ class Request:
     tail: Mark | None = None  # ... to this one
     explain: bool = False  # say which words moved the answers
     tenant: str = ""  # who asks, where the server knows; never what a request says of itself
+    share: float = 1.0  # of the workers, where several tenants wait; as little its own word
 
     @classmethod
     def of(

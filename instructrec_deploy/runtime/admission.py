@@ -7,6 +7,7 @@ and the share of that bound which really keeps the target is learned from the an
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -34,9 +35,14 @@ class OverloadSettings(Section):
     tenant_burst_tokens: int = Field(default=0, ge=0)
 
     @property
-    def target_s(self) -> float:
-        """The target in seconds; 0.0: none."""
-        return self.target_p99_ms / 1000
+    def due_s(self) -> float:
+        """Seconds in which an answer is due; infinity without a target."""
+        return self.target_p99_ms / 1000 or math.inf
+
+    @property
+    def max_batch_s(self) -> float:
+        """Seconds that a batch of several may take; infinity without a target."""
+        return BATCH_SHARE * self.due_s
 
 
 class TargetShare:
@@ -78,9 +84,10 @@ class TargetShare:
 class Stay:
     """A request that was let in, until it leaves."""
 
-    tenant: str
-    n_tokens: int
-    came_s: float
+    n_tokens: int  # as far as it is known
+    tenant: str = ""  # who sends it; "" for anyone
+    share: float = 1.0  # its tenant's, beside others
+    came_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +118,7 @@ class Admission:
         clock: Callable[[], float],
         n_workers: int = 1,
     ) -> None:
-        self._target_s = settings.target_s
+        self._target_s = settings.target_p99_ms / 1000  # 0.0: none
         self._pace = pace
         self._clock = clock
         self._n_workers = n_workers
@@ -119,6 +126,7 @@ class Admission:
         self._n_items = 0
         self._n_tokens = 0
         self._by_tenant: dict[str, int] = {}  # tokens in flight; only those that have some
+        self._shares: dict[str, float] = {}  # of the same tenants
 
     def load(self) -> Load:
         """What is in flight now, and how much may be."""
@@ -137,8 +145,9 @@ class Admission:
     def check(self, tenant: str = "") -> None:
         """Refuse what would wait too long; how long it is itself does not count against it.
 
-        Tenants are served in turn, so one waits for its own tokens and as many of each other; one
-        that has less than half an equal part is not to blame for a late one. An idle worker is
+        Tenants are served in turn, so one waits for its own tokens and as many of each other (more
+        or fewer, by their shares); one that has less than half its part is not to blame for a late
+        answer. An idle worker is
         never kept from work.
 
         Args:
@@ -150,9 +159,9 @@ class Admission:
         if not self._target_s or self._n_items < self._n_workers:
             return
         own = self._by_tenant.get(tenant, 0)
-        n_tenants = len(self._by_tenant) + (tenant not in self._by_tenant)
-        wait_s = self._pace.wait_s(min(self._n_tokens, own * n_tenants))
-        if wait_s <= self._allowed_s or 2 * own * n_tenants <= self._n_tokens:
+        turns = own * sum(self._shares.values()) / self._shares[tenant] if own else 0.0
+        wait_s = self._pace.wait_s(min(self._n_tokens, turns))
+        if wait_s <= self._allowed_s or 2 * turns <= self._n_tokens:
             wait_s = self._pace.wait_s(self._n_tokens)
             if wait_s <= MOST_FULL * self._target_s:
                 return
@@ -163,19 +172,17 @@ class Admission:
             reason="target",
         )
 
-    def enter(self, n_tokens: int, *, tenant: str = "") -> Stay:
-        """Count a request as in flight; `n_tokens` is its length as far as it is known."""
+    def enter(self, stay: Stay) -> Stay:
+        """Count a request as in flight from now on."""
+        stay.came_s = self._clock()
         self._n_items += 1
-        stay = Stay(tenant, 0, self._clock())
-        self.resize(stay, n_tokens)
+        self._add(stay, stay.n_tokens)
         return stay
 
     def resize(self, stay: Stay, n_tokens: int) -> None:
         """The true length of a request has become known."""
-        change = n_tokens - stay.n_tokens
+        self._add(stay, n_tokens - stay.n_tokens)
         stay.n_tokens = n_tokens
-        self._n_tokens += change
-        self._by_tenant[stay.tenant] = self._by_tenant.get(stay.tenant, 0) + change
 
     def leave(self, stay: Stay, *, is_answered: bool) -> None:
         """A request has ended."""
@@ -185,9 +192,14 @@ class Admission:
                 came_s=stay.came_s, now_s=self._clock(), target_s=self._target_s, is_full=is_full
             )
         self._n_items -= 1
-        self.resize(stay, 0)
+        self._add(stay, -stay.n_tokens)
         if not self._by_tenant[stay.tenant]:
-            del self._by_tenant[stay.tenant]
+            del self._by_tenant[stay.tenant], self._shares[stay.tenant]
+
+    def _add(self, stay: Stay, n_tokens: int) -> None:
+        self._n_tokens += n_tokens
+        self._by_tenant[stay.tenant] = self._by_tenant.get(stay.tenant, 0) + n_tokens
+        self._shares[stay.tenant] = stay.share
 
     @property
     def _allowed_s(self) -> float:

@@ -77,6 +77,7 @@ class Entry(Generic[PayloadT]):
     urgency_s: float
     order: int
     tenant: str = ""
+    share: float = 1.0
     is_waiting: bool = True
 
 
@@ -176,6 +177,7 @@ class BatchQueue(Generic[PayloadT]):
         deadline_s: float | None = None,
         arrived_s: float | None = None,
         tenant: str = "",
+        share: float = 1.0,
     ) -> Entry[PayloadT]:
         """Put a request in at the place reserved for it.
 
@@ -184,12 +186,14 @@ class BatchQueue(Generic[PayloadT]):
             deadline_s: when its answer is worth nothing any more; None for never.
             arrived_s: when it came; now where None.
             tenant: who sent it.
+            share: of the workers that the tenant gets beside one of 1.0.
         """
         self._n_reserved -= 1
         arrived = self._clock() if arrived_s is None else arrived_s
         deadline = math.inf if deadline_s is None else deadline_s
         urgency = min(deadline, arrived + self._settings.patience_s)
-        entry = Entry(payload, n_tokens, arrived, deadline, urgency, next(self._orders), tenant)
+        times = arrived, deadline, urgency
+        entry = Entry(payload, n_tokens, *times, next(self._orders), tenant, share)
         self._turns.add(entry)
         if tenant != self._last_tenant:
             self._mixed_s = self._clock() if self._last_tenant is not None else -math.inf

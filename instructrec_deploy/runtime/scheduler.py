@@ -8,7 +8,6 @@ step between batches, so a long one holds nobody up.
 
 from __future__ import annotations
 
-import math
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -24,7 +23,7 @@ from instructrec_deploy.core.errors import (
 from instructrec_deploy.core.instruction import Instruction
 from instructrec_deploy.core.request import Request
 from instructrec_deploy.core.result import Prediction
-from instructrec_deploy.runtime.admission import BATCH_SHARE, Admission, Load, OverloadSettings
+from instructrec_deploy.runtime.admission import Admission, Load, OverloadSettings, Stay
 from instructrec_deploy.runtime.batching import BatchingSettings, BatchQueue, Taken
 from instructrec_deploy.runtime.observer import BatchStats, DropReason, Observer
 from instructrec_deploy.runtime.pipeline import Outcome, Pipeline
@@ -71,12 +70,11 @@ class Scheduler:
         self._drained = threading.Condition(lock)
         self._arrivals: deque[Ticket] = deque()
         pace = self._settings.pace(n_lanes)
-        target_s = overload.target_s or math.inf
         self._queue: BatchQueue[Ticket] = BatchQueue(
-            self._settings.hurried(target_s),
+            self._settings.hurried(overload.due_s),
             clock=self._clock,
             pace=pace,
-            max_batch_s=BATCH_SHARE * target_s,
+            max_batch_s=overload.max_batch_s,
         )
         self._admission = Admission(overload, pace=pace, clock=self._clock, n_workers=n_lanes)
         self._max_tokens = pipeline.bundle.manifest.model.max_tokens
@@ -126,7 +124,7 @@ class Scheduler:
                 self._check_admitting()
                 self._admission.check(request.tenant)
                 self._queue.reserve(deadline, tenant=request.tenant)
-                ticket.stay = self._admission.enter(n_tokens, tenant=request.tenant)
+                ticket.stay = self._admission.enter(Stay(n_tokens, request.tenant, request.share))
                 self._n_open += 1
                 self._arrivals.append(ticket)
                 n_waiting = self._queue.n_waiting
@@ -270,6 +268,7 @@ class Scheduler:
             deadline_s=job.deadline_s,
             arrived_s=job.submitted_s,
             tenant=job.request.tenant,
+            share=job.request.share,
         )
 
     def _prepare_step(self, made: Preparation, lane: int) -> None:

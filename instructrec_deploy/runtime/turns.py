@@ -18,6 +18,7 @@ class Waiting(Protocol):
     n_tokens: int
     urgency_s: float
     order: int
+    share: float
 
 
 EntryT = TypeVar("EntryT", bound=Waiting)
@@ -30,14 +31,16 @@ class Line(Generic[EntryT]):
     tag: float  # the virtual time at which its next request begins
     entries: list[tuple[float, int, EntryT]] = field(default_factory=list)
     n_tokens: int = 0
+    share: float = 1.0  # what its tenant gets beside one of 1.0
 
 
 class Turns(Generic[EntryT]):
     """Lines of waiting requests, one for each tenant. Not thread-safe: its owner holds a lock.
 
     Virtual time is counted in tokens. The line with the earliest start tag is next; what is taken
-    moves its tag on by its tokens. A line that was empty starts at the present virtual time: a
-    tenant gains nothing from not having asked, and owes nothing for what no one else wanted.
+    moves its tag on by its tokens over its tenant's share. A line that was empty starts at the
+    present virtual time: a tenant gains nothing from not having asked, and owes nothing for what
+    no one else wanted.
 
     Source: P. Goyal, H. M. Vin, H. Cheng, "Start-time fair queueing" (1996); ours adds companions
     (`may_ride`), which are taken before their turn because they fit a batch.
@@ -58,11 +61,6 @@ class Turns(Generic[EntryT]):
         rows = [row for line in self._lines.values() for row in line.entries]
         return iter([entry for _, _, entry in sorted(rows, key=lambda row: row[:2])])
 
-    @property
-    def n_tenants(self) -> int:
-        """Tenants that wait."""
-        return sum(bool(line.entries) for line in self._lines.values())
-
     def add(self, entry: EntryT) -> None:
         """Put a request into its tenant's line."""
         line = self._lines.get(entry.tenant)
@@ -70,6 +68,7 @@ class Turns(Generic[EntryT]):
             line = self._lines[entry.tenant] = Line(self._time)
         elif not line.entries:
             line.tag = max(line.tag, self._time)
+        line.share = entry.share
         insort(line.entries, (entry.urgency_s, entry.order, entry))
         line.n_tokens += entry.n_tokens
         self.n_tokens += entry.n_tokens
@@ -98,7 +97,8 @@ class Turns(Generic[EntryT]):
 
     def charge(self, entry: EntryT) -> None:
         """A waiting request is to be computed: its tenant's next turn comes later."""
-        self._lines[entry.tenant].tag += entry.n_tokens
+        line = self._lines[entry.tenant]
+        line.tag += entry.n_tokens / line.share
 
     def may_ride(self, entry: EntryT, now_s: float, ahead_tokens: float) -> bool:
         """Whether a request may be computed before its tenant's turn.
@@ -115,14 +115,16 @@ class Turns(Generic[EntryT]):
     def tokens_before(self, tenant: str, urgency_s: float) -> float:
         """About how many tokens come before a new request of that urgency.
 
-        Those of its tenant that are more urgent, and as many of each other tenant that waits.
+        Those of its tenant that are more urgent, and as many of each other tenant that waits, more
+        or fewer by their shares.
         """
         line = self._lines.get(tenant)
         if line is None or not line.entries:
             return 0.0
         n_before = bisect_left(line.entries, (urgency_s, -math.inf))
         own = line.n_tokens * n_before / len(line.entries)
-        return min(own * self.n_tenants, self.n_tokens)
+        shares = sum(line.share for line in self._lines.values() if line.entries)
+        return min(own * shares / line.share, self.n_tokens)
 
     def _forget(self) -> None:
         """Drop empty lines whose tenants are not ahead; of the others keep the latest."""

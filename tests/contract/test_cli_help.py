@@ -23,7 +23,7 @@ OPTIONS = {
     | {"--repository", "--http"},
     "swap": {"--rollback", "--address", "--timeout", "--json"},
     "keys new": {"--file", "--role", "--task", "--model", "--days", "--tokens-per-s"}
-    | {"--burst-tokens"},
+    | {"--burst-tokens", "--share"},
     "keys list": {"--file"},
     "keys revoke": {"--file"},
     "predict": {"--address", "--task", "--instruction", "--candidates", "--candidate"}

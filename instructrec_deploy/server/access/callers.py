@@ -48,6 +48,7 @@ class Caller:
     tasks: tuple[str, ...] | None = None  # None: all, and instructions of its own
     models: tuple[str, ...] | None = None  # None: all
     quota: Quota | None = None  # of its key; None: that of all
+    share: float = 1.0  # of the workers, where several tenants wait
 
     def check_method(self, method: str) -> None:
         """Refuse a method that its roles do not cover; an admin's cover all.
@@ -85,7 +86,7 @@ class Caller:
             Denied: it may not.
         """
         self.check_questions(request.questions)
-        return replace(request, tenant=self.name) if self.name else request
+        return replace(request, tenant=self.name, share=self.share) if self.name else request
 
     def check_questions(self, questions: Iterable[Question]) -> None:
         """Refuse what a key for some tasks does not open.

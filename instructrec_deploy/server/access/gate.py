@@ -82,7 +82,7 @@ class Gate:
             if self._tokens is not None and not given.startswith(PREFIX):
                 return self._tokens.read(given)
             id_, entry = find_key(self._keys, given, self._now())
-            limits = entry.tasks, entry.models, _quota(entry)
+            limits = entry.tasks, entry.models, _quota(entry), entry.share or 1.0
             return Caller(id_, entry.name, entry.roles, *limits)
         if self._settings.client_ca:
             names = [bytes(name).decode("utf-8", "replace") for name in _names(certificate)]

@@ -12,6 +12,7 @@ holds SHA-256 of the secret: what nobody can guess needs no slow hash, and a cal
     expires = 2027-01-01T00:00:00Z       # left out: never
     tokens_per_s = 5000.0                # left out: [overload] tenant_tokens_per_s; 0: no limit
     burst_tokens = 20000                 # left out: ten seconds of it
+    share = 4.0                          # of the workers where several wait; left out: 1
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ class KeyEntry(BaseModel):
     expires: AwareDatetime | None = None
     tokens_per_s: float | None = Field(default=None, ge=0.0, allow_inf_nan=False)
     burst_tokens: int | None = Field(default=None, ge=1)
+    share: float | None = Field(default=None, ge=0.01, le=100.0)
 
     def is_over(self, now: datetime) -> bool:
         """Whether the key has expired."""
@@ -128,7 +130,7 @@ def write_keys(path: Path, keys: Mapping[str, KeyEntry]) -> None:
             moment: datetime | None = getattr(entry, name)
             if moment is not None:
                 lines.append(f"{name} = {moment.astimezone(UTC).isoformat(timespec='seconds')}")
-        for name in ("tokens_per_s", "burst_tokens"):
+        for name in ("tokens_per_s", "burst_tokens", "share"):
             if getattr(entry, name) is not None:
                 lines.append(f"{name} = {getattr(entry, name)}")
         lines.append("")

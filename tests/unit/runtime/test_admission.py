@@ -39,7 +39,7 @@ def admission_of(clock: FakeClock, settings: OverloadSettings = TARGET) -> Admis
 
 def enter(admission: Admission, n_tokens: int, *, tenant: str = "") -> Stay:
     admission.check(tenant)
-    return admission.enter(n_tokens, tenant=tenant)
+    return admission.enter(Stay(n_tokens, tenant))
 
 
 def fill(admission: Admission, *, tenant: str = "", n_tokens: int = 100) -> int:
@@ -132,7 +132,7 @@ def test_what_is_in_flight_is_what_has_not_left(steps: list[tuple[str, int, int]
     stays: list[Stay] = []
     for tenant, n_tokens, action in steps:
         if action < 2 or not stays:
-            stays.append(admission.enter(n_tokens, tenant=tenant))
+            stays.append(admission.enter(Stay(n_tokens, tenant)))
         elif action == 2:
             admission.resize(stays[n_tokens % len(stays)], n_tokens)
         else:
@@ -233,3 +233,12 @@ def test_two_floods_get_half_each() -> None:
     server = Simulation(OverloadSettings(target_p99_ms=500))
     found = server.run([Caller(20_000, 200, name="heavy"), Caller(10_000, 40, name="light")], 20.0)
     assert goodput(found[0], 20.0) == pytest.approx(goodput(found[1], 20.0), rel=0.1)
+
+
+def test_a_tenant_gets_its_share() -> None:
+    server = Simulation(OverloadSettings(target_p99_ms=500))
+    most, less = server.run(
+        [Caller(20_000, 100, "most", share=3.0), Caller(20_000, 100, "less")], 20.0
+    )
+    assert goodput(most, 20.0) == pytest.approx(3 * goodput(less, 20.0), rel=0.15)
+    assert most.quantile(0.99) < 0.75

@@ -18,6 +18,7 @@ class Text:
     n_tokens: int
     urgency_s: float
     order: int
+    share: float = 1.0
 
 
 def add(turns: Turns[Text], tenant: str, n_tokens: int = 10, urgency_s: float = 1.0) -> Text:
@@ -34,8 +35,8 @@ def take(turns: Turns[Text]) -> Text:
     return text
 
 
-def served(turns: Turns[Text], n_texts: int) -> str:
-    return "".join(take(turns).tenant for _ in range(n_texts))
+def served(turns: Turns[Text], n_texts: int, between: str = "") -> str:
+    return between.join(take(turns).tenant for _ in range(n_texts))
 
 
 def test_a_tenant_s_most_urgent_is_first() -> None:
@@ -70,6 +71,14 @@ def test_tenants_share_by_tokens_not_by_texts() -> None:
         add(turns, "l", n_tokens=50)
     counts = Counter(served(turns, 60))
     assert counts["s"] == pytest.approx(5 * counts["l"], abs=5)
+
+
+def test_a_larger_share_gets_more() -> None:
+    turns: Turns[Text] = Turns()
+    for order in range(60):
+        turns.add(Text("large", 10, 1.0, order, share=3.0))
+        turns.add(Text("small", 10, 1.0, order))
+    assert Counter(served(turns, 40, ",").split(","))["large"] == pytest.approx(30, abs=1)
 
 
 def test_who_did_not_ask_has_saved_nothing() -> None:

@@ -62,7 +62,7 @@ def test_a_key_ends_when_it_expires() -> None:
 
 
 def test_the_file_holds_hashes_and_only_its_owner_reads_it(tmp_path: Path) -> None:
-    more = {"tokens_per_s": 12.5, "burst_tokens": 100}
+    more = {"tokens_per_s": 12.5, "burst_tokens": 100, "share": 2.0}
     key, keys = keys_of(name='a "b" \\ 客服', tasks=("意图",), expires=NOW, created=NOW, **more)
     file = tmp_path / "new" / "keys.toml"
     write_keys(file, keys)
@@ -121,11 +121,12 @@ def test_a_key_for_some_tasks_opens_no_others() -> None:
 
 
 def test_a_key_brings_its_quota(tmp_path: Path) -> None:
-    own, keys = keys_of(tokens_per_s=0.0)
+    own, keys = keys_of(tokens_per_s=0.0, share=4.0)
     usual, more = keys_of()
     write_keys(tmp_path / "keys.toml", {**keys, **more})
     gate = Gate(AccessSettings(keys=str(tmp_path / "keys.toml")))
     assert gate.admit(bearer(own), {}, "Predict").quota == Quota(0.0)
+    assert gate.admit(bearer(own), {}, "Predict").share == 4.0
     assert gate.admit(bearer(usual), {}, "Predict").quota is None
 
 
