@@ -6,7 +6,7 @@ async with AsyncClient() as client:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -17,6 +17,7 @@ from instructrec_deploy.client.calls import (
     DEFAULT_ADDRESS,
     DEFAULT_TIMEOUT_S,
     DEFAULT_TOP_K,
+    Numbered,
     Results,
     RetryPolicy,
     addressed,
@@ -28,6 +29,7 @@ from instructrec_deploy.client.calls import (
 )
 from instructrec_deploy.client.feedback import build_feedback
 from instructrec_deploy.client.security import Security
+from instructrec_deploy.client.streaming import TextStream, read_stream
 from instructrec_deploy.core.decision import Decision
 from instructrec_deploy.core.feedback import Feedback, Receipt
 from instructrec_deploy.core.instruction import Candidate, Instruction
@@ -159,6 +161,43 @@ class AsyncClient:
         data = addressed(write_batch_request(requests), **self._model)
         answer = await self._call("PredictBatch", data, timeout_s)
         return read_batch_results(pb.PredictBatchResponse.FromString(answer))
+
+    async def predict_stream(
+        self,
+        texts: Iterable[str | Request] | AsyncIterable[str | Request],
+        *,
+        timeout_s: float | None = None,
+        together: int = 0,
+        **question: Any,
+    ) -> AsyncIterator[Numbered]:
+        """Ask about texts without end on one call; each answer comes as soon as it is there.
+
+        Every item is the number of its text, from 0, and its prediction or its error. Texts are
+        taken from the iterable as fast as the server reads; where it has to wait, so have they.
+
+        Args:
+            texts: texts that share one question, or ready requests; an async iterable, too.
+            timeout_s: of the whole call; None: none.
+            together: texts of one message; 0: 16 of a list, 1 of what comes one by one.
+            question: instruction, candidates, task, prepared_id, top_k, text2, as for `predict`.
+
+        Raises:
+            Unavailable: the server goes; texts whose number has not come were not read by it.
+            InstructRecError: what ends the call as a whole.
+        """
+        sent = TextStream(texts, question, self._model, together=together)
+        start: Any = self._channel.stream_stream(method_path("PredictStream"))
+        call = start(aiter(sent), timeout=timeout_s, metadata=self._metadata)
+        try:
+            async for data in call:
+                for numbered in read_stream(data):
+                    yield numbered
+        except grpc.aio.AioRpcError as error:
+            sent.check()
+            raise read_failure(error, self.address) from None
+        finally:
+            call.cancel()
+        sent.check()
 
     async def prepare(
         self,

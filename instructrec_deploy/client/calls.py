@@ -77,6 +77,7 @@ def channel_options(
 def addressed(
     message: pb.PredictRequest
     | pb.PredictBatchRequest
+    | pb.PredictStreamRequest
     | pb.PrepareInstructionRequest
     | pb.GetModelStatusRequest,
     *,
@@ -220,3 +221,4 @@ def read_failure(error: CallFailed, address: str) -> InstructRecError:
 
 
 Results = list[Prediction | InstructRecError]
+Numbered = tuple[int, Prediction | InstructRecError]  # of a stream

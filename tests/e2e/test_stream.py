@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 
+from instructrec_deploy.client.aio import AsyncClient
+from instructrec_deploy.client.calls import RetryPolicy
 from instructrec_deploy.client.sync import Client
-from instructrec_deploy.core.errors import TaskUnknown, TextEmpty, TextUndecodable, Unavailable
+from instructrec_deploy.core.errors import (
+    ModelUnknown,
+    TaskUnknown,
+    TextEmpty,
+    TextUndecodable,
+    Unavailable,
+)
 from instructrec_deploy.core.instruction import Instruction
 from instructrec_deploy.core.request import Question, Request
 from instructrec_deploy.core.result import Prediction
@@ -154,3 +164,82 @@ def test_a_draining_server_answers_what_it_read_and_ends_the_stream(
     assert sorted(found) == list(range(len(found)))  # what was read is answered, and no more
     assert dict(caught.value.trailing_metadata())["instructrec-code"] == Unavailable.code
     assert server.event("drained")["n_lost"] == 0
+
+
+def gather(client: AsyncClient, texts: Any, **more: Any) -> Any:
+    async def run() -> dict[int, Any]:
+        return {number: one async for number, one in client.predict_stream(texts, **more)}
+
+    return run()
+
+
+@pytest.mark.parametrize("is_list", [True, False])
+def test_both_clients_stream_texts_of_a_list_and_of_a_source(
+    server: ServerProcess, is_list: bool
+) -> None:
+    def source() -> Any:
+        return TEXTS[:60] if is_list else iter(TEXTS[:60])
+
+    async def one_by_one() -> AsyncIterator[str]:
+        for text in TEXTS[:60]:
+            yield text
+
+    async def ask() -> tuple[dict[int, Any], dict[int, Any]]:
+        async with AsyncClient(server.address) as found:
+            return (
+                await gather(found, source(), task="sentiment"),
+                await gather(found, one_by_one(), task="sentiment"),
+            )
+
+    with Client(server.address) as client:
+        sync = dict(client.predict_stream(source(), task="sentiment"))
+        wanted = client.predict_batch(TEXTS[:60], task="sentiment")
+    labels = [one.label for one in wanted if isinstance(one, Prediction)]
+    for found in (sync, *asyncio.run(ask())):
+        assert [found[i].label for i in range(60)] == labels
+
+
+def test_a_client_may_stop_listening(server: ServerProcess) -> None:
+    async def first() -> int:
+        async with AsyncClient(server.address) as found:
+            stream = found.predict_stream(itertools.repeat("card"))
+            async for number, _ in stream:
+                await stream.aclose()  # type: ignore[attr-defined]
+                return number
+        return -1
+
+    with Client(server.address) as client:
+        number, _ = next(client.predict_stream(itertools.repeat("card")))
+        assert number == 0
+        assert client.predict("I lost my card").label == "card lost"
+    assert asyncio.run(first()) == 0
+
+
+def test_an_error_of_the_callers_own_texts_is_raised_behind_the_answers(
+    server: ServerProcess,
+) -> None:
+    def broken() -> Iterator[str]:
+        yield "card"
+        raise KeyError("mine")
+
+    async def ask() -> None:
+        async with AsyncClient(server.address) as found:
+            stream = found.predict_stream(broken())
+            assert (await anext(stream))[0] == 0
+            with pytest.raises(KeyError, match="mine"):
+                await anext(stream)
+
+    asyncio.run(ask())
+    with Client(server.address) as client:
+        stream = client.predict_stream(broken())
+        assert next(stream)[0] == 0
+        with pytest.raises(KeyError, match="mine"):
+            next(stream)
+
+
+def test_a_refused_stream_is_an_error_of_its_class(server: ServerProcess) -> None:
+    with Client(server.address, model="other") as client:
+        assert [type(one) for _, one in client.predict_stream(["a", "b"])] == [ModelUnknown] * 2
+    retry = RetryPolicy(max_attempts=1)
+    with Client("127.0.0.1:1", retry=retry) as client, pytest.raises(Unavailable):
+        next(client.predict_stream(["a"]))
