@@ -181,12 +181,9 @@ def _mark_edits(lower: str) -> Iterator[Edit]:
     """`[at]`, `艾特` become @, and the dots spelled behind them dots."""
     if "at" not in lower and "艾特" not in lower and "@" not in lower:
         return
-    done = 0
-    for at in _AT.finditer(lower):
-        if at.start() < done:
-            continue
+    found = list(_AT.finditer(lower))
+    ends = [*(following.start() for following in found[1:]), len(lower)][: len(found)]
+    for at, end in zip(found, ends, strict=True):
         yield Edit(at.start(), at.end(), "@", (at.start(),), (at.end(),))
-        done = at.end()
-        for dot in _DOT.finditer(lower, done, done + reach.MAIL_DOTS):
+        for dot in _DOT.finditer(lower, at.end(), min(end, at.end() + reach.MAIL_DOTS)):
             yield Edit(dot.start(), dot.end(), ".", (dot.start(),), (dot.end(),))
-            done = dot.end()

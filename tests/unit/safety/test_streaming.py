@@ -167,6 +167,11 @@ def test_values_are_numbered_as_in_the_whole_text(given_: tuple[str, list[int]])
     assert_same(REPLACING, *given_)
 
 
+def test_what_comes_does_not_change_how_an_address_before_it_is_read() -> None:
+    text = "bob at mail dot combob [at] mail.example.combob at mail dot com"
+    assert_same(GUARD, text, range(len(text)))
+
+
 @pytest.mark.parametrize("value", [*VALUES, PEM, JWT, "I will kill you", "password is hunter22"])
 def test_no_character_of_a_value_goes_out_before_it_ends(value: str) -> None:
     streamed = StreamGuard(GUARD)
