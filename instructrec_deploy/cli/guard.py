@@ -7,7 +7,7 @@ import json
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Literal, cast, get_args
 
 import typer
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from instructrec_deploy.cli.predict import Line
     from instructrec_deploy.core.errors import InstructRecError
     from instructrec_deploy.core.result import Verdict
+    from instructrec_deploy.runtime.pipeline import Pipeline
     from instructrec_deploy.safety.guards import PolicyGuards
     from instructrec_deploy.safety.restore import Cipher
 
@@ -29,6 +30,10 @@ def guard(
     policy: Annotated[
         Path | None,
         typer.Option("--policy", help="A safety.toml, or a bundle that has one. [the default]"),
+    ] = None,
+    bundle: Annotated[
+        Path | None,
+        typer.Option("--bundle", help="A bundle whose model scores texts where the policy asks."),
     ] = None,
     restore: Annotated[
         bool, typer.Option("--restore", help="Bring encrypted values back, with the key.")
@@ -57,11 +62,12 @@ def guard(
 
     if stream:
         with ExitStack() as stack:
-            _pass_on(_stream(file, stack), policy, direction, has_keys_only=restore)
+            others = restore or bundle is not None
+            _pass_on(_stream(file, stack), policy, direction, has_others=others)
         return
-    answer = _Restorer() if restore else _Checker(_open_guards(policy))
     n_bad = 0
     with ExitStack() as stack:
+        answer = _Restorer() if restore else _Checker(*_open_model(policy, bundle, stack))
         for line in read_lines(_stream(file, stack)):
             error = line.error or _direction_fault(line)
             if error is not None:
@@ -75,13 +81,15 @@ def guard(
         raise typer.Exit(2)
 
 
-def _pass_on(source: BinaryIO, policy: Path | None, direction: str, *, has_keys_only: bool) -> None:
+def _pass_on(source: BinaryIO, policy: Path | None, direction: str, *, has_others: bool) -> None:
     """Standard input to standard output, as far as it is decided; the verdict to standard error."""
     from instructrec_deploy.core.errors import TextUndecodable
     from instructrec_deploy.safety.streaming import StreamGuard
 
-    if has_keys_only or direction not in DIRECTIONS:
-        raise typer.BadParameter("--stream goes with --direction input or output, not --restore")
+    if has_others or direction not in DIRECTIONS:
+        raise typer.BadParameter(
+            "--stream goes with --direction input or output, not with --restore or --bundle"
+        )
     checked = StreamGuard(
         _open_guards(policy).of(("",)), direction=cast("Literal['input', 'output']", direction)
     )
@@ -107,9 +115,10 @@ def _say(text: str) -> None:
 
 def _told(verdict: Verdict) -> dict[str, Any]:
     """What a verdict says, without any text."""
+    from instructrec_deploy.safety.heads import HeadCategory
     from instructrec_deploy.safety.policy import ContentPolicy
 
-    content = frozenset(ContentPolicy.model_fields)
+    content = frozenset((*ContentPolicy.model_fields, *get_args(HeadCategory)))
     found, dry_run_action = verdict.findings, verdict.dry_run_action
     return {
         "action": verdict.action,
@@ -127,13 +136,18 @@ def _told(verdict: Verdict) -> dict[str, Any]:
 class _Checker:
     """A line in, the guard's answer out."""
 
-    def __init__(self, guards: PolicyGuards) -> None:
+    def __init__(self, guards: PolicyGuards, model: Pipeline | None) -> None:
         self._guards = guards
+        self._model = model
 
     def __call__(self, line: Line) -> dict[str, Any]:
         direction = cast("Literal['input', 'output']", line.fields.get("direction", "input"))
         task, tenant = (str(line.fields.get(name, "")) for name in ("task", "tenant"))
-        guarded = self._guards.of((task,), tenant).check_text(line.text, direction)
+        guard = self._guards.of((task,), tenant)
+        if self._model is not None and direction == "input" and line.text:
+            guarded = self._model.guarded(line.text, guard)
+        else:
+            guarded = guard.check_text(line.text, direction)
         told = _told(guarded.verdict)
         return {"action": told.pop("action"), "text": guarded.text, **told}
 
@@ -172,6 +186,23 @@ def _open_guards(policy: Path | None) -> PolicyGuards:
     if policy is None:
         return PolicyGuards(default_policy(), keys=load_keys())
     return PolicyGuards.open(policy / SAFETY_FILE if policy.is_dir() else policy)
+
+
+def _open_model(
+    policy: Path | None, bundle: Path | None, stack: ExitStack
+) -> tuple[PolicyGuards, Pipeline | None]:
+    """The policy, and the model that its heads ask, where there is one."""
+    guards = _open_guards(policy or bundle)
+    if bundle is None:
+        if guards.policy.input.heads:
+            typer.echo("the policy's heads are not asked: name a bundle with --bundle", err=True)
+        return guards, None
+    from instructrec_deploy.core.bundle import open_bundle
+    from instructrec_deploy.runtime.pipeline import Pipeline
+
+    model = Pipeline.open(open_bundle(bundle), guard=guards)
+    stack.callback(model.close)
+    return guards, model
 
 
 def _stream(file: Path | None, stack: ExitStack) -> BinaryIO:

@@ -14,6 +14,8 @@ from instructrec_deploy.core.request import Mark, Question, Request, guess_token
 from instructrec_deploy.core.result import Answer, Verdict
 from instructrec_deploy.core.task import Shape
 from instructrec_deploy.runtime.prepared import PreparedCache, PreparedInstruction, Preparer
+from instructrec_deploy.safety.guard import Guard
+from instructrec_deploy.safety.heads import Heads
 from instructrec_deploy.safety.marks import Span, restore_span
 from instructrec_deploy.text.render import Passage, render
 from instructrec_deploy.text.tokenizer import Encoded
@@ -74,6 +76,8 @@ class Job:
     head: Mark | None = None
     tail: Mark | None = None
     verdicts: tuple[Verdict, ...] = ()  # about the text, and about the second one of a pair
+    guarded_by: GuardLike | None = None
+    heads: Heads = field(default_factory=dict)  # what the policy asks the model about the text
     ids: list[int] = field(default_factory=list)
     windows: list[Encoded] = field(default_factory=list)  # where spans are sought: all of the text
     pieces: list[Span] = field(default_factory=list)  # of the text, to explain: code points
@@ -120,7 +124,7 @@ class Job:
     def has_scored_row(self) -> bool:
         """Whether candidates are scored on a row of its own; else on the first window, or none."""
         if self.seeks_only_spans:
-            return False
+            return bool(self.heads) and not self.windows
         return not self.windows or bool(self.text2 or self.head)
 
     def window_rows(self, ask: Ask) -> range:
@@ -159,11 +163,14 @@ class Job:
         """Have both texts checked; marks move with what was masked before or inside them."""
         request = self.request
         guarded = guard.check_input(request.text)
+        self.guarded_by = guard
         self.text, self.verdicts = guarded.text, (guarded.verdict,)
         if request.text2:
             second = guard.check_input(request.text2)
             self.text2 = second.text
             self.verdicts += (replace(second.verdict, direction="text2"),)
+        if isinstance(guard, Guard):
+            self.heads = guard.heads(request.text)
         if self.is_masked and not self.is_blocked:
             self.head, self.tail = (
                 mark and Mark(*guarded.span(mark.start, mark.end))

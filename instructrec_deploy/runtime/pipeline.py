@@ -20,6 +20,7 @@ from instructrec_deploy.runtime.engine import Encoding, Engine, EngineSettings
 from instructrec_deploy.runtime.explain import attribute, check_explainable
 from instructrec_deploy.runtime.heads import fixed_labels
 from instructrec_deploy.runtime.jobs import Ask, GuardLike, Job, Resolver, row_places
+from instructrec_deploy.runtime.judging import check_heads, judge
 from instructrec_deploy.runtime.learned import open_learned_labels
 from instructrec_deploy.runtime.outgoing import OutgoingCheck
 from instructrec_deploy.runtime.prepared import (
@@ -30,6 +31,7 @@ from instructrec_deploy.runtime.prepared import (
 )
 from instructrec_deploy.runtime.reading import tokenize
 from instructrec_deploy.runtime.spans import answer_spans, encode_rows
+from instructrec_deploy.safety.guard import Guard, GuardedText
 from instructrec_deploy.safety.guards import PolicyGuards
 from instructrec_deploy.safety.keys import load_keys
 from instructrec_deploy.tasks.base import Floats
@@ -191,6 +193,20 @@ class Pipeline:
         computed = iter(self.compute(jobs, lane=lane, use_guard=use_guard))
         return [next(computed) if outcome is None else outcome for outcome in outcomes]
 
+    def guarded(self, text: str, guard: Guard, *, lane: int = 0) -> GuardedText:
+        """A text by itself as the policy lets it on, its heads asked too.
+
+        Raises:
+            InternalError: the graph failed.
+        """
+        job = Job(Request(text, ()), (), text=text)
+        job.guard(guard)
+        if job.heads and not job.is_blocked:
+            tokenize([job], self.tokenizer)
+            encoding = encode_rows(self.engine, job.rows, use_lower=False, lane=lane)
+            self._judge([job], encoding, lane)
+        return GuardedText("" if job.is_blocked else job.text, job.verdicts[0])
+
     def warm(self) -> None:
         """Prepare the bundle's tasks and run every lane once, so that the first caller waits not.
 
@@ -227,12 +243,26 @@ class Pipeline:
             if len(jobs) == 1:
                 return [error]
             return [self._compute([job], lane, use_guard)[0] for job in jobs]
+        if use_guard:
+            self._judge(jobs, encoding, lane)
         answers, errors = self._ask_all(jobs, encoding, lane)
         inference_s = self.clock() - start
         return [
-            errors.get(row) or self._predict(job, answers[row], inference_s, use_guard)
+            self._blocked(job)
+            if job.is_blocked
+            else errors.get(row) or self._predict(job, answers[row], inference_s, use_guard)
             for row, job in enumerate(jobs)
         ]
+
+    def _judge(self, jobs: Sequence[Job], encoding: Encoding, lane: int) -> None:
+        """Ask what the policy asks the model about the texts."""
+
+        def score(task: str, rows: list[int]) -> tuple[Instruction, Floats]:
+            prepared = self._prepared(self.resolver.resolve(Question(task=task)), lane)
+            return prepared.instruction, self.logits(encoding, rows, prepared, lane=lane)
+
+        if any(job.heads for job in jobs):
+            judge(jobs, [rows.start for rows in row_places(jobs)], score)
 
     def _ask_all(
         self, jobs: list[Job], encoding: Encoding, lane: int
@@ -371,6 +401,8 @@ class Pipeline:
 
 def _open_guard(bundle: Bundle, guard: bool | GuardLike) -> GuardLike | None:
     if guard is not True:
+        if isinstance(guard, PolicyGuards):
+            check_heads(guard.policy, bundle, where="the safety policy")
         return guard or None
     path = bundle.path(SAFETY_FILE)
     guards = PolicyGuards.from_toml(read_text(path), where=str(path), keys=load_keys())
@@ -379,4 +411,5 @@ def _open_guard(bundle: Bundle, guard: bool | GuardLike) -> GuardLike | None:
             f"{path} has words for tasks that the bundle does not have: {', '.join(unknown)}",
             hint=f"its tasks: {', '.join(sorted(bundle.tasks.tasks)) or 'none'}",
         )
+    check_heads(guards.policy, bundle, where=str(path))
     return guards

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Literal
@@ -11,6 +11,7 @@ from typing import Literal
 from instructrec_deploy.core.errors import BundleError, InstructRecError
 from instructrec_deploy.core.result import Answer, Finding, Verdict
 from instructrec_deploy.safety.disguises import disguised
+from instructrec_deploy.safety.heads import Heads
 from instructrec_deploy.safety.keys import SafetyKeys
 from instructrec_deploy.safety.lexicon import Lexicon
 from instructrec_deploy.safety.match import Match
@@ -105,6 +106,14 @@ class Guard:
         """What checks the texts of one direction."""
         return self._input if direction == "input" else self._output
 
+    def heads(self, text: str) -> Heads:
+        """What is to be asked about a text of the model that reads it, by task of the bundle."""
+        return {t: head for t, head in self.policy.input.heads.items() if head.is_for(text)}
+
+    def judged(self, verdict: Verdict, scores: Mapping[str, float | None]) -> Verdict:
+        """A verdict on a text with what its heads say: scores by task, None where one broke."""
+        return self._input.judged(verdict, self.policy.input.heads, scores)
+
     def check_output(self, answer: Answer) -> tuple[Answer, Verdict]:
         """Check the labels of an answer, and the words of its spans, on their way out.
 
@@ -190,6 +199,24 @@ class Checker:
         undone = {finding.dry_run_action for finding in findings} - {""}
         dry_run_action = max(undone, key=STRENGTH.__getitem__, default="")
         return replace(self._clean, action=action, findings=findings, dry_run_action=dry_run_action)
+
+    def judged(self, verdict: Verdict, heads: Heads, scores: Mapping[str, float | None]) -> Verdict:
+        """The verdict with what heads say about the whole text."""
+        found = []
+        for task, score in scores.items():
+            finding = self.failure() if score is None else heads[task].finding(task, score)
+            if finding is not None:
+                found.append(self._tried(finding))
+        if not found:
+            return verdict
+        whole = self.verdict((*verdict.findings, *found))
+        return replace(whole, direction=verdict.direction)
+
+    def _tried(self, finding: Finding) -> Finding:
+        if finding.action in self._reviewed:
+            finding = replace(finding, review=True)
+        is_undone = self._is_dry_run and not finding.dry_run_action
+        return _undone(finding) if is_undone else finding
 
     def failure(self, fault: Exception | None = None) -> Finding:
         """What a check that broke counts as."""

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Sequence
 from functools import reduce
 from typing import Any, Literal, TypeVar
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from instructrec_deploy.core.errors import BundleError, InstructRecError
 from instructrec_deploy.core.manifest import Strict, parse_toml
+from instructrec_deploy.safety.heads import ContentHead
 from instructrec_deploy.safety.steps import ACTIONS, Action, Step, Steps, always, strictest
 
 # What stands in place of a masked value; keep: the value itself, so the finding is only flagged.
@@ -68,6 +69,7 @@ class DirectionPolicy(Strict):
     personal_data: PersonalDataPolicy = Field(default_factory=PersonalDataPolicy)
     operators: dict[str, Operator] = Field(default_factory=dict)  # type or "default" -> operator
     content: ContentPolicy = Field(default_factory=ContentPolicy)
+    heads: dict[str, ContentHead] = Field(default_factory=dict)  # task of the bundle -> head
 
     @field_validator("operators")
     @classmethod
@@ -95,6 +97,12 @@ class Override(Strict):
 
     input: DirectionPolicy = Field(default_factory=DirectionPolicy)
     output: DirectionPolicy = Field(default_factory=DirectionPolicy)
+
+    @model_validator(mode="after")
+    def _heads_read_texts(self) -> Override:
+        if self.output.heads:
+            raise ValueError("heads score texts that the model reads: only [input.heads.TASK]")
+        return self
 
 
 class Policy(Override):
@@ -171,7 +179,13 @@ def _stricter(one: DirectionPolicy, other: DirectionPolicy) -> DirectionPolicy:
         personal_data=merged(one.personal_data, other.personal_data),
         operators=operators,
         content=merged(one.content, other.content),
+        heads={**one.heads, **{task: _stricter_head(one, other, task) for task in other.heads}},
     )
+
+
+def _stricter_head(one: DirectionPolicy, other: DirectionPolicy, task: str) -> ContentHead:
+    head, known = other.heads[task], one.heads.get(task)
+    return head.model_copy(update={"act": strictest(known.act, head.act)}) if known else head
 
 
 def parse_policy(text: str, *, where: str, error: type[InstructRecError] = BundleError) -> Policy:

@@ -41,7 +41,7 @@ OPTIONS = {
     "feedback list": {"--task", "--with-text", "--history", "--limit", "--json"},
     "feedback export": {"--task", "--out"},
     "feedback stats": {"--json"},
-    "guard": {"--policy", "--restore", "--stream", "--direction"},
+    "guard": {"--policy", "--bundle", "--restore", "--stream", "--direction"},
     "bundle show": {"--json"},
     "bundle verify": {"--json"},
     "health": {"--address", "--timeout", "--model", "--live"},

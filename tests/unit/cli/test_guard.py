@@ -122,3 +122,17 @@ def test_a_stream_that_is_not_utf_8_names_no_text(run: Run) -> None:
     assert done.code == 2
     assert "UTF-8" in done.err
     assert CANARY not in done.err
+
+
+def test_a_bundle_scores_texts_where_the_policy_asks(
+    run: Run, tmp_path: Path, tiny_bundle: Path
+) -> None:
+    file = tmp_path / "safety.toml"
+    file.write_text('[input.heads.sentiment]\nlabel = "negative"\ncategory = "hate"\n')
+    rows = [{"text": "negative negative"}, {"text": "negative negative", "direction": "output"}]
+    one, two = ask(run, rows, "--policy", file, "--bundle", tiny_bundle).rows
+    assert (one["action"], one["categories"], one["spans"]) == ("flag", ["hate"], [])
+    assert two["action"] == "allow"
+    alone = ask(run, rows[:1], "--policy", file)
+    assert alone.rows[0]["action"] == "allow"
+    assert "--bundle" in alone.err

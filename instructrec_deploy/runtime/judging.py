@@ -1,0 +1,79 @@
+"""Content heads: what the policy asks the model itself about a text that is encoded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from instructrec_deploy.core.bundle import Bundle
+from instructrec_deploy.core.errors import BundleError, InstructRecError
+from instructrec_deploy.core.instruction import Instruction
+from instructrec_deploy.runtime.jobs import Job
+from instructrec_deploy.safety.guard import Guard
+from instructrec_deploy.safety.policy import Policy
+from instructrec_deploy.tasks.base import Floats
+from instructrec_deploy.tasks.classify import decode_answers
+
+# For a task and rows of the encoding: its instruction, and logits [N, C].
+Score = Callable[[str, list[int]], tuple[Instruction, Floats]]
+
+
+def judge(jobs: Sequence[Job], first_rows: Sequence[int], score: Score) -> None:
+    """Have each job's heads score its text; what they find stands in its first verdict.
+
+    A head that cannot score counts as a check that broke.
+
+    Args:
+        jobs: read and encoded.
+        first_rows: for each job the row of the encoding that its text is in.
+    """
+    wanted: dict[str, list[int]] = {}
+    for place, job in enumerate(jobs):
+        for task in job.heads:
+            wanted.setdefault(task, []).append(place)
+    scores: list[dict[str, float | None]] = [{} for _ in jobs]
+    for task, places in wanted.items():
+        found = _probabilities(task, [first_rows[place] for place in places], score)
+        for row, place in enumerate(places):
+            label = jobs[place].heads[task].label
+            scores[place][task] = found[row].get(label) if found else None
+    for job, found_scores in zip(jobs, scores, strict=True):
+        if found_scores and isinstance(job.guarded_by, Guard):
+            verdict = job.guarded_by.judged(job.verdicts[0], found_scores)
+            job.verdicts = (verdict, *job.verdicts[1:])
+
+
+def _probabilities(task: str, rows: list[int], score: Score) -> list[dict[str, float]]:
+    """For each row the probability of each label; nothing where the task cannot be asked."""
+    try:
+        instruction, logits = score(task, rows)
+        answers = decode_answers(
+            logits,
+            instruction.labels,
+            temperature=instruction.temperature,
+            top_ks=[0] * len(rows),
+            decision=instruction.decision,
+        )
+    except InstructRecError:
+        return []
+    return [{one.label: one.score for one in answer.scores} for answer in answers]
+
+
+def check_heads(policy: Policy, bundle: Bundle, *, where: str) -> None:
+    """See that the bundle has what the policy's heads name.
+
+    Raises:
+        BundleError: a task or a label that it does not have; all are named.
+    """
+    faults = []
+    for part in (policy, *policy.tasks.values(), *policy.tenants.values()):
+        for task, head in part.input.heads.items():
+            spec = bundle.tasks.tasks.get(task)
+            if spec is None:
+                faults.append(f"no task {task!r}")
+            elif head.label not in spec.labels:
+                faults.append(f"task {task!r} has no label {head.label!r}")
+    if faults:
+        raise BundleError(
+            f"{where} asks heads that the bundle does not have: {'; '.join(dict.fromkeys(faults))}",
+            hint=f"its tasks: {', '.join(sorted(bundle.tasks.tasks)) or 'none'}",
+        )

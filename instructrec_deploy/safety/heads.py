@@ -1,0 +1,63 @@
+"""Content heads: a safety task of the bundle scores a text that the model has read anyway.
+
+`[input.heads.offensive]` in a policy names the task; its score leads to an action as a rule's hit
+does. The word list goes on beside it: what either finds is in the verdict.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from instructrec_deploy.core.manifest import Strict
+from instructrec_deploy.core.result import Finding
+from instructrec_deploy.safety.steps import Step, Steps, step_at
+
+HeadCategory = Literal[
+    "threat",
+    "harassment",
+    "hate",
+    "sexual",
+    "violence",
+    "self_harm",
+    "illegal_advice",
+    "profanity",
+]
+_HAN = re.compile("[\u3400-\u9fff]")
+
+
+class ContentHead(Strict):
+    """What the score of one task of the bundle leads to.
+
+    `lang`: only texts of this language, told by whether they have Chinese characters; "": all.
+    """
+
+    label: str = Field(min_length=1)  # of the task: whose probability counts
+    category: HeadCategory = "harassment"
+    lang: Literal["", "en", "zh"] = ""
+    act: Steps = (Step(action="flag", threshold=0.5),)
+
+    @field_validator("act")
+    @classmethod
+    def _not_masked(cls, steps: tuple[Step, ...]) -> tuple[Step, ...]:
+        if any(step.action == "mask" for step in steps):
+            raise ValueError("a head is about the whole text, so there is nothing to mask: block")
+        return steps
+
+    def is_for(self, text: str) -> bool:
+        """Whether it is to score a text."""
+        return not self.lang or (self.lang == "zh") == (_HAN.search(text) is not None)
+
+    def finding(self, task: str, score: float) -> Finding | None:
+        """What a score of this task leads to; None for nothing."""
+        step = step_at(self.act, score)
+        if step is None:
+            return None
+        rule = f"task {task}"
+        return Finding(self.category, rule, step.action, score=score, review=step.review)
+
+
+Heads = Mapping[str, ContentHead]  # by the task of the bundle
