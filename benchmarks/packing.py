@@ -38,10 +38,12 @@ from instructrec_deploy.export.reference import Reference
 from instructrec_deploy.export.samples import task_samples
 from instructrec_deploy.export.source import read_run
 from instructrec_deploy.export.unpad import unpad_graph
+from instructrec_deploy.runtime.batching import BatchingSettings, BatchQueue
 from instructrec_deploy.runtime.engine import pad_rows
 from instructrec_deploy.runtime.providers import CPU, open_session
 
 WINDOW = 32
+CALL_TOKENS = (6, 12, 24, 48)  # padding that the queue takes on to save a call
 CUTS = (4, 8, 16)  # texts of a batch cut from a sorted window
 PACKED = ((64, 1), (128, 1), (64, 16))  # tokens of a row, and what texts begin at multiples of
 MEAN_TOKENS, SPREAD, LONGEST = 26, 0.75, 166  # lognormal lengths as in the trial of the design
@@ -158,6 +160,19 @@ def cut(window: Sequence[int], texts: Sequence[Row], n_texts: int) -> Window:
     return [ordered[i : i + n_texts] for i in range(0, len(ordered), n_texts)]
 
 
+def queued(window: Sequence[int], texts: Sequence[Row], call_tokens: int) -> Window:
+    """The batches that the server's queue forms of a window that waits."""
+    settings = BatchingSettings(call_tokens=call_tokens).fitted()
+    queue: BatchQueue[int] = BatchQueue(settings, clock=lambda: 0.0)
+    for text in window:
+        queue.reserve()
+        queue.put(text, n_tokens=len(texts[text]))
+    batches = []
+    while batch := queue.take().batch:
+        batches.append([entry.payload for entry in batch])
+    return batches
+
+
 class Way:
     """One way to answer a window."""
 
@@ -208,15 +223,22 @@ def ways(paths: dict[str, Path], texts: Sequence[Row], n_threads: int) -> list[W
     for n in CUTS:
         split = lambda w, n=n: cut(w, texts, n)  # noqa: E731
         found.append(Way(f"unpadded, sorted, {n} a batch", flat, split, padded_feed))
+    for name, session, n_tokens in (
+        ("queued", plain, CALL_TOKENS[:1]),
+        ("unpadded, queued", flat, CALL_TOKENS),
+    ):
+        for n in n_tokens:
+            split = lambda w, n=n: queued(w, texts, n)  # noqa: E731
+            found.append(Way(f"{name}, a call worth {n} tokens", session, split, padded_feed))
     return found
 
 
 def measure(found: Sequence[Way], texts: Sequence[Row], n_threads: int, rounds: int) -> Feed:
-    """Texts per second of each way, in turn; processor time on one thread, else the clock's.
+    """Texts per second of processor time (of all threads), each way in turn.
 
     Of each window the fastest round counts: what other programs take from the machine only adds.
     """
-    clock = time.thread_time if n_threads == 1 else time.perf_counter
+    clock = time.process_time
     windows = cut_windows(texts)
     calls = {way.name: [way.calls([window], texts) for window in windows] for way in found}
     spent = {way.name: np.zeros((rounds + 1, len(windows))) for way in found}
@@ -235,7 +257,7 @@ def measure(found: Sequence[Way], texts: Sequence[Row], n_threads: int, rounds: 
         for n in CUTS:
             base = least[f"sorted, {n} a batch"]
             rows[name][f"of_sorted_{n}"] = round(base.sum() / seconds.sum(), 3)
-    return {"threads": n_threads, "clock": clock.__name__, "ways": rows}
+    return {"threads": n_threads, "ways": rows}
 
 
 def cut_windows(texts: Sequence[Row]) -> Window:
@@ -320,7 +342,8 @@ def main() -> None:
     result: Feed = {"run": options.run.name, "window": WINDOW, "rounds": options.rounds, "sets": {}}
     with tempfile.TemporaryDirectory() as folder:
         paths, reference = write_graphs(options.run, Path(folder))
-        for name, texts in text_sets(reference, options.data, options.n):
+        sets = dict(text_sets(reference, options.data, options.n))
+        for name, texts in sets.items():
             lengths = [len(text) for text in texts]
             one: Feed = {
                 "n": len(texts),
@@ -333,10 +356,13 @@ def main() -> None:
             for precision in ("int8", "fp32"):
                 found = ways(paths[precision], texts, 1)
                 one["differences"][precision] = differences(found, texts)
-            for n_threads in (1, 2):
+        for n_threads in (1, 2):
+            for name, texts in sets.items():
                 found = ways(paths["int8"], texts, n_threads)
-                one["speed"].append(measure(found, texts, n_threads, options.rounds))
-                print_set(name, one)
+                result["sets"][name]["speed"].append(
+                    measure(found, texts, n_threads, options.rounds)
+                )
+                print_set(name, result["sets"][name])
     result["machine"] = machine_facts()
     options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 

@@ -35,7 +35,8 @@ def bench(
     """Measure bundles: the engine in process, then a real server over gRPC.
 
     The bound is the engine alone (pre-tokenized, sorted by length, batches of 32, one session and
-    thread a core). The load is closed-loop, from a process of its own on the same machine.
+    thread a core); "mixed" is what of it is left where the same batches come in any order, so that
+    lengths differ. The load is closed-loop, from a process of its own on the same machine.
     """
     from instructrec_deploy.cli.benchmark.measure import BenchPlan, run_bench
     from instructrec_deploy.cli.benchmark.texts import load_texts
@@ -68,13 +69,14 @@ def print_tables(result: dict[str, Any]) -> None:
         console = Console(width=120)
     machine = result["machine"]
     console.print(f"{machine['cpu']}, {machine['n_cores']} cores, Python {machine['python']}")
-    table = Table("bundle", "MB", "candidates", "bound texts/s", "cold start s", "idle MB")
+    table = Table("bundle", "MB", "candidates", "bound texts/s", "mixed", "cold start s", "idle MB")
     for one in result["bundles"]:
         table.add_row(
             f"{one['name']} {one['precision']}",
             f"{one['size_mb']:.0f}",
             str(one["n_candidates"]),
             _with_spread(one["bound_texts_per_s"]),
+            f"{one['mixed_of_bound']['median']:.2f}",
             f"{one['cold_start_s']['median']:.2f}",
             f"{one['idle_memory_mb']['median']:.0f}",
         )

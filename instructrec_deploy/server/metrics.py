@@ -69,7 +69,11 @@ TABLE = (
     Spec("instructrec_batch_size", Histogram, "Texts of one model batch.", (), SIZES),
     Spec("instructrec_inference_seconds", Histogram, "One model batch.", (), SECONDS),
     Spec("instructrec_tokens_total", Counter, "Tokens the model read, padding apart."),
-    Spec("instructrec_padding_tokens_total", Counter, "Tokens of padding the model read."),
+    Spec(
+        "instructrec_padding_tokens_total",
+        Counter,
+        "Tokens of padding the model read; an unpadded encoder in attention alone.",
+    ),
     Spec("instructrec_dropped_total", Counter, "Texts not computed, and why.", ("reason",)),
     Spec("instructrec_refused_total", Counter, "Texts refused at once, and why.", ("reason",)),
     Spec("instructrec_late_total", CounterMetricFamily, "Texts answered after the target."),

@@ -2,7 +2,8 @@
 
 Texts are tokenized beforehand, sorted by length, run in batches of 32 by one thread a core, each
 with sessions of its own and one thread inside them. No server that tokenizes and answers one by
-one can be faster; the ratio to it says what serving costs.
+one can be faster; the ratio to it says what serving costs. The same texts as they come, in batches
+of mixed lengths, show what padding costs a bundle.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from instructrec_deploy.core.request import Request
 from instructrec_deploy.runtime.engine import Encoding, EngineSettings, pad_rows
 from instructrec_deploy.runtime.pipeline import Pipeline
 from instructrec_deploy.runtime.providers import available_cores
+from instructrec_deploy.tasks.base import Ints
 
+Batch = tuple[Ints, Ints]  # ids and mask, [B, T] each
 BATCH = 32
 N_TEXTS = 1_024  # texts of one pass; fewer are repeated up to this many
 
@@ -34,16 +37,15 @@ class Bound:
         jobs = [self._pipeline.admit(Request.of(text)) for text in repeated]
         self._pipeline.read(jobs)
         self._prepared = self._pipeline.prepare(jobs[0].asks[0].instruction)
-        rows = sorted((job.ids for job in jobs), key=len)
-        pad_id = self._pipeline.engine.model.pad_id
-        self._batches = [
-            pad_rows(rows[start : start + BATCH], pad_id) for start in range(0, len(rows), BATCH)
-        ]
+        rows = [job.ids for job in jobs]
+        self._sorted = self._cut(sorted(rows, key=len))
+        self._mixed = self._cut(rows)
         self.mean_tokens = sum(map(len, rows)) / len(rows)
         self.n_candidates = len(self._prepared.labels)
 
-    def measure(self, seconds: float) -> float:
-        """Texts per second over at least one pass and `seconds`."""
+    def measure(self, seconds: float, *, is_mixed: bool = False) -> float:
+        """Texts per second over at least one pass and `seconds`; sorted, or as they come."""
+        batches = self._mixed if is_mixed else self._sorted
         next_batch = count()
         lock = threading.Lock()
         n_done = [0] * self.n_threads
@@ -54,9 +56,9 @@ class Bound:
                 with lock:
                     number = next(next_batch)
                 is_late = time.perf_counter() - begun >= seconds
-                if is_late and number >= len(self._batches):
+                if is_late and number >= len(batches):
                     return
-                n_done[lane] += self._run(number % len(self._batches), lane)
+                n_done[lane] += self._run(batches[number % len(batches)], lane)
 
         threads = [threading.Thread(target=work, args=(lane,)) for lane in range(self.n_threads)]
         for thread in threads:
@@ -69,8 +71,14 @@ class Bound:
         """Give the sessions back."""
         self._pipeline.close()
 
-    def _run(self, number: int, lane: int) -> int:
-        ids, mask = self._batches[number]
+    def _cut(self, rows: Sequence[list[int]]) -> list[Batch]:
+        pad_id = self._pipeline.engine.model.pad_id
+        return [
+            pad_rows(rows[start : start + BATCH], pad_id) for start in range(0, len(rows), BATCH)
+        ]
+
+    def _run(self, batch: Batch, lane: int) -> int:
+        ids, mask = batch
         engine, prepared = self._pipeline.engine, self._prepared
         encoding: Encoding = engine.encode(ids, mask, lane=lane)
         if prepared.vectors is not None:

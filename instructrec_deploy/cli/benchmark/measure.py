@@ -59,6 +59,7 @@ class Collected:
     cold_start_s: list[float] = field(default_factory=list)
     idle_memory_mb: list[float] = field(default_factory=list)
     bound: list[float] = field(default_factory=list)
+    mixed: list[float] = field(default_factory=list)  # the engine on batches of mixed lengths
     mean_tokens: float = 0.0
     n_candidates: int = 0
     points: dict[str, list[Measured]] = field(default_factory=dict)
@@ -114,6 +115,7 @@ def measure_round(one: Collected, plan: BenchPlan, server: ServerProcess, bound:
         load = Plan(server.address, plan.texts, n_callers, n_texts, plan.seconds)
         one.points[name].append(run_load(load))
     one.bound.append((before + bound.measure(plan.seconds)) / 2)
+    one.mixed.append(bound.measure(plan.seconds, is_mixed=True))
 
 
 def measure_start(one: Collected, plan: BenchPlan, log: Path) -> None:
@@ -154,7 +156,10 @@ def summarize(one: Collected) -> dict[str, Any]:
         "size_mb": round(facts["size_bytes"] / 1e6, 1),
         "n_candidates": one.n_candidates,
         "mean_tokens": round(one.mean_tokens, 1),
+        "unpadded": facts["model"].get("unpadded", False),
         "bound_texts_per_s": spread(one.bound),
+        "mixed_texts_per_s": spread(one.mixed),
+        "mixed_of_bound": spread([m / b for m, b in zip(one.mixed, one.bound, strict=True)]),
         "cold_start_s": spread(one.cold_start_s),
         "idle_memory_mb": spread(one.idle_memory_mb),
         "points": points,

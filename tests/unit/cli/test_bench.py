@@ -42,6 +42,7 @@ def test_the_spread_keeps_every_round() -> None:
 
 def test_throughput_is_given_as_a_share_of_the_bound(capsys: pytest.CaptureFixture[str]) -> None:
     one = Collected(Path("bundle"), FACTS, [0.8], [130.0], [1_000.0, 1_200.0, 800.0])
+    one.mixed = [900.0, 600.0, 400.0]
     one.points = {
         name: [Measured(speed, [1.0, 2.0, 3.0], {}) for speed in (700.0, 600.0, 640.0)]
         for name in POINTS
@@ -49,6 +50,8 @@ def test_throughput_is_given_as_a_share_of_the_bound(capsys: pytest.CaptureFixtu
     summary = summarize(one)
     assert summary["points"]["unary_64"]["of_bound"]["rounds"] == [0.7, 0.5, 0.8]  # round by round
     assert summary["points"]["unary_64"]["p50_ms"] == 2.0
+    assert summary["mixed_of_bound"]["rounds"] == [0.9, 0.5, 0.5]
+    assert not summary["unpadded"]
     print_tables({"machine": machine_facts(), "bundles": [summary]})
     assert "64 callers" in capsys.readouterr().out
 

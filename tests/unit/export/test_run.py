@@ -53,6 +53,19 @@ def test_an_int8_bundle_agrees_with_its_checkpoint_alone_and_in_company(
     assert parity.batch_difference < 1e-5  # one scale per row: nothing of a neighbour gets in
 
 
+def test_answers_do_not_depend_on_the_neighbours(
+    exported: tuple[ExportReport, list[str]],
+) -> None:
+    texts = ["bad", "I lost my card " * 9, "请问余额是什么 😊", "get a refund", "转账失败了 " * 6]
+    with Predictor(exported[0].out, guard=False) as predictor:
+        alone = [predictor.predict(text, top_k=0).to_dict()["scores"] for text in texts]
+        for order in (texts, texts[::-1], texts[1:3] * 4):
+            for text, one in zip(order, predictor.predict(order, top_k=0), strict=True):
+                own, found = alone[texts.index(text)], one.to_dict()["scores"]
+                assert max(own, key=own.get) == one.label
+                assert max(abs(own[label] - found[label]) for label in own) < 1e-3
+
+
 def test_the_report_and_the_manifest_tell_the_same(
     exported: tuple[ExportReport, list[str]],
 ) -> None:
