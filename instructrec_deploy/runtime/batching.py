@@ -34,7 +34,7 @@ CPU_FIT = {
     "call_tokens": 6,
     "padding_cost": 1.0,
 }
-UNPADDED_FIT = CPU_FIT | {"padding_cost": 0.5}  # docs/adr/0009-unpadded-graphs.md
+UNPADDED_FIT = CPU_FIT | {"padding_cost": 0.5}  # docs/adr/0010-unpadded-graphs.md
 GPU_FIT = {
     "max_batch_tokens": 16_384,
     "max_batch_items": 256,
