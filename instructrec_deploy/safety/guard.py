@@ -254,12 +254,16 @@ class Checker:
 
     def find(self, text: str) -> tuple[Finding, ...]:
         """The findings in a text, by start, without overlaps."""
+        return resolve_overlaps(self.find_all(text))
+
+    def find_all(self, text: str) -> list[Finding]:
+        """The findings in a text, in no order, also those that others overlap."""
         folded = fold(text)
         hits = find_personal_data(folded.text, self._types) if self._types else []
         if self._categories:
             hits += self._lexicon.find(lower_in_place(folded.text), self._categories)
         places = folded.span if folded.origins else None
-        found = []
+        found: list[Finding] = []
         for hit in hits:
             span = places(hit.start, hit.end) if places else (hit.start, hit.end)
             action = self._plain.get(hit.category)
@@ -269,7 +273,7 @@ class Checker:
                 found.append(self._finding(hit, step, *span))
         if self._escapes:
             found += [Finding(TOKEN_CATEGORY, "token", "mask", *span) for span in find_tokens(text)]
-        return resolve_overlaps(found) if found else ()
+        return found
 
     def _only_action(self, name: str) -> Action | None:
         """What happens whatever the score, where nobody is to look at it: most types."""

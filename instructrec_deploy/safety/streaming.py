@@ -13,7 +13,14 @@ from dataclasses import replace
 
 from instructrec_deploy.core.result import Finding, Verdict
 from instructrec_deploy.safety import reach
-from instructrec_deploy.safety.guard import BROKEN, Direction, Guard, changes, mask_text
+from instructrec_deploy.safety.guard import (
+    BROKEN,
+    Direction,
+    Guard,
+    changes,
+    mask_text,
+    resolve_overlaps,
+)
 from instructrec_deploy.safety.operators import Numbers
 from instructrec_deploy.text.look_alikes import word_start
 from instructrec_deploy.text.normalize import Folded, fold, lower_in_place
@@ -72,9 +79,11 @@ class StreamGuard:
         if self._is_broken:
             return self._let_rest_go()
         try:
-            found = self._checker.find(self._text)
-            gone, done = (self._seen, self._seen) if is_end else self._borders_now(found)
-            found = tuple(f for f in found if self._done <= f.start < gone)
+            seen = self._checker.find_all(self._text)
+            gone, done = (self._seen, self._seen) if is_end else self._borders_now(seen)
+            seen = [f for f in seen if self._done <= f.start < gone]
+            # What is not decided yet must not hide what is: so overlaps are resolved behind it.
+            found = resolve_overlaps(seen)
             found = self._checker.apply(self._text, found, self._numbers)
         except BROKEN as fault:
             return self._break(fault)
@@ -94,7 +103,7 @@ class StreamGuard:
         """Up to where the kept text can go, and up to where all about it is decided.
 
         A finding that is only flagged changes nothing in what goes. The last visible character
-        stays: a mark may follow that belongs to it.
+        stays: a mark may follow that belongs to it. `found` has those, too, that others overlap.
         """
         folded = fold(self._text)
         text, lower = folded.text, lower_in_place(folded.text)

@@ -167,8 +167,14 @@ def test_values_are_numbered_as_in_the_whole_text(given_: tuple[str, list[int]])
     assert_same(REPLACING, *given_)
 
 
-def test_what_comes_does_not_change_how_an_address_before_it_is_read() -> None:
-    text = "bob at mail dot combob [at] mail.example.combob at mail dot com"
+@pytest.mark.parametrize(
+    "text",
+    [
+        "bob at mail dot combob [at] mail.example.combob at mail dot com",
+        "PO Box 1234bob at mail dot com18646983261",  # for a while it looks like an address of mail
+    ],
+)
+def test_what_comes_does_not_change_what_was_let_out(text: str) -> None:
     assert_same(GUARD, text, range(len(text)))
 
 
