@@ -11,7 +11,7 @@ from urllib.parse import unquote
 import grpc
 
 from instructrec_deploy.core.decision import Decision
-from instructrec_deploy.core.errors import InstructRecError, RequestError
+from instructrec_deploy.core.errors import ConfigError, InstructRecError, RequestError
 from instructrec_deploy.core.failure import rebuild_error
 from instructrec_deploy.core.instruction import Candidate, Instruction
 from instructrec_deploy.core.question import read_question
@@ -24,6 +24,14 @@ from instructrec_deploy.wire.requests import SERVICE
 DEFAULT_ADDRESS = "127.0.0.1:50051"
 DEFAULT_TIMEOUT_S = 10.0
 DEFAULT_TOP_K = 5
+DEFAULT_KEEPALIVE_S = 30.0
+MIN_KEEPALIVE_S = 10.0  # what our server allows
+PING_TIMEOUT_S = 20
+COMPRESSIONS = {
+    "none": grpc.Compression.NoCompression,
+    "gzip": grpc.Compression.Gzip,
+    "deflate": grpc.Compression.Deflate,
+}
 HINTS = {
     "UNAVAILABLE": "is the server running there? `instructrec serve BUNDLE` starts one",
     "DEADLINE_EXCEEDED": "allow more time with timeout_s, or send less at once",
@@ -38,40 +46,76 @@ class RetryPolicy:
     """How often and how soon a call is sent again while the server cannot be reached.
 
     UNAVAILABLE is retried, and CANCELLED, which a stopping server makes of calls that reach it too
-    late; a call cancelled by its caller is not.
+    late; a call cancelled by its caller is not. A server that has too much to do (`Overloaded`) is
+    asked again only on demand, and then after the time that it names. A stream is sent again only
+    while nothing of it has been answered.
     """
 
     max_attempts: int = 4  # the first one included; 1: none is retried. gRPC allows at most 5
     initial_backoff_s: float = 0.1
     max_backoff_s: float = 1.0
+    retry_overloaded: bool = False
 
     def service_config(self) -> str:
         """gRPC's JSON for it."""
         config: dict[str, Any] = {"loadBalancingConfig": [{"round_robin": {}}]}
         if self.max_attempts > 1:
+            codes = ["UNAVAILABLE", "CANCELLED"]
+            if self.retry_overloaded:
+                codes.append("RESOURCE_EXHAUSTED")
             policy = {
                 "maxAttempts": self.max_attempts,
                 "initialBackoff": f"{self.initial_backoff_s}s",
                 "maxBackoff": f"{self.max_backoff_s}s",
                 "backoffMultiplier": 2,
-                "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
+                "retryableStatusCodes": codes,
             }
-            config["methodConfig"] = [{"name": [{"service": SERVICE}], "retryPolicy": policy}]
+            config["methodConfig"] = [
+                {"name": [{"service": SERVICE, "method": "SwapModel"}]},  # twice is not once
+                {"name": [{"service": SERVICE}], "retryPolicy": policy},
+            ]
         return json.dumps(config)
 
 
 def channel_options(
-    address: str, retry: RetryPolicy, max_message_bytes: int
+    address: str,
+    retry: RetryPolicy,
+    max_message_bytes: int,
+    *,
+    keepalive_s: float = DEFAULT_KEEPALIVE_S,
+    compression: str = "none",
 ) -> list[tuple[str, Any]]:
-    """Options of a channel to the server."""
+    """Options of a channel to the server.
+
+    Raises:
+        ConfigError: pings too often, or a compression that there is not.
+    """
+    if 0 < keepalive_s < MIN_KEEPALIVE_S:
+        raise ConfigError(
+            f"keepalive_s is {keepalive_s}: servers cut off who pings so often",
+            hint=f"use {MIN_KEEPALIVE_S} or more, or 0 for none",
+        )
+    if compression not in COMPRESSIONS:
+        raise ConfigError(
+            "the compression is unknown", hint=f"use one of: {', '.join(COMPRESSIONS)}"
+        )
     is_local = address.startswith(("127.", "localhost:", "[::1]"))
-    return [
+    options: list[tuple[str, Any]] = [
         ("grpc.enable_http_proxy", 0 if is_local else 1),  # a proxy cannot reach our loopback
         ("grpc.service_config", retry.service_config()),
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.max_send_message_length", -1),
         ("grpc.primary_user_agent", "instructrec"),
+        ("grpc.default_compression_algorithm", COMPRESSIONS[compression].value),
     ]
+    if keepalive_s:
+        # Pings only while a call is open: that is when a connection that died unseen does harm.
+        options += [
+            ("grpc.keepalive_time_ms", int(1000 * keepalive_s)),
+            ("grpc.keepalive_timeout_ms", 1000 * PING_TIMEOUT_S),
+            ("grpc.http2.max_pings_without_data", 0),
+        ]
+    return options
 
 
 def addressed(

@@ -14,6 +14,7 @@ import grpc
 
 from instructrec_deploy.client.calls import (
     DEFAULT_ADDRESS,
+    DEFAULT_KEEPALIVE_S,
     DEFAULT_TIMEOUT_S,
     DEFAULT_TOP_K,
     Numbered,
@@ -62,6 +63,8 @@ class Client:
         timeout_s: float = DEFAULT_TIMEOUT_S,
         retry: RetryPolicy = RetryPolicy(),
         max_message_bytes: int = 64 << 20,
+        keepalive_s: float = DEFAULT_KEEPALIVE_S,
+        compression: str = "none",
         security: Security = Security(),
         model: str = "",
         model_version: str = "",
@@ -74,20 +77,23 @@ class Client:
             timeout_s: of each call, retries included.
             retry: when a call is sent again.
             max_message_bytes: of one answer.
+            keepalive_s: while a call is open, ping a silent server so often; 0: never.
+            compression: of what is sent: none, gzip or deflate.
             security: TLS and API key.
             model, model_version: which one is asked; "": the only or the default one, the newest.
             channel: one of your own (interceptors) in place of one by these arguments.
 
         Raises:
-            ConfigError: certificates that cannot be read.
+            ConfigError: certificates that cannot be read, or an option that there is not.
         """
         self.address = address
         self._timeout_s = timeout_s
         self._model = {"model": model, "model_version": model_version}
         self._metadata = security.metadata()
-        self._channel = channel or security.open_channel(
-            grpc, address, channel_options(address, retry, max_message_bytes)
+        options = channel_options(
+            address, retry, max_message_bytes, keepalive_s=keepalive_s, compression=compression
         )
+        self._channel = channel or security.open_channel(grpc, address, options)
         self._calls: dict[str, Any] = {}
 
     def predict(

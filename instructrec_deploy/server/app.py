@@ -50,6 +50,7 @@ from instructrec_deploy.server.served import Served, load_served
 from instructrec_deploy.server.service import InstructRecService
 from instructrec_deploy.server.settings import DoorSettings, ModelsSettings, ServerSettings
 from instructrec_deploy.server.stream import StreamService
+from instructrec_deploy.server.transport import server_options
 from instructrec_deploy.wire.inference import INFERENCE_SERVICE
 from instructrec_deploy.wire.requests import SERVICE
 
@@ -254,13 +255,7 @@ def _bind(
     door, access = settings.server, settings.access
     credentials = server_credentials(access) if access.uses_tls else None
     check_port(door.host.strip("[]"), door.port)
-    server = grpc.aio.server(
-        options=[
-            ("grpc.so_reuseport", 0),  # a second server on the port fails, and says so
-            ("grpc.max_receive_message_length", door.max_message_bytes),
-            ("grpc.max_send_message_length", -1),
-        ]
-    )
+    server = grpc.aio.server(options=server_options(door))
     inference = InferenceService(service, health)
     stream = StreamService(service, door)
     server.add_generic_rpc_handlers((service.handlers(), stream.handlers(), inference.handlers()))

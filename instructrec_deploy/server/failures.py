@@ -11,7 +11,13 @@ from google.rpc import error_details_pb2, status_pb2
 
 from instructrec_deploy.core.errors import InstructRecError, Overloaded
 from instructrec_deploy.core.failure import STATUS_NUMBERS
-from instructrec_deploy.wire.metadata import CODE_KEY, DETAILS_KEY, HINT_KEY, RETRY_KEY
+from instructrec_deploy.wire.metadata import (
+    CODE_KEY,
+    DETAILS_KEY,
+    HINT_KEY,
+    PUSHBACK_KEY,
+    RETRY_KEY,
+)
 
 DOMAIN = "instructrec"
 MAX_MESSAGE_CHARS = 500  # with the hint, percent-encoded, below gRPC's 8 KiB of metadata
@@ -49,6 +55,7 @@ def describe_failure(error: InstructRecError) -> Failure:
         retry = error_details_pb2.RetryInfo()
         retry.retry_delay.FromMilliseconds(error.retry_after_ms)
         details.details.add().Pack(retry)
-        metadata.append((RETRY_KEY, str(error.retry_after_ms)))
+        wait = str(error.retry_after_ms)
+        metadata += [(RETRY_KEY, wait), (PUSHBACK_KEY, wait)]
     metadata.append((DETAILS_KEY, details.SerializeToString()))
     return Failure(grpc.StatusCode[error.grpc_status], message, tuple(metadata))

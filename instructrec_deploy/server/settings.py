@@ -48,6 +48,9 @@ class DoorSettings(Section):
     max_batch_items: int = Field(default=256, ge=1)  # texts of one PredictBatch
     # Texts of one PredictStream that are read and not answered: past it the server reads no more.
     max_stream_items: int = Field(default=256, ge=1)
+    # A connection that says nothing for so long is pinged, and cut where no answer comes; 0: never.
+    keepalive_s: float = Field(default=60.0, ge=0.0)
+    compression: Literal["none", "gzip", "deflate"] = "none"  # of answers; clients choose their own
     drain_wait_s: float = Field(
         default=0.0, ge=0.0
     )  # after SIGTERM: still accepting, health says no

@@ -7,6 +7,7 @@ import json
 import socket
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -21,6 +22,7 @@ from instructrec_deploy.client.calls import (
 from instructrec_deploy.client.sync import Client
 from instructrec_deploy.core.decision import Decision
 from instructrec_deploy.core.errors import (
+    ConfigError,
     DecisionInvalid,
     MarkInvalid,
     RequestError,
@@ -142,9 +144,14 @@ def test_text_that_is_no_str_is_refused() -> None:
 
 def test_retry_policy_is_grpcs_service_config() -> None:
     config = json.loads(RetryPolicy(max_attempts=3).service_config())
-    policy = config["methodConfig"][0]["retryPolicy"]
+    once, again = config["methodConfig"]
+    assert (once["name"][0]["method"], "retryPolicy" in once) == ("SwapModel", False)
+    policy = again["retryPolicy"]
     assert (policy["maxAttempts"], policy["initialBackoff"]) == (3, "0.1s")
     assert "UNAVAILABLE" in policy["retryableStatusCodes"]
+    patient = json.loads(RetryPolicy(retry_overloaded=True).service_config())
+    codes = patient["methodConfig"][1]["retryPolicy"]["retryableStatusCodes"]
+    assert codes == ["UNAVAILABLE", "CANCELLED", "RESOURCE_EXHAUSTED"]
     assert "methodConfig" not in json.loads(RetryPolicy(max_attempts=1).service_config())
 
 
@@ -154,6 +161,21 @@ def test_retry_policy_is_grpcs_service_config() -> None:
 def test_loopback_is_never_asked_through_a_proxy(address: str, use_proxy: int) -> None:
     options = dict(channel_options(address, RetryPolicy(), 1))
     assert options["grpc.enable_http_proxy"] == use_proxy
+
+
+def test_pings_and_compression_are_told_to_grpc() -> None:
+    options = dict(channel_options("there:1", RetryPolicy(), 1, keepalive_s=15, compression="gzip"))
+    assert options["grpc.keepalive_time_ms"] == 15_000
+    assert options["grpc.default_compression_algorithm"] == 2
+    silent = dict(channel_options("there:1", RetryPolicy(), 1, keepalive_s=0))
+    assert "grpc.keepalive_time_ms" not in silent
+
+
+@pytest.mark.parametrize("wrong", [{"keepalive_s": 1.0}, {"compression": "zip"}])
+def test_options_that_cannot_be_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        channel_options("there:1", RetryPolicy(), 1, **wrong)
+    assert caught.value.hint
 
 
 def test_server_that_is_not_there_is_unavailable_with_a_hint() -> None:

@@ -53,7 +53,9 @@ class FakeCall:
 def test_error_comes_back_as_the_class_it_was(error: InstructRecError) -> None:
     found = read_failure(FakeCall(describe_failure(error)), "here")
     assert (type(found), found.message, found.hint) == (type(error), error.message, error.hint)
-    assert getattr(found, "retry_after_ms", 0) == getattr(error, "retry_after_ms", 0)
+    wait_ms = getattr(error, "retry_after_ms", 0)
+    assert getattr(found, "retry_after_ms", 0) == wait_ms
+    assert int(dict(describe_failure(error).metadata).get("grpc-retry-pushback-ms", 0)) == wait_ms
 
 
 def test_metadata_is_ascii_and_within_what_grpc_carries() -> None:

@@ -58,6 +58,8 @@ class FakeModel:
         word = request.text.split()[0]
         if word == "full":
             raise Overloaded("the queue is full", hint="later", retry_after_ms=70)
+        if word == "busy" and len(self.deadlines) < 3:
+            raise Overloaded("too much to do", hint="later", retry_after_ms=1)
         if word == "wait":
             self.waiting.append(future)
         elif word == "unknown":
@@ -199,6 +201,26 @@ def test_unexpected_error_answers_an_id_that_stands_in_the_log(
 
     with caplog.at_level(logging.ERROR):
         play(scene)
+
+
+def test_a_patient_client_asks_an_overloaded_server_again() -> None:
+    async def scene(setting: Setting) -> None:
+        retry = RetryPolicy(retry_overloaded=True, initial_backoff_s=100, max_backoff_s=100)
+        async with AsyncClient(setting.address, timeout_s=30, retry=retry) as patient:
+            # In time only because the server's own, shorter wait is kept.
+            assert (await patient.predict("busy")).label == "busy"
+        assert len(setting.model.deadlines) == 3
+
+    play(scene)
+
+
+def test_compressed_requests_are_read() -> None:
+    async def scene(setting: Setting) -> None:
+        for word in ("gzip", "deflate"):
+            async with AsyncClient(setting.address, compression=word) as client:
+                assert (await client.predict("余额 " * 5_000)).label == "余额"
+
+    play(scene)
 
 
 @pytest.mark.parametrize(

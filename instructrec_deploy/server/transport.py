@@ -1,0 +1,36 @@
+"""How messages travel on the server's connections: limits, pings, compression, as gRPC options."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+
+from instructrec_deploy.server.settings import DoorSettings
+
+PING_TIMEOUT_S = 20  # a ping without an answer for so long: the other side is gone
+MIN_PING_S = 10  # of clients; one who pings more often is sent away after some pings
+COMPRESSIONS = {
+    "none": grpc.Compression.NoCompression,
+    "gzip": grpc.Compression.Gzip,
+    "deflate": grpc.Compression.Deflate,
+}
+
+
+def server_options(door: DoorSettings) -> list[tuple[str, Any]]:
+    """Options of the gRPC server."""
+    options: list[tuple[str, Any]] = [
+        ("grpc.so_reuseport", 0),  # a second server on the port fails, and says so
+        ("grpc.max_receive_message_length", door.max_message_bytes),
+        ("grpc.max_send_message_length", -1),
+        ("grpc.http2.min_ping_interval_without_data_ms", 1000 * MIN_PING_S),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.default_compression_algorithm", COMPRESSIONS[door.compression].value),
+    ]
+    if door.keepalive_s:
+        options += [
+            ("grpc.keepalive_time_ms", int(1000 * door.keepalive_s)),
+            ("grpc.keepalive_timeout_ms", 1000 * PING_TIMEOUT_S),
+            ("grpc.http2.max_pings_without_data", 0),
+        ]
+    return options
