@@ -82,12 +82,14 @@ def start_server(
     safety: dict[str, Any] | None = None,
     environ: dict[str, str] | None = None,
     models: dict[str, Any] | None = None,
+    tracing: dict[str, Any] | None = None,
     overload: dict[str, Any] | None = None,
     **door: Any,
 ) -> ServerProcess:
     """Start without waiting; `feedback`: the file of corrections; `door`: settings of [server]."""
     folder.mkdir(parents=True, exist_ok=True)
     overrides = {"server": {"port": 0, **door}, "engine": {"n_lanes": 2, "threads_per_lane": 1}}
+    overrides["tracing"] = tracing or {}
     overrides["access"], overrides["models"] = access or {}, models or {}
     overrides["safety"], overrides["overload"] = safety or {}, overload or {}
     if feedback is not None:

@@ -50,6 +50,7 @@ from instructrec_deploy.server.served import Served, load_served
 from instructrec_deploy.server.service import InstructRecService
 from instructrec_deploy.server.settings import DoorSettings, ModelsSettings, ServerSettings
 from instructrec_deploy.server.stream import StreamService
+from instructrec_deploy.server.tracing.tracer import open_tracer
 from instructrec_deploy.server.transport import server_options
 from instructrec_deploy.wire.inference import INFERENCE_SERVICE
 from instructrec_deploy.wire.requests import SERVICE
@@ -127,8 +128,13 @@ async def serve(
     door.check_exposure(settings.access)
     asyncio.get_running_loop().set_exception_handler(_log_stray)
     metrics = Metrics()
+    tracer = open_tracer(settings.tracing)
     service = InstructRecService(
-        door, metrics, gate=Gate(settings.access), quotas=Quotas(settings.overload, metrics)
+        door,
+        metrics,
+        gate=Gate(settings.access),
+        quotas=Quotas(settings.overload, metrics),
+        tracer=tracer,
     )
     health = Health((SERVICE, INFERENCE_SERVICE))
     lifecycle = _lifecycle(bundle, settings, metrics, service, health)
@@ -159,6 +165,7 @@ async def serve(
             cut_connections(port)
             await server.stop(STOP_GRACE_S)
             await lifecycle.close()
+            await asyncio.to_thread(tracer.close)
     log.info("stopped")
 
 

@@ -177,10 +177,11 @@ class Metrics:
                 self._children[key] = child
         return child
 
-    def count_call(self, method: str, status: str, seconds: float) -> None:
-        """A call has been answered."""
+    def count_call(self, method: str, status: str, seconds: float, *, trace_id: str = "") -> None:
+        """A call has been answered. `trace_id`: where it was traced; the exemplar of its time."""
+        exemplar = {"trace_id": trace_id} if trace_id else None
         self.metric("instructrec_requests_total", method, status).inc()
-        self.metric("instructrec_request_seconds", method).observe(seconds)
+        self.metric("instructrec_request_seconds", method).observe(seconds, exemplar)
 
     def count_refusal(self, reason: OverloadReason) -> None:
         """A text was refused at once; that is one way of not being computed."""

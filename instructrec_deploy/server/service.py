@@ -7,20 +7,16 @@ for bytes that are no message or no UTF-8.
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
-import uuid
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import CancelledError as FutureCancelled
 from concurrent.futures import Future
 from dataclasses import replace
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 import grpc
 
 from instructrec_deploy.core.errors import (
     InstructRecError,
-    InternalError,
     RequestError,
     Unavailable,
 )
@@ -29,17 +25,17 @@ from instructrec_deploy.core.result import Prediction
 from instructrec_deploy.core.status import ModelChange, ModelStatus, PreparedInfo, ServedModel
 from instructrec_deploy.pb.v1 import instructrec_pb2 as pb
 from instructrec_deploy.runtime.admission import OverloadSettings
-from instructrec_deploy.server.access.callers import ANYONE, STRANGER, Caller
+from instructrec_deploy.server.access.callers import Caller
 from instructrec_deploy.server.access.gate import Gate
 from instructrec_deploy.server.access.settings import AccessSettings
 from instructrec_deploy.server.bridge import Bridge
-from instructrec_deploy.server.failures import describe_failure
-from instructrec_deploy.server.logs import LOGGER
+from instructrec_deploy.server.guarded import GuardedCalls
 from instructrec_deploy.server.metrics import Metrics
 from instructrec_deploy.server.quotas import Quotas
 from instructrec_deploy.server.served import Model
 from instructrec_deploy.server.settings import DoorSettings
 from instructrec_deploy.server.shelf import Shelf, Stand
+from instructrec_deploy.server.tracing.tracer import Tracer
 from instructrec_deploy.wire.answers import (
     write_batch,
     write_change,
@@ -58,17 +54,7 @@ from instructrec_deploy.wire.requests import (
 
 # request, deadline, who asks -> response
 Handle = Callable[[bytes, float | None, Caller], Awaitable[bytes]]
-Call: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
 Item = Future[Prediction] | InstructRecError  # of a batch
-log = logging.getLogger(f"{LOGGER}.server")
-
-
-class CallerContext(Protocol):
-    """What a call says about who makes it."""
-
-    def invocation_metadata(self) -> Any: ...
-
-    def auth_context(self) -> Any: ...
 
 
 class Addressed(Protocol):
@@ -92,7 +78,7 @@ class Operator(Protocol):
         """
 
 
-class InstructRecService:
+class InstructRecService(GuardedCalls):
     """Answers calls with the model it has been given; refuses them before and after.
 
     All methods run on the event loop.
@@ -105,25 +91,21 @@ class InstructRecService:
         *,
         gate: Gate | None = None,
         quotas: Quotas | None = None,
+        tracer: Tracer | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._gate = gate or Gate(AccessSettings())
-        self._quotas = quotas or Quotas(OverloadSettings(), metrics)
+        super().__init__(
+            metrics,
+            gate or Gate(AccessSettings()),
+            tracer or Tracer(),
+            is_loopback=settings.is_loopback,
+            clock=clock,
+        )
         self._settings = settings
-        self._metrics = metrics
-        self._clock = clock
+        self._quotas = quotas or Quotas(OverloadSettings(), metrics)
         self._bridge = Bridge(asyncio.get_running_loop())
-        self._anyone = ANYONE if settings.is_loopback else STRANGER
         self._shelf: Shelf | None = None
-        self._is_closing = False
         self.operator: Operator | None = None  # who swaps versions; None: nobody
-        self._refusal = "the model is still loading"
-        self._n_in_flight = 0
-        self._last_call_s = 0.0
-        self.closers: set[Callable[[], None]] = set()  # called when it closes, by streams
-        self._idle = asyncio.Event()
-        self._idle.set()
-        metrics.watch("instructrec_requests_in_flight", lambda: self._n_in_flight)
 
     def open(self, models: Sequence[Model], *, default: str = "") -> None:
         """Answer with these models from now on; the newest version of a name stands last.
@@ -133,33 +115,6 @@ class InstructRecService:
         self._shelf = Shelf(models, self._settings, default=default)
         if not self._is_closing:
             self._refusal = ""
-
-    @property
-    def is_open(self) -> bool:
-        """Whether calls are accepted."""
-        return not self._refusal
-
-    def close(self) -> None:
-        """Refuse calls from now on; those accepted go on."""
-        self._is_closing = True
-        self._refusal = "the server is shutting down"
-        for close in tuple(self.closers):
-            close()
-
-    async def wait_idle(self, timeout_s: float) -> int:
-        """Wait until every accepted call is answered; returns how many are not."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._idle.wait()
-        except TimeoutError:
-            pass
-        return self._n_in_flight
-
-    async def wait_quiet(self, quiet_s: float, timeout_s: float) -> None:
-        """Wait until no call has come or ended for `quiet_s`, refused ones included."""
-        end_s = self._clock() + timeout_s
-        while (now := self._clock()) < end_s and now - self._last_call_s < quiet_s:
-            await asyncio.sleep(self._last_call_s + quiet_s - now)
 
     def answers(self) -> dict[str, Any]:
         """The guarded handler of each method."""
@@ -182,86 +137,6 @@ class InstructRecService:
             for name, answer in self.answers().items()
         }
         return grpc.method_handlers_generic_handler(SERVICE, wrapped)
-
-    def guard(
-        self,
-        method: str,
-        handle: Callable[[Any, float | None, Caller], Awaitable[Any]],
-        *,
-        needs_model: bool = True,
-        is_open: bool = False,
-        is_stream: bool = False,
-    ) -> Any:
-        """A gRPC handler around one of ours: counts, deadline, errors.
-
-        Args:
-            method: its name; unique among all services, for roles and metrics go by it.
-            needs_model: it is refused while there is no model, and while the server drains.
-            is_open: the caller need not be known.
-            is_stream: the handle is given the call itself, to read and to write.
-        """
-
-        async def answer(data: Any, context: Call) -> Any:
-            start = self._last_call_s = self._clock()
-            status, caller = "OK", None
-            is_refused = needs_model and bool(self._refusal)
-            if not is_refused:
-                self._n_in_flight += 1
-                self._idle.clear()
-            try:
-                caller = ANYONE if is_open else self.admit(context, method)
-                if is_refused:
-                    raise Unavailable(self._refusal, hint="try again, or another server")
-                left_s = context.time_remaining()
-                given = context if is_stream else data
-                return await handle(given, None if left_s is None else start + left_s, caller)
-            except asyncio.CancelledError:
-                left_s = context.time_remaining()
-                is_late = left_s is not None and left_s <= 0
-                status = "DEADLINE_EXCEEDED" if is_late else "CANCELLED"
-                raise
-            except Exception as error:
-                known = self._known_error(error, method)
-                status = known.grpc_status
-                self._metrics.count_error(known)
-                failure = describe_failure(known)
-                await context.abort(failure.status, failure.message, failure.metadata)
-                raise AssertionError("abort raises") from error
-            finally:
-                if not is_refused:
-                    self._n_in_flight -= 1
-                if not self._n_in_flight:
-                    self._idle.set()
-                self._last_call_s = self._clock()
-                self._metrics.count_call(method, status, self._last_call_s - start)
-                self._gate.note(caller, method, status)
-
-        return answer
-
-    def admit(self, context: CallerContext, method: str) -> Caller:
-        """Who calls a method.
-
-        Raises:
-            Unauthenticated, Denied: as `Gate.admit`.
-        """
-        if not self._gate.knows_callers:
-            self._anyone.check_method(method)
-            return self._anyone
-        return self._gate.admit(context.invocation_metadata() or (), context.auth_context(), method)
-
-    def _known_error(self, error: BaseException, method: str) -> InstructRecError:
-        """The error itself, or, for an unexpected one, an id that stands in the log, too."""
-        if isinstance(error, InstructRecError):
-            return error
-        if isinstance(error, FutureCancelled):
-            return Unavailable("the server is shutting down", hint="try again, or another server")
-        incident = uuid.uuid4().hex[:12]
-        log.error(
-            "unexpected error", exc_info=error, extra={"incident": incident, "method": method}
-        )
-        return InternalError(
-            f"internal error {incident}", hint="the server's log says more under this id"
-        )
 
     def find_stands(self) -> list[Stand]:
         """The models that there are, ready or not."""
@@ -296,6 +171,7 @@ class InstructRecService:
         future = self._quotas.submit(stand.model, request, deadline, caller)
         prediction = await self._bridge.wait(future)
         self._metrics.count_prediction(prediction)
+        self._tracer.note(prediction)
         return write_prediction(prediction).SerializeToString()
 
     async def _predict_batch(self, data: bytes, deadline: float | None, caller: Caller) -> bytes:
@@ -355,6 +231,7 @@ class InstructRecService:
                 item = self._known_error(error, method)
             else:
                 self._metrics.count_prediction(prediction)
+                self._tracer.note(prediction)
                 return prediction
         self._metrics.count_error(item)
         return item

@@ -29,6 +29,7 @@ from instructrec_deploy.runtime.feedback_store import FeedbackSettings
 from instructrec_deploy.runtime.prepared import PreparedSettings
 from instructrec_deploy.server.access.settings import AccessSettings
 from instructrec_deploy.server.safety.settings import SafetySettings
+from instructrec_deploy.server.tracing.settings import TracingSettings
 
 CONFIG_FILE = "instructrec.toml"
 ENV_PREFIX = "INSTRUCTREC_"
@@ -137,6 +138,7 @@ class ServerSettings(Section):
     overload: OverloadSettings = OverloadSettings()
     prepared: PreparedSettings = PreparedSettings()
     feedback: FeedbackSettings = FeedbackSettings()
+    tracing: TracingSettings = TracingSettings()
     safety: SafetySettings = SafetySettings()
 
 

@@ -15,7 +15,8 @@ from instructrec_deploy.core.result import Prediction
 from instructrec_deploy.pb.v1 import instructrec_pb2 as pb
 from instructrec_deploy.server.access.callers import Caller
 from instructrec_deploy.server.bridge import Bridge
-from instructrec_deploy.server.service import Call, InstructRecService, Item
+from instructrec_deploy.server.guarded import Call
+from instructrec_deploy.server.service import InstructRecService, Item
 from instructrec_deploy.server.settings import DoorSettings
 from instructrec_deploy.wire.answers import write_stream
 from instructrec_deploy.wire.requests import SERVICE, check_items, parse

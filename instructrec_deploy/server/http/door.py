@@ -8,7 +8,7 @@ import socket
 from collections.abc import Iterator
 
 import uvicorn
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.exposition import choose_encoder
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -139,8 +139,9 @@ class HttpDoor:
             self._service.admit(HttpContext(request.headers, None), "Metrics")
         except InstructRecError as error:
             return failure(Aborted.by(error))
-        found = await asyncio.to_thread(generate_latest, self._metrics.registry)
-        return Response(found, media_type=CONTENT_TYPE_LATEST)
+        encode, kind = choose_encoder(request.headers.get("accept", ""))
+        found = await asyncio.to_thread(encode, self._metrics.registry)
+        return Response(found, headers={"content-type": kind})
 
 
 class _Endpoint:

@@ -1,0 +1,1 @@
+"""Traces of calls (OpenTelemetry, extra `tracing`), without a word of any text."""
