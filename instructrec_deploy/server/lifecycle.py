@@ -120,21 +120,27 @@ class Lifecycle:
             self._is_started = True
             await self._publish(self.models)
 
-    async def refresh(self, *, is_forced: bool = True) -> list[ModelChange]:
+    async def refresh(self, model: str = "", *, is_forced: bool = True) -> list[ModelChange]:
         """Look at the source and serve what is new there.
 
         Args:
+            model: this one alone; "": all.
             is_forced: somebody asks for it: what was refused or gone back from is tried again, and
                 what is refused is raised. Else a folder is left alone until it has stopped
                 changing, and a refusal is only logged.
 
         Raises:
             InstructRecError: a new version cannot be served; the old one goes on.
+            ModelUnknown: no such model.
         """
         async with self._lock:
-            if is_forced:
-                self._passed_over.clear()
             found = await asyncio.to_thread(self._source.look)
+            asked = {key for key in found if not model or self._is_called(key, model)}
+            if not asked and model:
+                raise _unknown(model)
+            if is_forced:
+                for place in [place for place in self._passed_over if place.name in asked]:
+                    del self._passed_over[place]
             seen = frozenset(place for places in found.values() for place in places)
             is_known = seen.__contains__ if is_forced else self._seen.__contains__
             self._seen = seen
@@ -142,10 +148,12 @@ class Lifecycle:
             changes = []
             await self._drop(self._running.keys() - found.keys())
             for name, places in found.items():
+                if name not in asked:
+                    continue
                 is_quiet = all(is_known(p) or self._runs(p) for p in places)
                 if is_quiet and (change := await self._renew(name, places)) is not None:
                     changes.append(change)
-            faults = [fault for fault in self._passed_over.values() if fault is not None]
+            faults = [f for place, f in self._passed_over.items() if f and place.name in asked]
         if is_forced and faults:
             raise faults[0]
         return changes
@@ -169,7 +177,7 @@ class Lifecycle:
                 found = await asyncio.to_thread(self._source.look)
                 change = await self._renew(key, found.get(key, ()), "rolled_back")
                 return change or await self._restore(key, present)
-            except InstructRecError:
+            except BaseException:
                 del self._passed_over[present.place]
                 raise
 
@@ -211,7 +219,9 @@ class Lifecycle:
         """
         if is_rollback:
             return await asyncio.shield(self.rollback(model))
-        changes = await asyncio.shield(self.refresh())
+        if not model:
+            self._key_of(model)  # the only one
+        changes = await asyncio.shield(self.refresh(model))
         newest = self._running[self._key_of(model)][-1].served
         unchanged = ModelChange(newest.name, newest.version, newest.version)
         return next((one for one in changes if one.model == newest.name), unchanged)
@@ -243,17 +253,13 @@ class Lifecycle:
     def _runs(self, place: Place) -> bool:
         return any(one.place == place for one in self._running.get(place.name, ()))
 
+    def _is_called(self, key: str, model: str) -> bool:
+        return key == model or any(r.served.name == model for r in self._running.get(key, ()))
+
     def _key_of(self, model: str) -> str:
-        keys = [
-            key
-            for key, group in self._running.items()
-            if not model or any(one.served.name == model for one in group)
-        ]
+        keys = [key for key in self._running if not model or self._is_called(key, model)]
         if len(keys) != 1:
-            raise ModelUnknown(
-                "no such model is served" if model else "which model?",
-                hint="GetModelStatus lists those there are",
-            )
+            raise _unknown(model)
         return keys[0]
 
     async def _renew(
@@ -354,3 +360,10 @@ def _close_all(models: Sequence[Served]) -> None:
         served.close()
     gc.collect()  # what start-up made is out of its sight (`calm_collector`), so it is quick
     return_freed_memory()
+
+
+def _unknown(model: str) -> ModelUnknown:
+    return ModelUnknown(
+        "no such model is served" if model else "which model?",
+        hint="GetModelStatus lists those there are",
+    )

@@ -13,7 +13,7 @@ import pytest
 
 from instructrec_deploy.client.security import Security
 from instructrec_deploy.client.sync import Client
-from instructrec_deploy.core.errors import Denied, ModelUnknown, RequestError
+from instructrec_deploy.core.errors import Denied, GoldenFailed, ModelUnknown, RequestError
 from instructrec_deploy.core.request import Request
 from instructrec_deploy.core.status import ServedModel
 from tests.e2e.test_access import give_key
@@ -95,6 +95,24 @@ def test_new_versions_come_and_go_while_others_answer(repository: Path) -> None:
         with pytest.raises(ModelUnknown):
             ask(server, "客服")
         assert client.predict(TEXT).model_version == "b10"
+
+
+def test_one_model_is_swapped_whatever_is_wrong_with_another(repository: Path) -> None:
+    with serving(repository) as server, Client(server.address) as client:
+        write_tiny_bundle(repository / "bank" / "11", version="b11", golden=[WRONG])
+        write_tiny_bundle(repository / "客服" / "2", version="k2", seed=4)
+        change = client.swap("客服")
+        assert (change.model_version, change.previous_version) == ("k2", "k1")
+        assert not client.swap("客服").is_changed
+        with pytest.raises(GoldenFailed):
+            client.swap("bank")
+        for wrong in ("", "other"):
+            with pytest.raises(ModelUnknown):
+                client.swap(wrong)
+        write_tiny_bundle(repository / "new" / "1", version="n1", seed=5)
+        assert client.swap("new").model_version == "n1"
+        assert ask(server, "new") == ("new", "n1")
+        assert ask(server, "bank") == ("bank", "b10")
 
 
 def test_a_broken_newest_version_leaves_the_one_before(repository: Path) -> None:
