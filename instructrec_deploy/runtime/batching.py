@@ -28,19 +28,8 @@ MIXED_S = 10.0  # so long after several tenants asked, more are expected to
 SHORT_CALLS = 16  # tokens of a short batch, in calls: what calls cost is a sixteenth of it
 END = 1 << 62  # behind the last place
 LENGTH_MEMORY = 0.1  # weight of the newest request in the moving mean of lengths
-CPU_FIT = {
-    "max_batch_tokens": 1024,
-    "max_batch_items": 64,
-    "call_tokens": 6,
-    "padding_cost": 1.0,
-}
-UNPADDED_FIT = CPU_FIT | {"padding_cost": 0.5}  # docs/adr/0010-unpadded-graphs.md
-GPU_FIT = {
-    "max_batch_tokens": 16_384,
-    "max_batch_items": 256,
-    "call_tokens": 2048,
-    "padding_cost": 1.0,
-}
+CPU_FIT = {"max_batch_tokens": 1024, "max_batch_items": 64, "call_tokens": 6}
+GPU_FIT = {"max_batch_tokens": 16_384, "max_batch_items": 256, "call_tokens": 2048}
 
 
 class BatchingSettings(Section):
@@ -49,26 +38,22 @@ class BatchingSettings(Section):
     max_batch_tokens: int = Field(default=0, ge=0)  # padded tokens of one batch
     max_batch_items: int = Field(default=0, ge=0)
     max_queue_items: int = Field(default=2048, ge=1)  # waiting; one more is refused at once
-    call_tokens: int = Field(default=0, ge=0)  # what a call costs beside its tokens, in tokens
-    padding_cost: float = Field(default=0.0, ge=0.0, le=1.0)  # of a token of padding, in tokens
+    call_tokens: int = Field(default=0, ge=0)  # padded tokens worth spending to save a call
     # A request without a deadline, or with a late one, is as urgent as one due this long after it
     # came; so an early deadline goes first and no one starves.
     patience_s: float = Field(default=1.0, gt=0.0)
     # Refuse at once what would be late anyway, by the pace measured so far.
     use_admission: bool = True
 
-    def fitted(self, *, is_gpu: bool = False, is_unpadded: bool = False) -> BatchingSettings:
+    def fitted(self, *, is_gpu: bool = False) -> BatchingSettings:
         """The same with its zeros filled in.
-
-        Args:
-            is_gpu: it is for a GPU.
-            is_unpadded: the encoder computes padding in attention alone.
 
         On CPU a call costs as much as 5 to 8 tokens (MiniLM int8: 5.1 ms for one text of 24
         tokens, 4.3 ms each for eight); allowing 16 made 32 callers' batches 27 % padding and cost
-        10 % of the throughput. A GPU is idle with anything less than some thousand tokens.
+        10 % of the throughput. Where attention alone computes padding, more gained nothing,
+        too (docs/adr/0010-unpadded-graphs.md). A GPU is idle with less than some thousand tokens.
         """
-        fits = GPU_FIT if is_gpu else UNPADDED_FIT if is_unpadded else CPU_FIT
+        fits = GPU_FIT if is_gpu else CPU_FIT
         return self.model_copy(update={k: v for k, v in fits.items() if not getattr(self, k)})
 
     def hurried(self, target_s: float) -> BatchingSettings:
@@ -293,8 +278,7 @@ class BatchQueue(Generic[PayloadT]):
         """Whether one more of this length fits the budget and wastes less than its own call."""
         padded = (n_items + 1) * max(longest, length)
         waste = padded - n_items * longest - length
-        is_cheap = waste * self._settings.padding_cost <= self._settings.call_tokens
-        return padded <= budget and is_cheap
+        return padded <= budget and waste <= self._settings.call_tokens
 
     def _nearer(self, low: int, high: int, length: int) -> int:
         """-1: the one before `low` is nearer; 1: the one behind `high`; 0: there is neither."""

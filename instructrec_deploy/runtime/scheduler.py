@@ -61,11 +61,10 @@ class Scheduler:
         observer: Observer | None = None,
     ) -> None:
         self.pipeline = pipeline
-        engine = pipeline.engine
-        self._settings = settings.fitted(is_gpu=engine.is_gpu, is_unpadded=engine.model.unpadded)
+        self._settings = settings.fitted(is_gpu=pipeline.engine.is_gpu)
         self._observer = observer or Observer()
         self._clock = pipeline.clock
-        n_lanes = engine.n_lanes
+        n_lanes = pipeline.engine.n_lanes
         lock = threading.Lock()
         self._changed = threading.Condition(lock)
         self._drained = threading.Condition(lock)

@@ -86,19 +86,10 @@ def test_padding_that_costs_more_than_a_call_is_not_accepted(clock: FakeClock) -
     assert names(queue) == ["short"]
 
 
-def test_padding_that_costs_less_lets_lengths_lie_farther_apart(clock: FakeClock) -> None:
-    for cost, expected in ((1.0, ["long"]), (0.5, ["short", "long"])):
-        queue = queue_of(clock, call_tokens=10, padding_cost=cost)
-        put(queue, "long", 40)
-        put(queue, "short", 22)  # 18 tokens of padding
-        assert sorted(names(queue)) == sorted(expected)
-
-
 def test_settings_fit_the_engine_where_they_are_not_told() -> None:
     cpu, gpu = BatchingSettings().fitted(), BatchingSettings().fitted(is_gpu=True)
     assert 0 < cpu.max_batch_tokens < gpu.max_batch_tokens
     assert 0 < cpu.call_tokens < gpu.call_tokens
-    assert BatchingSettings().fitted(is_unpadded=True).padding_cost < cpu.padding_cost == 1.0
     assert BatchingSettings(max_batch_tokens=7).fitted(is_gpu=True).max_batch_tokens == 7
 
 
