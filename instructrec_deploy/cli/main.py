@@ -37,6 +37,7 @@ VERBS = {
     "bench": "bench:bench",
     "feedback": "feedback:app",
     "guard": "guard:guard",
+    "review": "review:app",
     "bundle": "bundle:app",
     "health": "health:health",
     "doctor": "doctor:doctor",

@@ -69,6 +69,10 @@ def serve(
         Path | None,
         typer.Option(metavar="FILE", help="Write safety decisions there, without texts. [off]"),
     ] = None,
+    review: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Keep cases there that the policy says to review. [off]"),
+    ] = None,
     config: Annotated[
         Path | None, typer.Option(help="Settings file. [instructrec.toml, if there is one]")
     ] = None,
@@ -97,7 +101,7 @@ def serve(
     overrides["models"] = {**models, **overrides.get("models", {})}
     if feedback is not None:
         overrides["feedback"] = {**overrides.get("feedback", {}), "file": str(feedback)}
-    files = {"policy": policy, "audit": audit}
+    files = {"policy": policy, "audit": audit, "review": review}
     safety = {name: str(file) for name, file in files.items() if file is not None}
     if safety:
         overrides["safety"] = {**overrides.get("safety", {}), **safety}

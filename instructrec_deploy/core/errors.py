@@ -198,6 +198,12 @@ class FileMissing(NotFound):
     code = "IR-1203"
 
 
+class CaseUnknown(NotFound):
+    """The review queue holds no case of that id."""
+
+    code = "IR-1642"
+
+
 class ModelUnknown(NotFound):
     """No model of that name, or no such version of it, is served."""
 
@@ -228,6 +234,12 @@ class FeedbackFull(Overloaded):
     """The feedback store has reached its limit; nothing more is kept until there is room."""
 
     code = "IR-1142"
+
+
+class ReviewFull(Overloaded):
+    """The review queue has reached its limit; nothing more is kept until there is room."""
+
+    code = "IR-1643"
 
 
 class DeadlinePassed(InstructRecError):
@@ -384,6 +396,12 @@ class TrainingDiverged(ConfigError):
     """The loss of a training step is no number any more."""
 
     code = "IR-1632"
+
+
+class ReviewUnusable(ConfigError):
+    """A file is no review queue, is damaged, or cannot be written; or a decision fits no case."""
+
+    code = "IR-1641"
 
 
 class SafetyKeyMissing(ConfigError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Literal
 
 from instructrec_deploy.core.bundle import read_text
 from instructrec_deploy.core.errors import BundleError, ConfigError, FileMissing, InstructRecError
@@ -13,6 +14,7 @@ from instructrec_deploy.safety.keys import SafetyKeys, load_keys
 from instructrec_deploy.safety.lexicon import Lexicon
 from instructrec_deploy.safety.policy import Policy, parse_policy
 
+Use = Literal["answering", "keeping", "reading"]
 MAX_GUARDS = 1024  # each some kilobytes; sets of tasks and callers with words of their own
 
 
@@ -78,6 +80,10 @@ class PolicyGuards:
         """The guard for what is kept on a disk: it masks in a dry run, too."""
         return self._current.keeping(task)
 
+    def reading(self, tasks: Iterable[str], tenant: str = "") -> Guard:
+        """The guard for texts that a reviewer reads: personal data masked, content as it is."""
+        return self._current.of(tasks, tenant, use="reading")
+
     def check_input(self, text: str) -> GuardedText:
         """See `Guard`."""
         return self.of(()).check_input(text)
@@ -94,7 +100,7 @@ class _Guards:
         self.policy = policy
         self._lexicon = lexicon
         self._keys = keys
-        self._made: dict[tuple[frozenset[str], str, bool], Guard] = {}
+        self._made: dict[tuple[frozenset[str], str, Use], Guard] = {}
         self._is_one = not (policy.tasks or policy.tenants)
         self._base = self.of((), "")
         for task in policy.tasks:  # so that what one of them lacks is told now
@@ -102,25 +108,25 @@ class _Guards:
         for tenant in policy.tenants:
             self.of((), tenant)
 
-    def of(self, tasks: Iterable[str], tenant: str, *, is_keeping: bool = False) -> Guard:
-        if self._is_one and self._made and not is_keeping:
+    def of(self, tasks: Iterable[str], tenant: str, *, use: Use = "answering") -> Guard:
+        if self._is_one and self._made and use == "answering":
             return self._base
         known = self.policy.tasks
         names = frozenset(task if task in known else "" for task in tasks) or frozenset(("",))
-        key = (names, tenant if tenant in self.policy.tenants else "", is_keeping)
+        key = (names, tenant if tenant in self.policy.tenants else "", use)
         guard = self._made.get(key)
         if guard is None:
             if len(self._made) >= MAX_GUARDS:
                 self._made = {}
             found = self.policy.resolved(names, key[1])
-            guard = Guard(
-                found.enforced() if is_keeping else found, lexicon=self._lexicon, keys=self._keys
-            )
+            if use != "answering":
+                found = found.enforced() if use == "keeping" else found.readable()
+            guard = Guard(found, lexicon=self._lexicon, keys=self._keys)
             self._made[key] = guard
         return guard
 
     def keeping(self, task: str) -> Guard:
-        return self.of((task,), "", is_keeping=True)
+        return self.of((task,), "", use="keeping")
 
 
 def read_policy(path: Path) -> Policy:

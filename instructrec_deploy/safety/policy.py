@@ -139,6 +139,30 @@ class Policy(Override):
             }
         )
 
+    def readable(self) -> Policy:
+        """What a reviewer may read of texts going in, for one that is resolved.
+
+        Personal data that would be masked or blocked is masked; content stands as it was written.
+        """
+        own = self.input
+        personal = {
+            name: tuple(
+                step.model_copy(update={"action": "mask"}) if step.action == "block" else step
+                for step in steps
+            )
+            for name, steps in own.steps().items()
+            if name in PersonalDataPolicy.model_fields
+        }
+        content = dict.fromkeys(ContentPolicy.model_fields, always("allow"))
+        changes = {
+            "fail": "closed",
+            "dry_run": False,
+            "personal_data": own.personal_data.model_copy(update=personal),
+            "content": own.content.model_copy(update=content),
+            "heads": {},
+        }
+        return self.model_copy(update={"input": own.model_copy(update=changes)})
+
 
 def _overridden(base: SectionT, override: Strict) -> SectionT:
     """`base` with what `override` says itself."""

@@ -109,6 +109,7 @@ TABLE = (
     ),
     Spec("instructrec_safety_policy_info", Gauge, "1 for the policy in force.", ("version",)),
     Spec("instructrec_safety_policy_reloads_total", Counter, "Changed policies.", ("outcome",)),
+    Spec("instructrec_safety_cases_total", Counter, "Cases for review.", ("outcome",)),
     Spec("instructrec_safety_audit_total", Counter, "Lines for the audit log.", ("outcome",)),
     Spec("instructrec_feedback_total", Counter, "Corrections sent.", ("outcome",)),
     Spec(

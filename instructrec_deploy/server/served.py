@@ -324,7 +324,7 @@ def load_served(
     if golden.n_pairs:
         found = {"n_pairs": golden.n_pairs, "max_difference": golden.max_difference}
         log.info("golden pairs agree", extra=found)
-    safety = open_safety_desk(settings.safety, metrics)
+    safety = open_safety_desk(settings.safety, metrics, guard=pipeline.guard)
     desk = open_desk(settings.feedback, book=bundle.tasks, guard=pipeline.guard)
     scheduler = Scheduler(
         pipeline,

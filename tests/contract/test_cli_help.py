@@ -19,7 +19,15 @@ OPTIONS = {
     "export": {"--out", "--precision", "--force", "--trim-vocabulary", "--vocabulary-size"}
     | {"--plan", "--target", "--data-root", "--work"},
     "serve": {"--host", "--port", "--metrics-port", "--allow-insecure", "--config", "--set"}
-    | {"--print-config", "--feedback", "--policy", "--audit", "--target-p99-ms", "--watch"}
+    | {
+        "--print-config",
+        "--feedback",
+        "--policy",
+        "--audit",
+        "--review",
+        "--target-p99-ms",
+        "--watch",
+    }
     | {"--repository", "--http"},
     "swap": {"--rollback", "--address", "--timeout", "--json"},
     "keys new": {"--file", "--role", "--task", "--model", "--days", "--tokens-per-s"}
@@ -41,6 +49,11 @@ OPTIONS = {
     "feedback list": {"--task", "--with-text", "--history", "--limit", "--json"},
     "feedback export": {"--task", "--out"},
     "feedback stats": {"--json"},
+    "review list": {"--status", "--limit", "--json"},
+    "review show": {"--json"},
+    "review approve": {"--by", "--note"},
+    "review correct": {"--categories", "--nothing", "--by", "--note"},
+    "review export": {"--out"},
     "guard": {"--policy", "--bundle", "--restore", "--stream", "--direction"},
     "bundle show": {"--json"},
     "bundle verify": {"--json"},

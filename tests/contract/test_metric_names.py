@@ -39,6 +39,7 @@ def test_names_and_labels_of_metrics_are_these() -> None:
         "instructrec_safety_dry_run_findings_total Counter": ("category", "action"),
         "instructrec_safety_policy_info Gauge": ("version",),
         "instructrec_safety_policy_reloads_total Counter": ("outcome",),
+        "instructrec_safety_cases_total Counter": ("outcome",),
         "instructrec_safety_audit_total Counter": ("outcome",),
         "instructrec_feedback_total Counter": ("outcome",),
         "instructrec_model_info Gauge": ("model", "version", "kind", "precision"),

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from instructrec_deploy import Client, Security
 from instructrec_deploy.core.result import Prediction
+from instructrec_deploy.runtime.review_store import ReviewStore
 from instructrec_deploy.server.access.keys import KeyEntry, new_key, write_keys
 from tests.serving import ServerProcess, free_port, running_server, start_server
 
@@ -90,6 +91,23 @@ def test_a_policy_by_task_and_caller_and_its_reload(tiny_bundle: Path, tmp_path:
         for written in (server.stdout, server.stderr, audit.read_text()):
             assert "13812345678" not in written
             assert THREAT not in written
+
+
+def test_cases_reach_the_review_queue_masked(tiny_bundle: Path, tmp_path: Path) -> None:
+    policy, queue = tmp_path / "safety.toml", tmp_path / "review.db"
+    policy.write_text('version = "1"\n[input]\nreview = ["block"]\n')
+    files = {"policy": str(policy), "review": str(queue)}
+    with running_server(tiny_bundle, tmp_path / "server", safety=files) as server:
+        with Client(server.address, timeout_s=20) as client:
+            for _ in range(2):
+                found = client.predict(f"{NUMBER}, {THREAT}", task="intent")
+                assert found.verdicts[0].review
+            client.predict("fine", task="intent")
+        assert server.stop() == 0
+    with ReviewStore.open(queue) as store:
+        (kept,) = store.cases()
+    assert (kept.case.text, kept.n_seen) == (f"打[PHONE], {THREAT}", 2)
+    assert b"13812345678" not in queue.read_bytes()
 
 
 def test_a_policy_that_cannot_be_used_ends_the_start(tiny_bundle: Path, tmp_path: Path) -> None:

@@ -13,3 +13,4 @@ class SafetySettings(Section):
     policy: str = ""  # a safety.toml in place of the bundle's; read again when it changes
     reload_s: float = Field(default=2.0, gt=0.0)  # how often it is looked at for a change
     audit: str = ""  # JSON lines: every decision that found something, without its text
+    review: str = ""  # the queue of cases that a person is to look at

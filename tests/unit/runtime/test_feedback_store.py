@@ -36,7 +36,7 @@ def stop_before_commit(statement):
         sys.stdin.read()
 for i in range(n):
     if i == stops_at:
-        store._connection.set_trace_callback(stop_before_commit)
+        store._file._connection.set_trace_callback(stop_before_commit)
     feedback = Feedback.of(f"{name} 第{i}条", Target(("refund",)), task="intent")
     print(store.add(feedback).id, flush=True)
 """
@@ -200,7 +200,7 @@ def test_a_process_killed_at_any_moment_loses_nothing_acknowledged(file: Path) -
 def test_every_write_is_synced_before_it_is_acknowledged(file: Path) -> None:
     with FeedbackStore.open(file, create=True) as store:
         settings = [
-            store._connection.execute(f"PRAGMA {name}").fetchone()[0]
+            store._file._connection.execute(f"PRAGMA {name}").fetchone()[0]
             for name in ("journal_mode", "synchronous")
         ]
     assert settings == ["wal", 2]  # 2: FULL
@@ -252,7 +252,7 @@ def test_a_store_of_a_later_version_is_refused(file: Path) -> None:
 def test_a_damaged_row_is_an_error_without_its_text(file: Path) -> None:
     with FeedbackStore.open(file, create=True) as store:
         store.add(feedback("secret words"))
-        store._connection.execute("UPDATE feedback SET content = substr(content, 1, 60)")
+        store._file._connection.execute("UPDATE feedback SET content = substr(content, 1, 60)")
         with pytest.raises(FeedbackUnusable) as caught:
             list(store.rows())
     assert "secret" not in caught.value.message
