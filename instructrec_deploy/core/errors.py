@@ -399,7 +399,7 @@ class TrainingDiverged(ConfigError):
 
 
 class ReviewUnusable(ConfigError):
-    """A file is no review queue, is damaged, or cannot be written; or a decision fits no case."""
+    """A file is no review queue, is damaged, or cannot be written."""
 
     code = "IR-1641"
 

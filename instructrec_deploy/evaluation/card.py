@@ -27,7 +27,9 @@ KINDS = {
 }
 
 
-def write_card(manifest: Manifest, book: TaskBook, evaluation: Mapping[str, Any]) -> str:
+def write_card(
+    manifest: Manifest, book: TaskBook, evaluation: Mapping[str, Any], *, safety: str = ""
+) -> str:
     """The card's text.
 
     Args:
@@ -35,6 +37,7 @@ def write_card(manifest: Manifest, book: TaskBook, evaluation: Mapping[str, Any]
         book: the bundle's tasks.
         evaluation: content of evaluation.json: the training's figures (`before`, `after`, by
             task) where there was one, and the export's under `export`.
+        safety: the section about the safety policy, in Markdown.
     """
     parts = [
         f"# {manifest.name} {manifest.version}",
@@ -45,6 +48,7 @@ def write_card(manifest: Manifest, book: TaskBook, evaluation: Mapping[str, Any]
         *_vocabulary(evaluation.get("export", {})),
         *_stages(evaluation.get("export", {})),
         *_usage(manifest, book),
+        *((safety,) if safety else ()),
         *_limits(manifest, book, evaluation),
         *_origin(manifest, evaluation),
     ]

@@ -71,7 +71,8 @@ from instructrec_deploy.models.instruction_encoder import InstructionEncoder
 from instructrec_deploy.models.presets import PRESETS
 from instructrec_deploy.runtime.golden import check_golden
 from instructrec_deploy.runtime.pipeline import Pipeline
-from instructrec_deploy.safety.policy import default_policy_text
+from instructrec_deploy.safety.card import policy_section
+from instructrec_deploy.safety.policy import default_policy_text, parse_policy
 
 MAX_CALIBRATION = 128  # texts; each channel's largest value hardly moves beyond
 # How far a probability may stray on another processor. fp32: other kernels add in another order.
@@ -227,7 +228,9 @@ def finish_bundle(
     """Write evaluation, card and the last manifest; load the bundle as a server will."""
     write_json(stage / EVALUATION_FILE, evaluation)
     manifest = manifest.model_copy(update={"files": file_entries(stage)})
-    (stage / CARD_FILE).write_text(write_card(manifest, book, evaluation), encoding="utf-8")
+    policy = parse_policy(read_text(stage / SAFETY_FILE), where=SAFETY_FILE)
+    card = write_card(manifest, book, evaluation, safety=policy_section(policy))
+    (stage / CARD_FILE).write_text(card, encoding="utf-8")
     manifest = manifest.model_copy(update={"files": file_entries(stage)})
     write_manifest(stage, manifest)
     bundle = open_bundle(stage)

@@ -105,6 +105,7 @@ def test_the_card_and_the_evaluation_tell_what_was_measured(
 ) -> None:
     out = exported[0].out
     card = (out / "CARD.md").read_text("utf-8")
+    assert "## Safety\n\nPolicy `default-1`" in card
     evaluation = json.loads((out / "evaluation.json").read_text("utf-8"))
     assert "1.000 [0.500, 1.000]" in card
     assert "texts of the training data" in card
