@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from instructrec_deploy import Client, Security
@@ -18,6 +19,7 @@ from instructrec_deploy.core.errors import Denied, InstructRecError, Unauthentic
 from instructrec_deploy.server.access.keys import KeyEntry, new_key, write_keys
 from tests.certificates import Authority
 from tests.serving import ServerProcess, running_server, start_server
+from tests.tokens import AUDIENCE, ISSUER, pem, token
 
 ONCE = RetryPolicy(max_attempts=1)
 
@@ -86,6 +88,29 @@ def _is_in(server: ServerProcess, security: Security) -> bool:
         return bool(ask(server, security))
     except Unauthenticated:
         return False
+
+
+def test_tokens_over_tls(tiny_bundle: Path, tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "ca")
+    own = authority.issue("server")
+    issuer, stranger = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+    (tmp_path / "issuer.pem").write_text(pem(issuer))
+    access = {"tls_cert": str(own.cert), "tls_key": str(own.key), "audit": True}
+    access |= {"jwt_keys": str(tmp_path / "issuer.pem"), "jwt_algorithm": "ES256"}
+    access |= {"jwt_issuer": ISSUER, "jwt_audience": AUDIENCE}
+    roots = str(authority.cert)
+    with running_server(tiny_bundle, tmp_path / "server", access=access) as server:
+        known = Security(roots, api_key=token(issuer, tasks=["intent"]))
+        assert ask(server, known, task="intent")
+        assert isinstance(refusal(server, known, task="sentiment"), Denied)
+        assert isinstance(refusal(server, Security(roots)), Unauthenticated)
+        late = token(issuer, exp=time.time() - 60)
+        for refused in (late, token(stranger), token(issuer, aud="another"), "e30.e30."):
+            fault = refusal(server, Security(roots, api_key=refused), task="intent")
+            assert isinstance(fault, Unauthenticated)
+        calls = [row for row in server.events() if row["event"] == "call"]
+        assert {row["caller"] for row in calls} == {"客服", "?"}
+        assert late not in server.stdout + server.stderr
 
 
 def test_client_certificates(tiny_bundle: Path, tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 
 import jwt
 import pytest
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from pydantic import ValidationError
 
@@ -26,19 +25,7 @@ from instructrec_deploy.core.request import Question
 from instructrec_deploy.server.access.gate import Gate
 from instructrec_deploy.server.access.keys import KeyEntry, new_key, write_keys
 from instructrec_deploy.server.access.settings import AccessSettings
-
-ISSUER, AUDIENCE = "https://id.example", "instructrec"
-
-
-def pem(key: ec.EllipticCurvePrivateKey) -> str:
-    form = serialization.PublicFormat.SubjectPublicKeyInfo
-    return key.public_key().public_bytes(serialization.Encoding.PEM, form).decode()
-
-
-def token(key: ec.EllipticCurvePrivateKey, **claims: Any) -> str:
-    whole = {"sub": "客服", "iss": ISSUER, "aud": AUDIENCE, "exp": time.time() + 60} | claims
-    kept = {name: value for name, value in whole.items() if value is not None}
-    return jwt.encode(kept, key, algorithm="ES256")
+from tests.tokens import AUDIENCE, ISSUER, pem, token
 
 
 def settings(file: Path, **more: Any) -> AccessSettings:
