@@ -140,6 +140,10 @@ class ServedModel(Protocol):
     def info(self) -> tuple[str, str, str, str]:
         """Model, version, kind, precision."""
 
+    @property
+    def policy_version(self) -> str:
+        """Of the safety policy in force; "" without a filter."""
+
     def figures(self) -> dict[str, float]:
         """The metrics of the table that it keeps itself, by name."""
 
@@ -215,12 +219,12 @@ class Metrics:
                         finding.dry_run_action,
                     ).inc()
 
-    def show_policy(self, version: str, *, was: str = "") -> None:
-        """This safety policy is in force; the one before leaves no series behind."""
+    def show_policies(self) -> None:
+        """The safety policies of the models that answer are those in force, no other."""
         info = self._made["instructrec_safety_policy_info"]
-        if was and was != version:
-            info.remove(was)
-        info.labels(version).set(1)
+        info.clear()
+        for version in {model.policy_version for model in self._kept.shown} - {""}:
+            info.labels(version).set(1)
 
     def count_feedback(self, outcome: str) -> None:
         """A correction was accepted, was a duplicate, or was refused."""
@@ -236,6 +240,7 @@ class Metrics:
             info.labels(*model.info).set(1)
         for name in self._kept.show(shown):
             self.watch(name, partial(self._kept.total, name))
+        self.show_policies()
 
     def watch(self, name: str, source: Callable[[], float]) -> None:
         """Read a gauge or a family from a function whenever it is asked for."""
@@ -250,22 +255,22 @@ class _Kept:
     """Metrics that models keep themselves, summed; what those that are gone counted stays."""
 
     def __init__(self) -> None:
-        self._shown: list[ServedModel] = []
+        self.shown: list[ServedModel] = []
         self._counted: dict[str, float] = {}  # by models that are gone
 
     def show(self, models: list[ServedModel]) -> set[str]:
         """From now on these models; the names of what they keep."""
-        for model in self._shown:
+        for model in self.shown:
             if model not in models:
                 for name, value in model.figures().items():
                     if name.endswith("_total"):
                         self._counted[name] = self._counted.get(name, 0.0) + value
-        self._shown = models
+        self.shown = models
         return {name for model in models for name in model.figures()}
 
     def total(self, name: str) -> float:
         """Over all of them."""
-        now = sum(model.figures().get(name, 0.0) for model in self._shown)
+        now = sum(model.figures().get(name, 0.0) for model in self.shown)
         return self._counted.get(name, 0.0) + now
 
 

@@ -25,6 +25,7 @@ from instructrec_deploy.runtime.pipeline import Pipeline
 from instructrec_deploy.runtime.predictor import question_of
 from instructrec_deploy.runtime.prepared import PreparedInstruction
 from instructrec_deploy.runtime.scheduler import Scheduler
+from instructrec_deploy.safety.guards import PolicyGuards
 from instructrec_deploy.server.feedback import FeedbackDesk, open_desk
 from instructrec_deploy.server.logs import LOGGER
 from instructrec_deploy.server.metrics import Metrics
@@ -230,6 +231,12 @@ class Served:
         """Model, version, kind, precision."""
         model = self._pipeline.bundle.manifest.model
         return self.name, self.version, model.kind, model.precision
+
+    @property
+    def policy_version(self) -> str:
+        """Of the safety policy in force; "" without a filter."""
+        guard = self._pipeline.guard
+        return guard.policy.version if isinstance(guard, PolicyGuards) else ""
 
     def figures(self) -> dict[str, float]:
         """The metrics of the table that it keeps itself, by name."""

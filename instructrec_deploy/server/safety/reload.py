@@ -79,20 +79,19 @@ class PolicyReload:
             log.warning("the safety policy changed and its version did not")
         log.info("safety policy reloaded", extra={"was": old.version, "version": new.version})
         self._metrics.metric("instructrec_safety_policy_reloads_total", "done").inc()
-        self._metrics.show_policy(new.version, was=old.version)
+        self._metrics.show_policies()
 
 
 def watch_policy(
     settings: SafetySettings, guard: GuardLike | None, metrics: Metrics, *, tasks: frozenset[str]
 ) -> PolicyReload | None:
-    """Say which policy is in force, and follow its file where it is not the bundle's own.
+    """Follow the policy's file where it is not the bundle's own.
 
     Args:
         tasks: those of the bundle; a policy for several bundles may name more.
     """
     if not isinstance(guard, PolicyGuards):
         return None
-    metrics.show_policy(guard.policy.version)
     _tell_unknown_tasks(guard.policy, tasks)
     if not settings.policy:
         return None

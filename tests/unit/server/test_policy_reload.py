@@ -17,6 +17,23 @@ INFO = "instructrec_safety_policy_info"
 RELOADS = "instructrec_safety_policy_reloads_total"
 
 
+class Model:
+    """What the metrics show of a model that has these guards."""
+
+    tasks: frozenset[str] = frozenset()
+    info = ("shop", "v1", "instruction-encoder", "int8")
+
+    def __init__(self, guards: PolicyGuards) -> None:
+        self._guards = guards
+
+    @property
+    def policy_version(self) -> str:
+        return self._guards.policy.version
+
+    def figures(self) -> dict[str, float]:
+        return {}
+
+
 class Setting:
     """A policy file with its guards, metrics and reload, looked at by hand."""
 
@@ -25,7 +42,7 @@ class Setting:
         self.write('version = "1"')
         self.guards = PolicyGuards.open(file)
         self.metrics = Metrics()
-        self.metrics.show_policy("1")
+        self.metrics.show_models([Model(self.guards)])
         self.reload = PolicyReload(file, self.guards, self.metrics, interval_s=60.0)
 
     def write(self, text: str) -> None:
@@ -109,12 +126,22 @@ def test_a_policy_that_changed_before_the_first_look_is_taken(tmp_path: Path) ->
     assert setting.guards.policy.version == "2"
 
 
-def test_the_policy_in_force_is_shown_and_unknown_tasks_are_told(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+def test_unknown_tasks_of_a_policy_are_told(caplog: pytest.LogCaptureFixture) -> None:
     guards = PolicyGuards.from_toml('version = "x"\n[tasks.other.input]', where="safety.toml")
-    metrics = Metrics()
-    assert watch_policy(SafetySettings(), guards, metrics, tasks=frozenset(("intent",))) is None
-    assert metrics.registry.get_sample_value(INFO, {"version": "x"}) == 1.0
+    tasks = frozenset(("intent",))
+    assert watch_policy(SafetySettings(), guards, Metrics(), tasks=tasks) is None
     assert "tasks that are not here" in caplog.text
     assert watch_policy(SafetySettings(), Guard(), Metrics(), tasks=frozenset()) is None
+
+
+def test_the_policies_of_the_models_that_answer_are_shown() -> None:
+    metrics = Metrics()
+    one, two = (
+        Model(PolicyGuards.from_toml(f'version = "{version}"', where="safety.toml"))
+        for version in "12"
+    )
+    for shown in ([one], [one, two], [two], []):
+        metrics.show_models(shown)
+        value = metrics.registry.get_sample_value
+        found = {v for v in "12" if value(INFO, {"version": v}) is not None}
+        assert found == {model.policy_version for model in shown}
