@@ -21,6 +21,8 @@ from typing import Any
 
 import numpy as np
 
+from instructrec_deploy.evaluation.metrics import macro_f1_of
+from instructrec_deploy.evaluation.safety import auc as area
 from instructrec_deploy.runtime.predictor import Predictor
 from instructrec_deploy.safety.guard import Guard
 
@@ -50,18 +52,12 @@ def listed(rows: Rows) -> np.ndarray:
 
 def macro_f1(is_abuse: np.ndarray, found: np.ndarray) -> float:
     """Mean of the F1 of both classes."""
-    parts = []
-    for truth, guess in ((is_abuse, found), (~is_abuse, ~found)):
-        hits = int((truth & guess).sum())
-        parts.append(2 * hits / max(1, int(truth.sum()) + int(guess.sum())))
-    return sum(parts) / 2
+    return macro_f1_of([*map(str, is_abuse)], [*map(str, found)])
 
 
 def auc(is_abuse: np.ndarray, scores: np.ndarray) -> float:
     """How often an abusive text has the higher score of two."""
-    better = scores[is_abuse][:, None] > scores[~is_abuse][None, :]
-    equal = scores[is_abuse][:, None] == scores[~is_abuse][None, :]
-    return float(better.mean() + equal.mean() / 2)
+    return area(is_abuse, scores, n_resamples=0).value
 
 
 def best_threshold(is_abuse: np.ndarray, scores: np.ndarray) -> float:

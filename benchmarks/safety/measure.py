@@ -3,9 +3,7 @@
     PYTHONPATH=. .venv/bin/python benchmarks/safety/measure.py \\
         --out benchmarks/results/safety.json
 
-A value counts as found where a finding of its type overlaps it, each finding once; a finding that
-overlaps no value of its type is wrong. Leaked: less than all of the value is covered by findings of
-any type.
+What counts as found and as leaked: `evaluation/safety.py`.
 """
 
 from __future__ import annotations
@@ -19,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.safety.cases import Case, hard_negatives, obfuscated, planted
+from instructrec_deploy.evaluation.safety import Span as Finding
+from instructrec_deploy.evaluation.safety import span_figures
 from instructrec_deploy.safety.guard import Guard
 
 SEED = 20250301
 ROUNDS = 10
-Finding = tuple[str, int, int]
 Filter = Callable[[list[str]], list[list[Finding]]]
 
 
@@ -40,29 +39,11 @@ def ours() -> Filter:
 
 def scores(cases: list[Case], found: list[list[Finding]]) -> dict[str, float]:
     """Precision, recall and F1 by type, and the share of values that leak."""
-    hits = n_values = n_findings = leaked = 0
-    for case, findings in zip(cases, found, strict=True):
-        left = list(findings)
-        n_findings += len(left)
-        for kind, start, end in case.values:
-            n_values += 1
-            hit = next((f for f in left if f[0] == kind and f[1] < end and start < f[2]), None)
-            if hit:
-                hits += 1
-                left.remove(hit)
-            covered = {at for f in findings for at in range(f[1], f[2])}
-            leaked += not covered.issuperset(
-                at for at in range(start, end) if case.text[at].isalnum()
-            )
-    precision, recall = hits / max(1, n_findings), hits / n_values
-    f1 = 2 * precision * recall / max(1e-9, precision + recall)
-    return {
-        "precision": round(precision, 4),
-        "recall": round(recall, 4),
-        "f1": round(f1, 4),
-        "leaked": round(leaked / n_values, 4),
-        "n": n_values,
-    }
+    figures = span_figures(
+        [case.text for case in cases], [case.values for case in cases], found, n_resamples=0
+    )
+    names = ("precision", "recall", "f1", "leaked")
+    return {n: round(figures.values[n].value, 4) for n in names} | {"n": figures.facts["n_values"]}
 
 
 def measure(find: Filter) -> dict[str, Any]:

@@ -66,12 +66,38 @@ def evaluate(
     ] = None,
     limit: Annotated[int, typer.Option(min=0, help="Only the first N rows; 0: all.")] = 0,
     seed: Annotated[int, typer.Option(help="Of the bootstrap intervals.")] = 0,
+    safety: Annotated[
+        bool, typer.Option("--safety", help="The safety filter, not the answers; no bundle needed.")
+    ] = False,
+    policy: Annotated[
+        Path | None,
+        typer.Option("--policy", help="With --safety: a safety.toml, or a bundle that has one."),
+    ] = None,
+    rename: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TYPE=NAME",
+            help="With --safety: the rows' word for a type of personal data, and ours; repeat.",
+            show_default=False,
+        ),
+    ] = None,
+    abuse_label: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LABEL",
+            help="With --safety: a label that means abuse; repeat.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Measure on labelled rows, with 95 % intervals, in process or over gRPC.
 
     The rows' field `task` decides what: accuracy, macro F1 and calibration error of labels, entity
     F1, exact match and F1 of answers, HR@k and NDCG@k of rankings.
+
+    With --safety it is the filter that is measured: personal data found and leaked on rows of spans
+    (`pii`), flagged against not on rows of labels.
     """
     from instructrec_deploy.cli.asking import Asked, open_asker
     from instructrec_deploy.cli.shipped import find_data
@@ -86,6 +112,24 @@ def evaluate(
     examples = read_examples(source, split)
     if limit:
         examples = examples[:limit]
+    if safety:
+        from instructrec_deploy.cli.evaluate_safety import measure_safety, print_safety
+
+        if address:
+            raise ConfigError("--safety measures in process", hint="leave --address out")
+        measured, told = measure_safety(
+            examples,
+            bundle=bundle,
+            policy=policy,
+            task=task,
+            renamed=rename or (),
+            abuse_labels=abuse_label or (),
+            seed=seed,
+        )
+        print_safety(measured, {"data": data, "split": split, **told}, as_json=as_json)
+        return
+    if policy or rename or abuse_label:
+        raise ConfigError("--policy, --rename and --abuse-label go with --safety", hint="add it")
     labels = read_labels(labels_from, source) if labels_from else []
     kind = kind_of(examples[0]).value  # of what is asked in the words given here
     asked = Asked(instruction, tuple(labels), task, kind=kind)

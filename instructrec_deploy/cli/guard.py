@@ -7,7 +7,7 @@ import json
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Literal, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Literal, cast
 
 import typer
 
@@ -67,7 +67,7 @@ def guard(
         return
     n_bad = 0
     with ExitStack() as stack:
-        answer = _Restorer() if restore else _Checker(*_open_model(policy, bundle, stack))
+        answer = _Restorer() if restore else _Checker(*open_model(policy, bundle, stack))
         for line in read_lines(_stream(file, stack)):
             error = line.error or _direction_fault(line)
             if error is not None:
@@ -91,7 +91,7 @@ def _pass_on(source: BinaryIO, policy: Path | None, direction: str, *, has_other
             "--stream goes with --direction input or output, not with --restore or --bundle"
         )
     checked = StreamGuard(
-        _open_guards(policy).of(("",)), direction=cast("Literal['input', 'output']", direction)
+        open_guards(policy).of(("",)), direction=cast("Literal['input', 'output']", direction)
     )
     decoder = codecs.getincrementaldecoder("utf-8")()
     try:
@@ -115,10 +115,8 @@ def _say(text: str) -> None:
 
 def _told(verdict: Verdict) -> dict[str, Any]:
     """What a verdict says, without any text."""
-    from instructrec_deploy.safety.heads import HeadCategory
-    from instructrec_deploy.safety.policy import ContentPolicy
+    from instructrec_deploy.safety.policy import CONTENT_CATEGORIES as content
 
-    content = frozenset((*ContentPolicy.model_fields, *get_args(HeadCategory)))
     found, dry_run_action = verdict.findings, verdict.dry_run_action
     return {
         "action": verdict.action,
@@ -177,7 +175,8 @@ class _Restorer:
         }
 
 
-def _open_guards(policy: Path | None) -> PolicyGuards:
+def open_guards(policy: Path | None) -> PolicyGuards:
+    """The default policy, that of a file, or that of a bundle."""
     from instructrec_deploy.core.bundle import SAFETY_FILE
     from instructrec_deploy.safety.guards import PolicyGuards
     from instructrec_deploy.safety.keys import load_keys
@@ -188,11 +187,11 @@ def _open_guards(policy: Path | None) -> PolicyGuards:
     return PolicyGuards.open(policy / SAFETY_FILE if policy.is_dir() else policy)
 
 
-def _open_model(
+def open_model(
     policy: Path | None, bundle: Path | None, stack: ExitStack
 ) -> tuple[PolicyGuards, Pipeline | None]:
     """The policy, and the model that its heads ask, where there is one."""
-    guards = _open_guards(policy or bundle)
+    guards = open_guards(policy or bundle)
     if bundle is None:
         if guards.policy.input.heads:
             typer.echo("the policy's heads are not asked: name a bundle with --bundle", err=True)

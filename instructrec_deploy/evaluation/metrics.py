@@ -113,6 +113,11 @@ def accuracy_of(gold: Sequence[str], predicted: Sequence[str]) -> float:
     return sum(g == p for g, p in zip(gold, predicted, strict=True)) / max(len(gold), 1)
 
 
+def macro_f1_of(gold: Sequence[str], predicted: Sequence[str]) -> float:
+    """Macro F1 as `class_metrics` counts it, without an interval; 0 for no rows."""
+    return class_metrics(gold, predicted, n_resamples=0).macro_f1.value if gold else 0.0
+
+
 def calibration(
     sure: Sequence[tuple[float, bool]], *, seed: int = 0, n_resamples: int = N_RESAMPLES
 ) -> dict[str, Interval]:

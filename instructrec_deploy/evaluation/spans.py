@@ -42,8 +42,8 @@ def entity_metrics(
         raise ValueError(f"{len(gold)} rows of right entities against {len(predicted)} predicted")
     pairs = list(zip(gold, predicted, strict=True))
     columns = np.array([[len(g & p), len(p), len(g)] for g, p in pairs], dtype=np.float64)
-    values = _scores(columns.sum(axis=0, keepdims=True))
-    samples = _scores(resampled_sums(columns, seed=seed, n_resamples=n_resamples))
+    values = f1_scores(columns.sum(axis=0, keepdims=True))
+    samples = f1_scores(resampled_sums(columns, seed=seed, n_resamples=n_resamples))
     names = ("entity_f1", "entity_precision", "entity_recall")
     facts = {
         "n_gold_entities": int(columns[:, 2].sum()),
@@ -60,20 +60,28 @@ def entity_metrics(
 def _per_type(
     pairs: Sequence[tuple[AbstractSet[Entity], AbstractSet[Entity]]],
 ) -> dict[str, dict[str, float]]:
-    hits = Counter(entity[2] for g, p in pairs for entity in g & p)
-    n_guessed = Counter(entity[2] for _, p in pairs for entity in p)
-    n_gold = Counter(entity[2] for g, _ in pairs for entity in g)
+    return type_scores(
+        Counter(entity[2] for g, p in pairs for entity in g & p),
+        Counter(entity[2] for _, p in pairs for entity in p),
+        Counter(entity[2] for g, _ in pairs for entity in g),
+    )
+
+
+def type_scores(
+    hits: Counter[str], n_guessed: Counter[str], n_gold: Counter[str]
+) -> dict[str, dict[str, float]]:
+    """F1, precision, recall and `n_gold` of each type that stands in either; 0 of 0 counts as 0."""
     found = {}
     for name in sorted(n_gold.keys() | n_guessed.keys()):
         counts = np.array([[hits[name], n_guessed[name], n_gold[name]]], dtype=np.float64)
         f1, precision, recall = (
-            round(float(x), DECIMALS) for x in np.nan_to_num(_scores(counts))[0]
+            round(float(x), DECIMALS) for x in np.nan_to_num(f1_scores(counts))[0]
         )
         found[name] = {"f1": f1, "precision": precision, "recall": recall, "n_gold": n_gold[name]}
     return found
 
 
-def _scores(counts: Floats) -> Floats:
+def f1_scores(counts: Floats) -> Floats:
     """[R, 3] hits, predicted, right -> [R, 3] F1, precision, recall; NaN for 0 of 0."""
     hits, n_guessed, n_gold = counts.T
     f1 = ratio(2 * hits, n_guessed + n_gold)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import reduce
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import Field, field_validator, model_validator
 
 from instructrec_deploy.core.errors import BundleError, InstructRecError
 from instructrec_deploy.core.manifest import Strict, parse_toml
-from instructrec_deploy.safety.heads import ContentHead
+from instructrec_deploy.safety.heads import ContentHead, HeadCategory
 from instructrec_deploy.safety.steps import ACTIONS, Action, Step, Steps, always, strictest
 
 # What stands in place of a masked value; keep: the value itself, so the finding is only flagged.
@@ -54,6 +54,10 @@ class ContentPolicy(Strict):
     harassment: Steps = always("flag")
     profanity: Steps = always("flag")
     self_harm: Steps = always("flag")  # somebody who needs help must not meet a closed door
+
+
+PERSONAL_TYPES = frozenset(PersonalDataPolicy.model_fields)
+CONTENT_CATEGORIES = frozenset((*ContentPolicy.model_fields, *get_args(HeadCategory)))
 
 
 class DirectionPolicy(Strict):

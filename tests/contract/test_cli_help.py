@@ -38,7 +38,8 @@ OPTIONS = {
     | {"--prepared-id", "--top-k", "--timeout", "--json"}
     | {"--decision", "--threshold", "--none-label", "--model"},
     "evaluate": {"--data", "--split", "--address", "--unary", "--task", "--instruction"}
-    | {"--labels-from", "--none-label", "--limit", "--seed", "--json"},
+    | {"--labels-from", "--none-label", "--limit", "--seed", "--json"}
+    | {"--safety", "--policy", "--rename", "--abuse-label"},
     "instructions list": {"--json"},
     "instructions search": {"--data", "--split", "--task", "--instruction", "--labels-from"}
     | {"--lang", "--family", "--wordings", "--budget", "--metric", "--limit", "--seed"}
