@@ -115,8 +115,12 @@ def evaluate(
     if safety:
         from instructrec_deploy.cli.evaluate_safety import measure_safety, print_safety
 
-        if address:
-            raise ConfigError("--safety measures in process", hint="leave --address out")
+        if address or is_unary or instruction or labels_from or none_label or items:
+            raise ConfigError(
+                "--safety measures the filter, in process, and asks nothing of the caller's own",
+                hint="leave out --address, --unary, --instruction, --labels-from, --none-label "
+                "and --items",
+            )
         measured, told = measure_safety(
             examples,
             bundle=bundle,

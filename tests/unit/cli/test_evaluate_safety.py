@@ -83,6 +83,7 @@ def test_a_dry_run_is_measured_as_if_in_force(run: Run, tmp_path: Path) -> None:
     "words",
     [
         ("--safety", "--address", "localhost:1"),
+        ("--safety", "--instruction", "is it rude"),
         ("--safety", "--rename", "mail"),
         ("--safety", "--rename", "mail=LETTER"),
         ("--abuse-label", "bad"),
