@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 
 from instructrec_deploy.safety.pending import Shape
@@ -44,7 +45,19 @@ _COMMON = frozenset(_COMMON_WORDS.split())
 _DOUBLES = frozenset("ls")  # killll, asssshole: letters that the list's words have twice
 
 
-def undisguise(text: str, words: frozenset[str], *, is_open: bool = False) -> Iterator[Unspelled]:
+@dataclass(frozen=True, slots=True)
+class Plain:
+    """A copy of a text with spellings undone."""
+
+    copy: Unspelled
+    leet: str = ""  # what the copy was before it was read as leetspeak, of the same length
+
+    def is_spelled(self, start: int, end: int) -> bool:
+        """Whether [start, end) of the copy is spelled so itself, whatever stands elsewhere."""
+        return not self.leet or _MIXED.search(self.leet, start, end) is not None
+
+
+def undisguise(text: str, words: frozenset[str], *, is_open: bool = False) -> Iterator[Plain]:
     """Copies of the text with such spellings undone; none where nothing is spelled so.
 
     Args:
@@ -54,17 +67,16 @@ def undisguise(text: str, words: frozenset[str], *, is_open: bool = False) -> It
     """
     plain = apply_edits(text, disguised(text, words))
     if plain is not None:
-        yield plain
+        yield Plain(plain)
     copy = plain.text if plain is not None else text
     if not (is_open or _MIXED.search(copy)):
         return
     starts = plain.starts if plain is not None else range(len(text))
     ends = plain.ends if plain is not None else range(1, len(text) + 1)
-    copy = _INNER_MARK.sub(lambda mark: mark[0].translate(_INNER), copy)
-    leet = copy.translate(_LEET)
-    yield Unspelled(leet, starts, ends)
-    if "1" in copy:
-        yield Unspelled(copy.translate(_LEET_L), starts, ends)
+    letters = _INNER_MARK.sub(lambda mark: mark[0].translate(_INNER), copy)
+    yield Plain(Unspelled(letters.translate(_LEET), starts, ends), copy)
+    if "1" in letters:
+        yield Plain(Unspelled(letters.translate(_LEET_L), starts, ends), copy)
 
 
 def disguised(text: str, words: frozenset[str]) -> list[Edit]:

@@ -212,8 +212,10 @@ class Lexicon:
         yield from self._find(text, categories)
         has_quotes = _QUOTES.search(text) is not None
         for plain in undisguise(text, self._words):
-            for hit in self._find(plain.text, categories):
-                start, end = plain.span(hit.start, hit.end)
+            for hit in self._find(plain.copy.text, categories):
+                if not plain.is_spelled(hit.start, hit.end):
+                    continue
+                start, end = plain.copy.span(hit.start, hit.end)
                 is_quoted = has_quotes and _is_quoted(text, start, end)
                 yield Match(hit.category, hit.rule, start, end, is_quoted)
 
@@ -234,11 +236,11 @@ class Lexicon:
                 min(a, first_open(b, head, head, start)) for a, b in zip(first, shapes, strict=True)
             ]
         for plain in undisguise(text, self._words, is_open=True):
-            cut = bisect_left(plain.starts, end)
-            copy, begin = plain.text[:cut], bisect_left(plain.starts, start)
+            cut = bisect_left(plain.copy.starts, end)
+            copy, begin = plain.copy.text[:cut], bisect_left(plain.copy.starts, start)
             places = [first_open(some, copy, copy, begin) for some in shapes]
             first = [
-                min(a, plain.starts[b] if b < cut else end)
+                min(a, plain.copy.starts[b] if b < cut else end)
                 for a, b in zip(first, places, strict=True)
             ]
         return first
