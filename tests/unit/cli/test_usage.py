@@ -13,7 +13,7 @@ from tests.unit.cli.conftest import Run
     [
         (["predic"], "instructrec: no such command 'predic'", "predict"),
         (["bundle", "sho"], "instructrec bundle: no such command 'sho'", "show"),
-        (["evaluate", "--dat", "x"], "instructrec evaluate: no such option: --dat", "--data"),
+        (["evaluate", "--seeed", "1"], "instructrec evaluate: no such option: --seeed", "--seed"),
         (["预测"], "instructrec: no such command '预测'", ""),
         (["export"], "instructrec export: missing argument 'RUN'", ""),
         (["export", "run"], "instructrec export: missing option '--out' / '-o'", ""),

@@ -58,6 +58,7 @@ def test_a_plain_answer_names_its_one_label() -> None:
 def test_deciding_for_one_label_without_rules_is_the_plain_softmax(
     logits: Floats, temperature: float
 ) -> None:
+    logits = logits.round(3)  # nearer ones may be told apart or not
     plain = decode_answers(logits, LABELS, temperature=temperature, top_ks=[3] * 3)
     decided = decide_answers(
         logits, LABELS, Decision("one"), temperature=temperature, top_ks=[3] * 3
