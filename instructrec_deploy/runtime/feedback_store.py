@@ -12,8 +12,6 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from pydantic import Field
 
@@ -25,7 +23,7 @@ from instructrec_deploy.core.errors import (
 )
 from instructrec_deploy.core.feedback import Feedback, Receipt
 from instructrec_deploy.core.settings import Section
-from instructrec_deploy.runtime.sqlite_file import FileKind, SqliteFile
+from instructrec_deploy.runtime.sqlite_file import FileKind, SqliteFile, SqliteStore
 
 BUSY_TIMEOUT_S = 5.0  # how long a write waits for another process's
 SCHEMA = (
@@ -50,7 +48,6 @@ KIND = FileKind(
     how_to_make="`instructrec feedback add` and `instructrec serve --feedback` make one",
     how_to_empty="export it and start another, or raise feedback.max_rows and feedback.max_bytes",
 )
-PAGE_ROWS = 1_000  # read at a time: no long transaction that would keep the log from shrinking
 
 
 class FeedbackSettings(Section):
@@ -69,12 +66,8 @@ class Kept:
     replaced_by: str = ""  # "" for the answer that counts
 
 
-class FeedbackStore:
+class FeedbackStore(SqliteStore):
     """An open store. Threads may share it; so may processes, each with its own."""
-
-    def __init__(self, file: SqliteFile, max_rows: int) -> None:
-        self._file = file
-        self._max_rows = max_rows
 
     @classmethod
     def open(
@@ -141,33 +134,13 @@ class FeedbackStore:
             "SELECT number, content, replaced_by FROM feedback WHERE number > ? "
             "AND (? = '' OR task = ?) AND (? OR replaced_by IS NULL) ORDER BY number LIMIT ?"
         )
-        last = -1
-        while True:
-            page = self._file.fetch(query, (last, task, task, with_history, PAGE_ROWS))
-            for last, content, replaced_by in page:  # noqa: B007  `last` is where it goes on
-                yield Kept(self._read(content), replaced_by or "")
-            if len(page) < PAGE_ROWS:
-                return
+        for content, replaced_by in self._file.scan(query, (task, task, with_history)):
+            yield Kept(self._read(content), replaced_by or "")
 
     @property
     def size_bytes(self) -> int:
         """Of the file, without its write-ahead log."""
         return self._file.size_bytes
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _read(self, content: str) -> Feedback:
         try:
@@ -176,7 +149,4 @@ class FeedbackStore:
                 json.loads(content), where=str(self._file.path), max_text_chars=sys.maxsize
             )
         except (ValueError, RequestError) as error:
-            raise FeedbackUnusable(
-                f"{self._file.path}: a row is damaged",
-                hint="take a copy from before, or start anew",
-            ) from error
+            raise KIND.damaged_error(self._file.path) from error

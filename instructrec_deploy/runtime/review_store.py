@@ -13,16 +13,14 @@ from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from instructrec_deploy.core.errors import CaseUnknown, ReviewFull, ReviewUnusable
-from instructrec_deploy.runtime.sqlite_file import FileKind, SqliteFile
+from instructrec_deploy.runtime.sqlite_file import FileKind, SqliteFile, SqliteStore
 
 MAX_ROWS = 100_000
 MAX_BYTES = 256 << 20
 BUSY_TIMEOUT_S = 5.0
-PAGE_ROWS = 1_000
 SCHEMA = (
     # content: the case as JSON. decisions: a JSON list, the last one counts.
     """CREATE TABLE cases (
@@ -102,12 +100,8 @@ class Kept:
         return self.decisions[-1].verdict if self.decisions else "open"
 
 
-class ReviewStore:
+class ReviewStore(SqliteStore):
     """An open queue. Threads may share it; so may processes, each with its own."""
-
-    def __init__(self, file: SqliteFile, max_rows: int) -> None:
-        self._file = file
-        self._max_rows = max_rows
 
     @classmethod
     def open(
@@ -160,15 +154,10 @@ class ReviewStore:
             "SELECT number, content, n_seen, decisions FROM cases WHERE number > ? "
             "ORDER BY number LIMIT ?"
         )
-        last = -1
-        while True:
-            page = self._file.fetch(query, (last, PAGE_ROWS))
-            for last, *row in page:  # noqa: B007  `last` is where it goes on
-                kept = self._read(*row)
-                if status in ("", kept.status):
-                    yield kept
-            if len(page) < PAGE_ROWS:
-                return
+        for row in self._file.scan(query):
+            kept = self._read(*row)
+            if status in ("", kept.status):
+                yield kept
 
     def case(self, id: str) -> Kept:
         """The case whose id begins so.
@@ -201,21 +190,6 @@ class ReviewStore:
             execute("UPDATE cases SET decisions = ? WHERE id = ?", (decisions, whole))
         return self.case(whole)
 
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
     def _read(self, content: str, n_seen: int, decisions: str) -> Kept:
         try:
             return Kept(
@@ -224,10 +198,7 @@ class ReviewStore:
                 tuple(Decision(**_frozen(one)) for one in json.loads(decisions)),
             )
         except (ValueError, TypeError, AttributeError) as error:
-            raise ReviewUnusable(
-                f"{self._file.path}: a row is damaged",
-                hint="take a copy from before, or start anew",
-            ) from error
+            raise KIND.damaged_error(self._file.path) from error
 
 
 def training_row(kept: Kept, masked: Collection[str]) -> dict[str, Any] | None:

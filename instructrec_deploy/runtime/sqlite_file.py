@@ -12,11 +12,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from instructrec_deploy.core.errors import ConfigError, FileMissing, Overloaded
 
 RETRY_FULL_MS = 60_000  # room comes when somebody makes it
+PAGE_ROWS = 1_000  # read at a time: no long transaction that would keep the log from shrinking
 Execute = Callable[..., sqlite3.Cursor]
 
 
@@ -39,6 +41,12 @@ class FileKind:
             f"the {self.name} is full: {why}",
             hint=self.how_to_empty,
             retry_after_ms=RETRY_FULL_MS,
+        )
+
+    def damaged_error(self, path: Path) -> ConfigError:
+        """A row cannot be read."""
+        return self.unusable(
+            f"{path}: a row is damaged", hint="take a copy from before, or start anew"
         )
 
 
@@ -107,6 +115,25 @@ class SqliteFile:
         with self._lock, _translated(self.path, self._kind):
             return self._connection.execute(query, values).fetchall()
 
+    def scan(self, query: str, values: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+        """All rows of a query, page by page, without their number.
+
+        Args:
+            query: selects `number` first, asks for `number > ?`, and ends in
+                `ORDER BY number LIMIT ?`.
+            values: what stands between these two.
+
+        Raises:
+            ConfigError: the kind's; the file is damaged.
+        """
+        last = -1
+        while True:
+            page = self.fetch(query, (last, *values, PAGE_ROWS))
+            for last, *row in page:  # noqa: B007  `last` is where it goes on
+                yield tuple(row)
+            if len(page) < PAGE_ROWS:
+                return
+
     @property
     def size_bytes(self) -> int:
         """Of the file, without its write-ahead log."""
@@ -117,6 +144,29 @@ class SqliteFile:
     def close(self) -> None:
         """Close the file."""
         self._connection.close()
+
+
+class SqliteStore:
+    """What keeps its rows in such a file; closed at the end of a `with`."""
+
+    def __init__(self, file: SqliteFile, max_rows: int) -> None:
+        self._file = file
+        self._max_rows = max_rows
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
 
 
 def _make_file(file: Path, kind: FileKind) -> None:

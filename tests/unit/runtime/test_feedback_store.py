@@ -21,7 +21,7 @@ from instructrec_deploy.core.errors import (
     Overloaded,
 )
 from instructrec_deploy.core.feedback import Feedback, SpanMark, Target
-from instructrec_deploy.runtime import feedback_store
+from instructrec_deploy.runtime import feedback_store, sqlite_file
 from instructrec_deploy.runtime.feedback_store import FeedbackSettings, FeedbackStore
 
 WRITER = """
@@ -104,7 +104,7 @@ def test_spans_in_another_order_are_the_same_answer(file: Path) -> None:
 
 
 def test_rows_come_by_task_and_page_by_page(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feedback_store, "PAGE_ROWS", 3)
+    monkeypatch.setattr(sqlite_file, "PAGE_ROWS", 3)
     with FeedbackStore.open(file, create=True) as store:
         for n in range(7):
             store.add(Feedback.of(f"t{n}", Target(("a",)), task="even" if n % 2 == 0 else "odd"))
