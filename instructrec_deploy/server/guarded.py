@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import CancelledError as FutureCancelled
 from typing import Any, Protocol, TypeAlias
 
@@ -171,3 +171,11 @@ class GuardedCalls:
         return InternalError(
             f"internal error {incident}", hint="the server's log says more under this id"
         )
+
+
+def unary_handlers(service: str, answers: Mapping[str, Any]) -> grpc.GenericRpcHandler:
+    """What to register with the gRPC server: by method, what `GuardedCalls.guard` returned."""
+    wrapped: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
+        name: grpc.unary_unary_rpc_method_handler(answer) for name, answer in answers.items()
+    }
+    return grpc.method_handlers_generic_handler(service, wrapped)

@@ -16,6 +16,7 @@ from instructrec_deploy.core.failure import rebuild_error
 from instructrec_deploy.core.result import Prediction
 from instructrec_deploy.pb.inference import open_inference_pb2 as oip
 from instructrec_deploy.server.access.callers import Caller
+from instructrec_deploy.server.guarded import unary_handlers
 from instructrec_deploy.server.health import Health
 from instructrec_deploy.server.service import Handle, InstructRecService
 from instructrec_deploy.wire.inference import (
@@ -50,15 +51,11 @@ class InferenceService:
         guarded = {name: guard(name, handle, needs_model=False) for name, handle in told.items()}
         guarded["ServerLive"] = guard("ServerLive", self._live, needs_model=False, is_open=True)
         guarded["ModelInfer"] = guard("ModelInfer", self._infer)
-        wrapped: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
-            name: grpc.unary_unary_rpc_method_handler(handle) for name, handle in guarded.items()
-        }
-        return grpc.method_handlers_generic_handler(INFERENCE_SERVICE, wrapped)
+        return unary_handlers(INFERENCE_SERVICE, guarded)
 
     async def _infer(self, data: bytes, deadline: float | None, caller: Caller) -> bytes:
         message = parse(oip.ModelInferRequest, data)
-        stand = self._service.find_stand(message.model_name, message.model_version)
-        caller.check_model(stand.model.name)
+        stand = self._service.stand_for(caller, message.model_name, message.model_version)
         infer = read_infer(message, stand.limits)
         items = self._service.submit_batch(stand, infer.batch, deadline, caller)
         try:

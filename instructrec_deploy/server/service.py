@@ -29,7 +29,7 @@ from instructrec_deploy.server.access.callers import Caller
 from instructrec_deploy.server.access.gate import Gate
 from instructrec_deploy.server.access.settings import AccessSettings
 from instructrec_deploy.server.bridge import Bridge
-from instructrec_deploy.server.guarded import GuardedCalls
+from instructrec_deploy.server.guarded import GuardedCalls, unary_handlers
 from instructrec_deploy.server.metrics import Metrics
 from instructrec_deploy.server.quotas import Quotas
 from instructrec_deploy.server.served import Model
@@ -55,13 +55,6 @@ from instructrec_deploy.wire.requests import (
 # request, deadline, who asks -> response
 Handle = Callable[[bytes, float | None, Caller], Awaitable[bytes]]
 Item = Future[Prediction] | InstructRecError  # of a batch
-
-
-class Addressed(Protocol):
-    """A message that may name the model it is for."""
-
-    model: str
-    model_version: str
 
 
 class Operator(Protocol):
@@ -132,11 +125,7 @@ class InstructRecService(GuardedCalls):
 
     def handlers(self) -> grpc.GenericRpcHandler:
         """What to register with the gRPC server."""
-        wrapped: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
-            name: grpc.unary_unary_rpc_method_handler(answer)
-            for name, answer in self.answers().items()
-        }
-        return grpc.method_handlers_generic_handler(SERVICE, wrapped)
+        return unary_handlers(SERVICE, self.answers())
 
     def find_stands(self) -> list[Stand]:
         """The models that there are, ready or not."""
@@ -153,20 +142,20 @@ class InstructRecService(GuardedCalls):
             raise Unavailable(self._refusal, hint="try again, or another server")
         return self._shelf.pick(name, version)
 
-    def stand_for(self, message: Addressed, caller: Caller) -> Stand:
-        """Who answers a message, if the caller may ask that model.
+    def stand_for(self, caller: Caller, name: str = "", version: str = "") -> Stand:
+        """Who answers a call, if the caller may ask that model.
 
         Raises:
             ModelUnknown, RequestError, Unavailable: as `find_stand`.
             Denied: it may not.
         """
-        stand = self.find_stand(message.model, message.model_version)
+        stand = self.find_stand(name, version)
         caller.check_model(stand.model.name)
         return stand
 
     async def _predict(self, data: bytes, deadline: float | None, caller: Caller) -> bytes:
         message = parse(pb.PredictRequest, data)
-        stand = self.stand_for(message, caller)
+        stand = self.stand_for(caller, message.model, message.model_version)
         request = read_request(message, stand.limits, stand.memo.read)
         future = self._quotas.submit(stand.model, request, deadline, caller)
         prediction = await self._bridge.wait(future)
@@ -176,7 +165,8 @@ class InstructRecService(GuardedCalls):
 
     async def _predict_batch(self, data: bytes, deadline: float | None, caller: Caller) -> bytes:
         message = parse(pb.PredictBatchRequest, data)
-        items = self.submit_batch(self.stand_for(message, caller), message, deadline, caller)
+        stand = self.stand_for(caller, message.model, message.model_version)
+        items = self.submit_batch(stand, message, deadline, caller)
         return write_batch(await self.wait_batch(items)).SerializeToString()
 
     def submit_batch(
@@ -238,7 +228,7 @@ class InstructRecService(GuardedCalls):
 
     async def _prepare(self, data: bytes, deadline: float | None, caller: Caller) -> bytes:
         message = parse(pb.PrepareInstructionRequest, data)
-        stand = self.stand_for(message, caller)
+        stand = self.stand_for(caller, message.model, message.model_version)
         question = read_prepare(message, stand.limits, stand.memo.read)
         caller.check_questions((question,))
         model = stand.model
@@ -253,8 +243,7 @@ class InstructRecService(GuardedCalls):
             message = parse(pb.FeedbackRequest, data)
             names = {stand.model.name for stand in self.find_stands()}
             # It may correct what is not served any more; then the default model's tasks count.
-            stand = self.find_stand(message.model if message.model in names else "")
-            caller.check_model(stand.model.name)
+            stand = self.stand_for(caller, message.model if message.model in names else "")
             feedback = read_feedback(message, stand.limits)
             caller.check_task(feedback.task)
             receipt = await self._bridge.wait(stand.model.keep(feedback))
@@ -270,7 +259,7 @@ class InstructRecService(GuardedCalls):
         status = ModelStatus(models=self._served_models(caller))
         default = "" if self._shelf is None else self._shelf.default
         if self._shelf is not None and (request.model or (default and caller.opens(default))):
-            stand = self.stand_for(request, caller)
+            stand = self.stand_for(caller, request.model, request.model_version)
             found = stand.model.status(
                 stand.limits, is_ready=not self._refusal, with_labels=request.with_labels
             )

@@ -49,7 +49,7 @@ class StreamService:
             message = parse(pb.PredictStreamRequest, data)
             check_items(len(message.requests), self._limits)
             try:
-                stand = service.stand_for(message, caller)
+                stand = service.stand_for(caller, message.model, message.model_version)
                 return [*service.submit_batch(stand, message, deadline, caller)]
             except InstructRecError as error:  # of what the texts of this message share
                 return [error] * len(message.requests)
