@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Literal
 
-from instructrec_deploy.core.errors import BundleError, InstructRecError
 from instructrec_deploy.core.result import Answer, Finding, Verdict
 from instructrec_deploy.safety.disguises import disguised
 from instructrec_deploy.safety.heads import Heads
@@ -22,7 +21,6 @@ from instructrec_deploy.safety.policy import (
     PersonalDataPolicy,
     Policy,
     default_policy,
-    parse_policy,
 )
 from instructrec_deploy.safety.restore import TOKEN_CATEGORY, find_tokens, open_token
 from instructrec_deploy.safety.spellings import Edit, spelled
@@ -74,23 +72,6 @@ class Guard:
         version, shared = self.policy.version, lexicon or Lexicon()
         self._input = Checker(self.policy.input, shared, "input", version, keys)
         self._output = Checker(self.policy.output, shared, "output", version, keys)
-
-    @classmethod
-    def from_toml(
-        cls,
-        text: str,
-        *,
-        where: str,
-        error: type[InstructRecError] = BundleError,
-        keys: SafetyKeys | None = None,
-    ) -> Guard:
-        """A guard by the content of a `safety.toml`; "" means the default policy.
-
-        Raises:
-            error: the policy has faults; the message names them all.
-            SafetyKeyMissing, MissingExtra: an operator needs what is not there.
-        """
-        return cls(parse_policy(text, where=where, error=error), keys=keys)
 
     def check_input(self, text: str) -> GuardedText:
         """Check a text on its way in; where nothing is masked, the same object comes back."""

@@ -78,7 +78,7 @@ class PolicyGuards:
 
     def keeping(self, task: str = "") -> Guard:
         """The guard for what is kept on a disk: it masks in a dry run, too."""
-        return self._current.keeping(task)
+        return self._current.of((task,), use="keeping")
 
     def reading(self, tasks: Iterable[str], tenant: str = "") -> Guard:
         """The guard for texts that a reviewer reads: personal data masked, content as it is."""
@@ -102,13 +102,13 @@ class _Guards:
         self._keys = keys
         self._made: dict[tuple[frozenset[str], str, Use], Guard] = {}
         self._is_one = not (policy.tasks or policy.tenants)
-        self._base = self.of((), "")
+        self._base = self.of(())
         for task in policy.tasks:  # so that what one of them lacks is told now
-            self.of((task,), "")
+            self.of((task,))
         for tenant in policy.tenants:
             self.of((), tenant)
 
-    def of(self, tasks: Iterable[str], tenant: str, *, use: Use = "answering") -> Guard:
+    def of(self, tasks: Iterable[str], tenant: str = "", *, use: Use = "answering") -> Guard:
         if self._is_one and self._made and use == "answering":
             return self._base
         known = self.policy.tasks
@@ -124,9 +124,6 @@ class _Guards:
             guard = Guard(found, lexicon=self._lexicon, keys=self._keys)
             self._made[key] = guard
         return guard
-
-    def keeping(self, task: str) -> Guard:
-        return self.of((task,), "", use="keeping")
 
 
 def read_policy(path: Path) -> Policy:

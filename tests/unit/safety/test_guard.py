@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from instructrec_deploy.core.result import Answer, Finding, LabelScore
 from instructrec_deploy.safety import guard as guard_module
 from instructrec_deploy.safety.guard import Guard, mask_text, masked_span, resolve_overlaps
+from tests.policies import guard_of
 from tests.unit.safety import made_up as made
 
 GUARD = Guard()
 _FLAGS = "\n".join(f'{name} = "flag"' for name in GUARD.policy.input.personal_data.model_dump())
-FLAG_ALL = Guard.from_toml(f"[input.personal_data]\n{_FLAGS}", where="safety.toml")
+FLAG_ALL = guard_of(f"[input.personal_data]\n{_FLAGS}")
 # Text around a value that neither adds digits to it nor is taken for a part of it.
 AROUND = st.text(
     st.characters(
@@ -58,12 +59,12 @@ def test_a_blocked_text_does_not_go_on() -> None:
 
 
 def test_an_allowed_type_is_not_looked_for() -> None:
-    guard = Guard.from_toml('[input.personal_data]\nEMAIL = "allow"', where="safety.toml")
+    guard = guard_of('[input.personal_data]\nEMAIL = "allow"')
     assert guard.check_input("mail bob@mail.example.com").verdict.findings == ()
 
 
 def test_content_can_be_masked_too() -> None:
-    guard = Guard.from_toml('[input.content]\nprofanity = "mask"', where="safety.toml")
+    guard = guard_of('[input.content]\nprofanity = "mask"')
     assert guard.check_input("oh shit, 卧槽").text == "oh [PROFANITY], [PROFANITY]"
 
 
@@ -129,7 +130,7 @@ def test_a_broken_check_fails_as_the_policy_says(
         raise ValueError("secret words")
 
     monkeypatch.setattr(guard_module, "find_personal_data", broken)
-    guarded = Guard.from_toml(f'[input]\nfail = "{fail}"', where="x").check_input("secret words")
+    guarded = guard_of(f'[input]\nfail = "{fail}"').check_input("secret words")
     assert guarded.verdict.action == action
     assert guarded.text == ("" if action == "block" else "secret words")
     assert "secret" not in caplog.text

@@ -16,6 +16,7 @@ from instructrec_deploy.safety.guard import Guard
 from instructrec_deploy.safety.keys import SafetyKeys
 from instructrec_deploy.safety.marks import move_spans, restore_span
 from instructrec_deploy.safety.restore import Cipher
+from tests.policies import guard_of
 from tests.unit.safety import made_up as made
 
 KEYS = SafetyKeys.of(b"0123456789abcdef0123456789abcdef")
@@ -23,7 +24,7 @@ OTHER_KEYS = SafetyKeys.of(b"another key, as long as it must be")
 
 
 def guard_with(operators: str, keys: SafetyKeys | None = KEYS, direction: str = "input") -> Guard:
-    return Guard.from_toml(f"[{direction}.operators]\n{operators}", where="safety.toml", keys=keys)
+    return guard_of(f"[{direction}.operators]\n{operators}", keys=keys)
 
 
 ENCRYPT = guard_with('default = "encrypt"')
@@ -94,9 +95,7 @@ def test_keep_leaves_the_value_and_flags_it() -> None:
 
 
 def test_an_operator_does_not_weaken_a_block() -> None:
-    guard = Guard.from_toml(
-        '[input.personal_data]\nPHONE = "block"\n[input.operators]\nPHONE = "keep"', where="x"
-    )
+    guard = guard_of('[input.personal_data]\nPHONE = "block"\n[input.operators]\nPHONE = "keep"')
     assert guard.check_input("打13812345678").is_blocked
 
 

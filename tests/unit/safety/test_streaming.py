@@ -16,11 +16,12 @@ from instructrec_deploy.safety import reach, streaming
 from instructrec_deploy.safety.guard import Guard, GuardedText, mask_text
 from instructrec_deploy.safety.keys import SafetyKeys
 from instructrec_deploy.safety.streaming import StreamGuard
+from tests.policies import guard_of
 from tests.unit.safety import made_up as made
 
 RNG = random.Random(20261126)
 GUARD = Guard()
-REPLACING = Guard.from_toml('[output.operators]\ndefault = "replace"', where="safety.toml")
+REPLACING = guard_of('[output.operators]\ndefault = "replace"')
 PEM = "-----BEGIN RSA PRIVATE KEY-----\nMIIEow\nIBAAKC\n-----END RSA PRIVATE KEY-----"
 JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N"
 HAN = str.maketrans("0123456789", "零一二三四五六七八九")
@@ -212,7 +213,7 @@ def test_after_a_block_nothing_goes_out_and_the_verdict_is_complete() -> None:
 
 @pytest.mark.parametrize("direction", ["input", "output"])
 def test_the_policy_of_the_direction_is_asked(direction: str) -> None:
-    guard = Guard.from_toml('[input.personal_data]\nPHONE = "allow"', where="safety.toml")
+    guard = guard_of('[input.personal_data]\nPHONE = "allow"')
     streamed = StreamGuard(guard, direction=direction)  # type: ignore[arg-type]
     out = streamed.feed(f"call {PHONE} now") + streamed.finish()[0]
     assert (PHONE in out) == (direction == "input")
@@ -220,9 +221,8 @@ def test_the_policy_of_the_direction_is_asked(direction: str) -> None:
 
 def test_tokens_that_a_text_brings_are_escaped_in_pieces_too() -> None:
     pytest.importorskip("cryptography")
-    guard = Guard.from_toml(
+    guard = guard_of(
         '[input.operators]\ndefault = "encrypt"',
-        where="s",
         keys=SafetyKeys.of(b"k" * 32, where="here"),
     )
     text = f"so [PHONE:{'abcd' * 10}] is {PHONE}"
@@ -233,7 +233,7 @@ def test_tokens_that_a_text_brings_are_escaped_in_pieces_too() -> None:
 
 @pytest.mark.parametrize(("fail", "action"), [("closed", "block"), ("open", "flag")])
 def test_what_stays_undecided_for_too_long_counts_as_a_broken_check(fail: str, action: str) -> None:
-    guard = Guard.from_toml(f'[output]\nfail = "{fail}"', where="safety.toml")
+    guard = guard_of(f'[output]\nfail = "{fail}"')
     text = "see: " + "1 2" * (reach.HOLD // 2)
     streamed = StreamGuard(guard)
     out = "".join(streamed.feed(text[at : at + 4096]) for at in range(0, len(text), 4096))
