@@ -59,6 +59,11 @@ class Request:
     tenant: str = ""  # who asks, where the server knows; never what a request says of itself
     share: float = 1.0  # of the workers, where several tenants wait; as little its own word
 
+    @property
+    def texts(self) -> tuple[str, str, Mark | None, Mark | None]:
+        """All that the model is to read of it, before any guard."""
+        return self.text, self.text2, self.head, self.tail
+
     @classmethod
     def of(
         cls,

@@ -8,7 +8,7 @@ and the share of that bound which really keeps the target is learned from the an
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 from pydantic import Field
@@ -16,6 +16,7 @@ from pydantic import Field
 from instructrec_deploy.core.errors import Overloaded
 from instructrec_deploy.core.settings import Section
 from instructrec_deploy.runtime.pace import Pace, retry_ms
+from instructrec_deploy.runtime.twins import Twins
 
 BATCH_SHARE = 0.25  # of the target that one batch may take: those behind it wait for it, too
 # Tenants that have little in flight are let in beside one that fills the limit, until all that is
@@ -88,6 +89,8 @@ class Stay:
     tenant: str = ""  # who sends it; "" for anyone
     share: float = 1.0  # its tenant's, beside others
     came_s: float = 0.0
+    reading: Hashable = None  # see `Admission.measure`
+    n_due: int = 0  # what it counts for: nothing beside one that reads the same
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +126,7 @@ class Admission:
         self._clock = clock
         self._n_workers = n_workers
         self._share = TargetShare()
+        self._twins: Twins[Stay] = Twins()
         self._n_items = 0
         self._n_tokens = 0
         self._by_tenant: dict[str, int] = {}  # tokens in flight; only those that have some
@@ -179,10 +183,13 @@ class Admission:
         self._add(stay, stay.n_tokens)
         return stay
 
-    def resize(self, stay: Stay, n_tokens: int) -> None:
-        """The true length of a request has become known."""
-        self._add(stay, n_tokens - stay.n_tokens)
-        stay.n_tokens = n_tokens
+    def measure(self, stay: Stay, n_tokens: int, reading: Hashable = None) -> None:
+        """A request has been read: its true length, and what it shares with those of like reading.
+
+        Of these only one counts, as only one is computed.
+        """
+        stay.n_tokens, stay.reading = n_tokens, reading
+        self._add(stay, (n_tokens if self._twins.add(reading, stay) else 0) - stay.n_due)
 
     def leave(self, stay: Stay, *, is_answered: bool) -> None:
         """A request has ended."""
@@ -192,14 +199,20 @@ class Admission:
                 came_s=stay.came_s, now_s=self._clock(), target_s=self._target_s, is_full=is_full
             )
         self._n_items -= 1
-        self._add(stay, -stay.n_tokens)
-        if not self._by_tenant[stay.tenant]:
-            del self._by_tenant[stay.tenant], self._shares[stay.tenant]
+        heir = self._twins.remove(stay.reading, stay)
+        if heir is not None:
+            self._add(heir, heir.n_tokens - heir.n_due)
+        self._add(stay, -stay.n_due)
 
     def _add(self, stay: Stay, n_tokens: int) -> None:
+        stay.n_due += n_tokens
         self._n_tokens += n_tokens
-        self._by_tenant[stay.tenant] = self._by_tenant.get(stay.tenant, 0) + n_tokens
-        self._shares[stay.tenant] = stay.share
+        due = self._by_tenant.get(stay.tenant, 0) + n_tokens
+        if due:
+            self._by_tenant[stay.tenant], self._shares[stay.tenant] = due, stay.share
+        else:
+            self._by_tenant.pop(stay.tenant, None)
+            self._shares.pop(stay.tenant, None)
 
     @property
     def _allowed_s(self) -> float:

@@ -12,7 +12,7 @@ import heapq
 import itertools
 import math
 from bisect import bisect_left, insort
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -22,10 +22,12 @@ from instructrec_deploy.core.errors import DeadlinePassed, Overloaded
 from instructrec_deploy.core.settings import Section
 from instructrec_deploy.runtime.pace import Pace, retry_ms
 from instructrec_deploy.runtime.turns import Turns
+from instructrec_deploy.runtime.twins import Twins
 
 PayloadT = TypeVar("PayloadT")
 MIXED_S = 10.0  # so long after several tenants asked, more are expected to
 SHORT_CALLS = 16  # tokens of a short batch, in calls: what calls cost is a sixteenth of it
+MAX_RIDERS = 256  # of a batch, read with others of it; their answers are made one by one
 END = 1 << 62  # behind the last place
 LENGTH_MEMORY = 0.1  # weight of the newest request in the moving mean of lengths
 CPU_FIT = {"max_batch_tokens": 1024, "max_batch_items": 64, "call_tokens": 6}
@@ -79,6 +81,8 @@ class Entry(Generic[PayloadT]):
     order: int
     tenant: str = ""
     share: float = 1.0
+    reading: Hashable = None  # equal to that of those which are read with it
+    n_due: int = 0  # see `turns.Waiting`
     is_waiting: bool = True
 
 
@@ -87,12 +91,13 @@ class Taken(Generic[PayloadT]):
     """What `take` gives: a batch to compute, and what came too late to be."""
 
     batch: list[Entry[PayloadT]] = field(default_factory=list)
+    n_read: int = 0  # of the batch; those behind read the same as one of these
     expired: list[Entry[PayloadT]] = field(default_factory=list)
 
     @property
     def padded_tokens(self) -> int:
         """Tokens computed, padding included."""
-        return len(self.batch) * max((e.n_tokens for e in self.batch), default=0)
+        return self.n_read * max((e.n_tokens for e in self.batch), default=0)
 
 
 class BatchQueue(Generic[PayloadT]):
@@ -122,6 +127,7 @@ class BatchQueue(Generic[PayloadT]):
         self._max_batch_s = max_batch_s
         self._orders = itertools.count()
         self._turns: Turns[Entry[PayloadT]] = Turns()
+        self._twins: Twins[Entry[PayloadT]] = Twins()
         self._by_length: list[tuple[int, int, Entry[PayloadT]]] = []
         self._by_deadline: list[tuple[float, int, Entry[PayloadT]]] = []  # a heap, cleaned lazily
         self._n_reserved = 0
@@ -179,6 +185,7 @@ class BatchQueue(Generic[PayloadT]):
         arrived_s: float | None = None,
         tenant: str = "",
         share: float = 1.0,
+        reading: Hashable = None,
     ) -> Entry[PayloadT]:
         """Put a request in at the place reserved for it.
 
@@ -188,13 +195,15 @@ class BatchQueue(Generic[PayloadT]):
             arrived_s: when it came; now where None.
             tenant: who sent it.
             share: of the workers that the tenant gets beside one of 1.0.
+            reading: those of which it is equal are computed as one; None for none.
         """
         self._n_reserved -= 1
         arrived = self._clock() if arrived_s is None else arrived_s
         deadline = math.inf if deadline_s is None else deadline_s
         urgency = min(deadline, arrived + self._settings.patience_s)
         times = arrived, deadline, urgency
-        entry = Entry(payload, n_tokens, *times, next(self._orders), tenant, share)
+        entry = Entry(payload, n_tokens, *times, next(self._orders), tenant, share, reading)
+        entry.n_due = n_tokens if self._twins.add(reading, entry) else 0
         self._turns.add(entry)
         if tenant != self._last_tenant:
             self._mixed_s = self._clock() if self._last_tenant is not None else -math.inf
@@ -218,6 +227,7 @@ class BatchQueue(Generic[PayloadT]):
 
         The batch keeps `max_batch_tokens` (padded) unless its one item exceeds it, takes at most
         its share of what waits, and no company for which the most urgent would miss its deadline.
+        What reads the same as one of the batch comes along, without limit and free of charge.
 
         Args:
             n_takers: workers that are free now, the caller included: they share what waits.
@@ -228,6 +238,8 @@ class BatchQueue(Generic[PayloadT]):
             share = math.ceil(len(self._turns) / max(1, n_takers))
             limit = min(share, self._settings.max_batch_items)
             taken.batch = self._batch(first, limit)
+            taken.n_read = len(taken.batch)
+            taken.batch += self._riders(taken.batch)
         for entry in taken.batch:
             self._remove(entry)
         return taken
@@ -238,7 +250,7 @@ class BatchQueue(Generic[PayloadT]):
         low = bisect_left(self._by_length, (first.n_tokens, -1))  # of like ones the oldest first
         high = low - 1
         self._turns.charge(first)
-        batch, longest = [first], first.n_tokens
+        batch, longest, readings = [first], first.n_tokens, {first.reading} - {None}
         can_shrink = can_grow = True  # while the next shorter, the next longer fit
         while len(batch) < limit:
             side = self._nearer(low if can_shrink else 0, high if can_grow else END, first.n_tokens)
@@ -249,11 +261,20 @@ class BatchQueue(Generic[PayloadT]):
                 can_shrink, can_grow = can_shrink and side > 0, can_grow and side < 0
                 continue
             low, high = (low - 1, high) if side < 0 else (low, high + 1)
-            if entry is not first and self._turns.may_ride(entry, self._clock(), budget):
+            if entry is first or entry.reading in readings:
+                continue
+            if self._turns.may_ride(entry, self._clock(), budget):
                 self._turns.charge(entry)
+                if entry.reading is not None:
+                    readings.add(entry.reading)
                 batch.append(entry)
                 longest = max(longest, entry.n_tokens)
         return batch
+
+    def _riders(self, batch: list[Entry[PayloadT]]) -> list[Entry[PayloadT]]:
+        """Those that read the same as one of the batch."""
+        twins = (twin for entry in batch for twin in self._twins.of(entry.reading))
+        return list(itertools.islice((t for t in twins if t not in batch), MAX_RIDERS))
 
     def take_all(self) -> list[Entry[PayloadT]]:
         """Empty the queue, most urgent first."""
@@ -268,7 +289,8 @@ class BatchQueue(Generic[PayloadT]):
         While several tenants ask, batches are short: whoever comes next waits for the whole batch
         of another. One that cannot, even alone, is no reason to compute a small batch.
         """
-        in_time = self.pace.tokens_in(first.deadline_s - self._clock())
+        both = [first, *self._twins.of(first.reading)]
+        in_time = self.pace.tokens_in(min(e.deadline_s for e in both) - self._clock())
         budget = min(self._settings.max_batch_tokens, self.pace.tokens_in(self._max_batch_s))
         if self._clock() - self._mixed_s < MIXED_S:
             budget = min(budget, SHORT_CALLS * self._settings.call_tokens)
@@ -300,6 +322,9 @@ class BatchQueue(Generic[PayloadT]):
     def _remove(self, entry: Entry[PayloadT]) -> None:
         entry.is_waiting = False
         self._turns.remove(entry)
+        heir = self._twins.remove(entry.reading, entry)
+        if heir is not None:
+            self._turns.fall_due(heir)
         del self._by_length[bisect_left(self._by_length, (entry.n_tokens, entry.order))]
         # The heap forgets taken entries now and then, so that it does not outgrow the queue.
         if len(self._by_deadline) > 2 * len(self._turns) + 64:

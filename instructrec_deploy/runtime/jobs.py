@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
@@ -11,7 +11,7 @@ from instructrec_deploy.core.bundle import Bundle
 from instructrec_deploy.core.errors import InstructRecError, PreparedUnknown
 from instructrec_deploy.core.instruction import Instruction
 from instructrec_deploy.core.request import Mark, Question, Request, guess_tokens
-from instructrec_deploy.core.result import Answer, Verdict
+from instructrec_deploy.core.result import Answer, Prediction, Timings, Verdict
 from instructrec_deploy.core.task import Shape
 from instructrec_deploy.runtime.prepared import PreparedCache, PreparedInstruction, Preparer
 from instructrec_deploy.safety.guard import Guard
@@ -83,6 +83,7 @@ class Job:
     pieces: list[Span] = field(default_factory=list)  # of the text, to explain: code points
     variants: list[list[int]] = field(default_factory=list)  # the text without each piece
     truncated: bool = False
+    reading: Hashable = None  # jobs of which it is equal have the same rows; set with them
     tokenize_s: float = 0.0  # guard and tokenizer, of the batch it was tokenized with
     started_s: float = 0.0  # when its computation began
 
@@ -181,14 +182,54 @@ class Job:
         """What the encoder reads."""
         return render(self.text, text2=self.text2, head=self.head, tail=self.tail)
 
+    def timings(self, *, inference_s: float, now_s: float) -> Timings:
+        """Where its time went; it may have joined others that were being computed."""
+        total_s = now_s - self.submitted_s
+        waited_s = max(0.0, self.started_s - self.submitted_s - self.tokenize_s)
+        return Timings(
+            queue_ms=waited_s * 1000,
+            tokenize_ms=self.tokenize_s * 1000,
+            inference_ms=min(inference_s, total_s) * 1000,
+            total_ms=total_s * 1000,
+        )
 
-def row_places(jobs: Sequence[Job]) -> list[range]:
-    """For each job where its rows stand among those of all."""
-    places, done = [], 0
+    def prediction(
+        self,
+        answers: tuple[Answer, ...],
+        verdicts: tuple[Verdict, ...],
+        timings: Timings,
+        model: str,
+        model_version: str,
+    ) -> Prediction:
+        """What its caller gets."""
+        return Prediction(
+            answers=answers,
+            id=self.request.id,
+            text=self.text if self.is_masked and not self.is_blocked else "",
+            truncated=self.truncated,
+            n_tokens=self.n_tokens,
+            verdicts=verdicts,
+            timings=timings,
+            model=model,
+            model_version=model_version,
+        )
+
+
+def place_rows(jobs: Sequence[Job]) -> tuple[list[list[int]], list[range]]:
+    """All rows to read, and where each job's own stand; jobs that read the same share them."""
+    rows: list[list[int]] = []
+    places: list[range] = []
+    placed: dict[Hashable, range] = {}
     for job in jobs:
-        places.append(range(done, done + len(job.rows)))
-        done = places[-1].stop
-    return places
+        found = placed.get(job.reading)
+        if found is None:
+            own = job.rows
+            found = range(len(rows), len(rows) + len(own))
+            rows += own
+            if job.reading is not None:
+                placed[job.reading] = found
+        places.append(found)
+    return rows, places
 
 
 class Known(NamedTuple):

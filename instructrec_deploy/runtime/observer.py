@@ -16,6 +16,7 @@ class BatchStats:
 
     lane: int
     n_items: int
+    n_joined: int  # of the items: answered from the reading of an equal text
     n_tokens: int  # real ones
     n_padded_tokens: int  # computed, padding included
     inference_s: float

@@ -10,17 +10,18 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from instructrec_deploy.core.bundle import SAFETY_FILE, TOKENIZER_FILE, Bundle, read_text
+from instructrec_deploy.core.bundle import TOKENIZER_FILE, Bundle
 from instructrec_deploy.core.errors import BundleError, InstructRecError, TextUndecodable
 from instructrec_deploy.core.instruction import Instruction
 from instructrec_deploy.core.request import Question, Request
-from instructrec_deploy.core.result import Answer, Prediction, Timings, Verdict
+from instructrec_deploy.core.result import Answer, Prediction, Verdict
 from instructrec_deploy.core.task import Shape, TaskKind
 from instructrec_deploy.runtime.engine import Encoding, Engine, EngineSettings
 from instructrec_deploy.runtime.explain import attribute, check_explainable
+from instructrec_deploy.runtime.guarding import open_guard
 from instructrec_deploy.runtime.heads import fixed_labels
-from instructrec_deploy.runtime.jobs import Ask, GuardLike, Job, Resolver, row_places
-from instructrec_deploy.runtime.judging import check_heads, judge
+from instructrec_deploy.runtime.jobs import Ask, GuardLike, Job, Resolver, place_rows
+from instructrec_deploy.runtime.judging import judge
 from instructrec_deploy.runtime.learned import open_learned_labels
 from instructrec_deploy.runtime.outgoing import OutgoingCheck
 from instructrec_deploy.runtime.prepared import (
@@ -33,12 +34,12 @@ from instructrec_deploy.runtime.reading import tokenize
 from instructrec_deploy.runtime.spans import answer_spans, encode_rows
 from instructrec_deploy.safety.guard import Guard, GuardedText
 from instructrec_deploy.safety.guards import PolicyGuards
-from instructrec_deploy.safety.keys import load_keys
 from instructrec_deploy.tasks.base import Floats
 from instructrec_deploy.tasks.classify import decode_answers
 from instructrec_deploy.text.tokenizer import TextTokenizer
 
 Outcome = Prediction | InstructRecError
+Join = Callable[[], Sequence[Job]]
 
 
 class Pipeline:
@@ -106,7 +107,7 @@ class Pipeline:
             BundleError, MissingExtra: as `Engine`.
         """
         return cls(
-            bundle, Engine(bundle, engine), prepared=prepared, guard=_open_guard(bundle, guard)
+            bundle, Engine(bundle, engine), prepared=prepared, guard=open_guard(bundle, guard)
         )
 
     def admit(self, request: Request, *, deadline_s: float | None = None) -> Job:
@@ -162,20 +163,35 @@ class Pipeline:
             BundleError: the instruction was prepared for another model.
             InternalError: the graph failed.
         """
-        logits = self._scores(encoding, rows, prepared, lane)
+        once = list(dict.fromkeys(rows))
+        logits = self._scores(encoding, once, prepared, lane)
+        if len(once) < len(rows):
+            at = {row: place for place, row in enumerate(once)}
+            logits = logits[[at[row] for row in rows]]
         return logits if prepared.priors is None else logits + prepared.priors
 
     def compute(
-        self, jobs: Sequence[Job], *, lane: int = 0, use_guard: bool = True
+        self,
+        jobs: Sequence[Job],
+        *,
+        lane: int = 0,
+        use_guard: bool = True,
+        join: Join = tuple,
     ) -> list[Outcome]:
-        """Answer jobs that were read, in order. One that fails does not take others with it."""
+        """Answer jobs that were read, in order. One that fails does not take others with it.
+
+        Args:
+            join: asked once, when the texts are encoded, for more jobs that read the same as one of
+                these; they are answered from its encoding, behind the others.
+        """
         blocked = [index for index, job in enumerate(jobs) if job.is_blocked]
         rest = [index for index, job in enumerate(jobs) if not job.is_blocked]
         outcomes: dict[int, Outcome] = {index: self._blocked(jobs[index]) for index in blocked}
         if rest:
-            found = self._compute([jobs[index] for index in rest], lane, use_guard)
+            found = self._compute([jobs[index] for index in rest], lane, use_guard, join)
+            rest += range(len(jobs), len(jobs) + len(found) - len(rest))
             outcomes.update(zip(rest, found, strict=True))
-        return [outcomes[index] for index in range(len(jobs))]
+        return [outcomes[index] for index in range(len(outcomes))]
 
     def answer(
         self, requests: Sequence[Request], *, lane: int = 0, use_guard: bool = True
@@ -231,17 +247,23 @@ class Pipeline:
         """Give the sessions back."""
         self.engine.close()
 
-    def _compute(self, jobs: list[Job], lane: int, use_guard: bool) -> list[Outcome]:
+    def _compute(
+        self, jobs: list[Job], lane: int, use_guard: bool, join: Join = tuple
+    ) -> list[Outcome]:
         start = self.clock()
-        for job in jobs:
-            job.started_s = start
+        fault: InstructRecError | None = None
         try:
-            rows = [row for job in jobs for row in job.rows]
             use_lower = any(job.seeks_spans for job in jobs)
+            rows, _ = place_rows(jobs)
             encoding = encode_rows(self.engine, rows, use_lower=use_lower, lane=lane)
         except InstructRecError as error:
+            fault = error
+        jobs = [*jobs, *join()]
+        for job in jobs:
+            job.started_s = start
+        if fault is not None:
             if len(jobs) == 1:
-                return [error]
+                return [fault]
             return [self._compute([job], lane, use_guard)[0] for job in jobs]
         if use_guard:
             self._judge(jobs, encoding, lane)
@@ -262,13 +284,13 @@ class Pipeline:
             return prepared.instruction, self.logits(encoding, rows, prepared, lane=lane)
 
         if any(job.heads for job in jobs):
-            judge(jobs, [rows.start for rows in row_places(jobs)], score)
+            judge(jobs, [rows.start for rows in place_rows(jobs)[1]], score)
 
     def _ask_all(
         self, jobs: list[Job], encoding: Encoding, lane: int
     ) -> tuple[list[list[Answer]], dict[int, InstructRecError]]:
         """All questions, those about the same instruction together."""
-        places_of = row_places(jobs)
+        _, places_of = place_rows(jobs)
         groups: dict[str, list[tuple[int, int]]] = {}
         for row, job in enumerate(jobs):
             for place, ask in enumerate(job.asks):
@@ -380,36 +402,6 @@ class Pipeline:
         verdicts: tuple[Verdict, ...],
         inference_s: float,
     ) -> Prediction:
-        waited_s = max(0.0, job.started_s - job.submitted_s - job.tokenize_s)
-        return Prediction(
-            answers=answers,
-            id=job.request.id,
-            text=job.text if job.is_masked and not job.is_blocked else "",
-            truncated=job.truncated,
-            n_tokens=job.n_tokens,
-            verdicts=verdicts,
-            timings=Timings(
-                queue_ms=waited_s * 1000,
-                tokenize_ms=job.tokenize_s * 1000,
-                inference_ms=inference_s * 1000,
-                total_ms=(self.clock() - job.submitted_s) * 1000,
-            ),
-            model=self.bundle.manifest.name,
-            model_version=self.bundle.manifest.version,
-        )
-
-
-def _open_guard(bundle: Bundle, guard: bool | GuardLike) -> GuardLike | None:
-    if guard is not True:
-        if isinstance(guard, PolicyGuards):
-            check_heads(guard.policy, bundle, where="the safety policy")
-        return guard or None
-    path = bundle.path(SAFETY_FILE)
-    guards = PolicyGuards.from_toml(read_text(path), where=str(path), keys=load_keys())
-    if unknown := sorted(set(guards.policy.tasks) - set(bundle.tasks.tasks)):
-        raise BundleError(
-            f"{path} has words for tasks that the bundle does not have: {', '.join(unknown)}",
-            hint=f"its tasks: {', '.join(sorted(bundle.tasks.tasks)) or 'none'}",
-        )
-    check_heads(guards.policy, bundle, where=str(path))
-    return guards
+        manifest = self.bundle.manifest
+        timings = job.timings(inference_s=inference_s, now_s=self.clock())
+        return job.prediction(answers, verdicts, timings, manifest.name, manifest.version)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 from instructrec_deploy.core.instruction import Instruction
 from instructrec_deploy.core.task import TaskKind
@@ -47,6 +47,14 @@ def tokenize(
             job.truncated = len(job.windows) > 1 and not job.seeks_only_spans
         if job.is_explained:
             cut_text(job, tokenizer)
+        job.reading = _reading(job)
+
+
+def _reading(job: Job) -> Hashable:
+    """What the rows of a job follow from."""
+    own = tuple([ask.key for ask in job.asks if ask.windows])
+    flags = job.has_scored_row, job.seeks_spans, job.is_explained
+    return job.text, job.text2, job.head, job.tail, own, flags
 
 
 def words_behind(instruction: Instruction, *, joint_questions: bool) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
 
@@ -25,10 +25,13 @@ from instructrec_deploy.core.request import Request
 from instructrec_deploy.core.result import Prediction
 from instructrec_deploy.runtime.admission import Admission, Load, OverloadSettings, Stay
 from instructrec_deploy.runtime.batching import BatchingSettings, BatchQueue, Taken
-from instructrec_deploy.runtime.observer import BatchStats, DropReason, Observer
+from instructrec_deploy.runtime.jobs import Job, place_rows
+from instructrec_deploy.runtime.observer import BatchStats, Observer
+from instructrec_deploy.runtime.open_tickets import OpenTickets
 from instructrec_deploy.runtime.pipeline import Outcome, Pipeline
 from instructrec_deploy.runtime.preparations import Preparation, PreparationLine
 from instructrec_deploy.runtime.prepared import PreparedInstruction
+from instructrec_deploy.runtime.readings import Reading, Readings, pick_twins
 from instructrec_deploy.runtime.tickets import (
     Ticket,
     closing_error,
@@ -67,8 +70,8 @@ class Scheduler:
         n_lanes = pipeline.engine.n_lanes
         lock = threading.Lock()
         self._changed = threading.Condition(lock)
-        self._drained = threading.Condition(lock)
         self._arrivals: deque[Ticket] = deque()
+        self._readings = Readings()
         pace = self._settings.pace(n_lanes)
         self._queue: BatchQueue[Ticket] = BatchQueue(
             self._settings.hurried(overload.due_s),
@@ -78,10 +81,10 @@ class Scheduler:
         )
         self._admission = Admission(overload, pace=pace, clock=self._clock, n_workers=n_lanes)
         self._max_tokens = pipeline.bundle.manifest.model.max_tokens
+        self._open = OpenTickets(lock, self._admission, self._queue, self._observer)
         # One lane at least stays free for texts, where there are two.
         self._line = PreparationLine(pipeline.preparer, max_running=max(1, n_lanes - 1))
         self._is_batch_next = False
-        self._n_open = 0  # requests that hold a place or are being computed
         self._n_idle = 0
         self._busy_since_s = [self._clock()] * n_lanes  # with texts: to learn the pace
         self._is_admitting = True
@@ -125,7 +128,7 @@ class Scheduler:
                 self._admission.check(request.tenant)
                 self._queue.reserve(deadline, tenant=request.tenant)
                 ticket.stay = self._admission.enter(Stay(n_tokens, request.tenant, request.share))
-                self._n_open += 1
+                self._open.n_tickets += 1
                 self._arrivals.append(ticket)
                 n_waiting = self._queue.n_waiting
                 if self._n_idle:
@@ -165,10 +168,10 @@ class Scheduler:
 
     def drain(self, timeout_s: float) -> bool:
         """Admit no more, wait for what was admitted; False where some of it took too long."""
-        with self._drained:
+        with self._open.ended:
             self._is_admitting = False
-            return self._drained.wait_for(
-                lambda: self._n_open == 0 and len(self._line) == 0, timeout_s
+            return self._open.ended.wait_for(
+                lambda: self._open.n_tickets == 0 and len(self._line) == 0, timeout_s
             )
 
     def close(self) -> None:
@@ -183,7 +186,7 @@ class Scheduler:
                 left += made.tickets
             self._changed.notify_all()
         error = closing_error()
-        self._refuse(dict.fromkeys(left), error, "closed")
+        self._open.refuse(dict.fromkeys(left), error, "closed")
         for made in preparations:
             for future in made.futures:
                 deliver(future, error)
@@ -223,17 +226,18 @@ class Scheduler:
     def _read(self, tickets: list[Ticket]) -> None:
         """Guard and tokenize arrivals; queue them, or have their instructions prepared first."""
         now = self._clock()
-        self._refuse([t for t in tickets if t.future.cancelled()], None, "cancelled")
-        self._refuse([t for t in tickets if t.is_open and t.is_late(now)], late_error(), "expired")
+        self._open.refuse([t for t in tickets if t.future.cancelled()], None, "cancelled")
+        late = [ticket for ticket in tickets if ticket.is_open and ticket.is_late(now)]
+        self._open.refuse(late, late_error(), "expired")
         live = [ticket for ticket in tickets if ticket.is_open]
         try:
             self.pipeline.read([ticket.job for ticket in live])
         except Exception as fault:  # noqa: BLE001  # the worker's border
-            self._refuse(live, known_error(fault), None)
+            self._open.refuse(live, known_error(fault), None)
             return
         blocked = [ticket for ticket in live if ticket.job.is_blocked]
         if blocked:
-            self._finish(blocked, self.pipeline.compute([ticket.job for ticket in blocked]))
+            self._open.finish(blocked, self.pipeline.compute([ticket.job for ticket in blocked]))
         with self._changed:
             open_tickets = [ticket for ticket in live if not ticket.job.is_blocked]
             refused = open_tickets if self._is_closed else []
@@ -241,7 +245,7 @@ class Scheduler:
                 self._place(ticket)
             # This worker goes on with one part of it; others may help.
             self._changed.notify(max(0, len(open_tickets) - 1))
-        self._refuse(refused, closing_error(), "closed")
+        self._open.refuse(refused, closing_error(), "closed")
 
     def _place(self, ticket: Ticket) -> None:
         """Queue a read ticket, or have what it misses prepared. Holds the lock."""
@@ -258,10 +262,13 @@ class Scheduler:
             self._put(ticket)
 
     def _put(self, ticket: Ticket) -> None:
+        """Queue a ticket that has all it needs, or let it join its like that is being read."""
         job = ticket.job
-        ticket.has_place = False
         if ticket.stay is not None:
-            self._admission.resize(ticket.stay, job.n_tokens)
+            self._admission.measure(ticket.stay, job.n_tokens, job.reading)
+        if self._readings.join(ticket):
+            return
+        ticket.has_place = False
         ticket.entry = self._queue.put(
             ticket,
             n_tokens=job.n_tokens,
@@ -269,6 +276,7 @@ class Scheduler:
             arrived_s=job.submitted_s,
             tenant=job.request.tenant,
             share=job.request.share,
+            reading=job.reading,
         )
 
     def _prepare_step(self, made: Preparation, lane: int) -> None:
@@ -295,11 +303,11 @@ class Scheduler:
             if prepared is not None:
                 self._hand_out(made, prepared)
             self._changed.notify_all()
-            self._note_drained()
+            self._open.ended.notify_all()
         if prepared is not None:
             self._observer.prepared(len(prepared.labels), made.spent_s)
         else:
-            self._refuse(made.tickets, error or late_error(), None if error else "expired")
+            self._open.refuse(made.tickets, error or late_error(), None if error else "expired")
         for future in made.futures:
             deliver(future, prepared or error or late_error())
 
@@ -316,28 +324,31 @@ class Scheduler:
     def _compute(self, taken: Taken[Ticket], lane: int) -> None:
         """Answer a batch."""
         if taken.expired:
-            self._refuse([entry.payload for entry in taken.expired], late_error(), "expired")
-        tickets = [
-            entry.payload
-            for entry in taken.batch
-            if entry.payload.future.set_running_or_notify_cancel()
-        ]
-        if len(tickets) < len(taken.batch):
-            cancelled = [e.payload for e in taken.batch if e.payload.future.cancelled()]
-            self._refuse(cancelled, None, "cancelled")
+            self._open.refuse([entry.payload for entry in taken.expired], late_error(), "expired")
+        tickets = self._open.begin([entry.payload for entry in taken.batch])
         if not tickets:
             return
+        with self._changed:
+            reading = self._readings.begin(tickets)
+
+        def join() -> list[Job]:
+            joined = self._end_reading(reading)
+            tickets.extend(joined)
+            return [ticket.job for ticket in joined]
+
         start = self._clock()
-        jobs = [ticket.job for ticket in tickets]
         outcomes: Sequence[Outcome]
         try:
-            outcomes = self.pipeline.compute(jobs, lane=lane)
+            jobs = [ticket.job for ticket in tickets]
+            outcomes = self.pipeline.compute(jobs, lane=lane, join=join)
         except Exception as fault:  # noqa: BLE001  # the worker's border
+            join()
             outcomes = [known_error(fault)] * len(tickets)
         done_s = self._clock()
         spent_s = done_s - start
-        self._finish(tickets, outcomes)
-        lengths = [len(row) for job in jobs for row in job.rows]
+        self._open.finish(tickets, outcomes)
+        rows, places = place_rows([ticket.job for ticket in tickets])
+        lengths = [len(row) for row in rows]
         with self._changed:
             self._queue.pace.note(sum(lengths), done_s - self._busy_since_s[lane])
             self._busy_since_s[lane] = done_s
@@ -345,6 +356,7 @@ class Scheduler:
         stats = BatchStats(
             lane=lane,
             n_items=len(tickets),
+            n_joined=len(tickets) - len(set(places)),
             n_tokens=sum(lengths),
             n_padded_tokens=max(lengths) * len(lengths),
             inference_s=spent_s,
@@ -352,41 +364,18 @@ class Scheduler:
         )
         self._observer.batch_done(stats)
 
-    def _finish(self, tickets: Sequence[Ticket], outcomes: Iterable[Outcome]) -> None:
-        """End the futures of tickets that hold no place any more."""
-        for ticket, outcome in zip(tickets, outcomes, strict=True):
-            deliver(ticket.future, outcome)
-        self._close(tickets, is_answered=True)
-
-    def _refuse(
-        self, tickets: Iterable[Ticket], error: InstructRecError | None, reason: DropReason | None
-    ) -> None:
-        """End open tickets without an answer; None for those their owners cancelled."""
-        gone = self._close(tickets)
-        for ticket in gone:
-            if error is not None and not ticket.future.done():
-                deliver(ticket.future, error)
-        if gone and reason is not None:
-            self._observer.dropped(reason, len(gone))
-
-    def _close(self, tickets: Iterable[Ticket], *, is_answered: bool = False) -> list[Ticket]:
-        """Count tickets as ended and give back their places; those that were open until now."""
+    def _end_reading(self, reading: Reading) -> list[Ticket]:
+        """A batch is encoded: who joined it, those among them that nobody had time to read yet."""
         with self._changed:
-            gone = [ticket for ticket in tickets if ticket.is_open]
-            for ticket in gone:
-                ticket.is_open = False
-                if ticket.stay is not None:
-                    self._admission.leave(ticket.stay, is_answered=is_answered)
-                if ticket.has_place:
-                    ticket.has_place = False
-                    self._queue.release()
-            self._n_open -= len(gone)
-            self._note_drained()
-        return gone
-
-    def _note_drained(self) -> None:
-        if not self._is_admitting:
-            self._drained.notify_all()
+            arrived = pick_twins(self._arrivals, reading, READ_ITEMS)
+        if arrived:
+            self._read(arrived)
+        with self._changed:
+            joined = self._readings.end(reading)
+        now = self._clock()
+        late = [ticket for ticket in joined if ticket.is_late(now)]
+        self._open.refuse(late, late_error(), "expired")
+        return self._open.begin([ticket for ticket in joined if ticket.is_open])
 
     def _on_done(self, ticket: Ticket, future: Future[Prediction]) -> None:
         """A cancelled ticket leaves the queue at once; elsewhere its next worker drops it."""
@@ -395,4 +384,4 @@ class Scheduler:
         with self._changed:
             if not self._queue.discard(ticket.entry):
                 return
-        self._refuse([ticket], None, "cancelled")
+        self._open.refuse([ticket], None, "cancelled")

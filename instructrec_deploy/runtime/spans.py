@@ -69,7 +69,9 @@ def answer_spans(
         for job, ask, own in zip(jobs, asks, places, strict=True)
         for row in job.window_rows(ask)
     ]
-    scores = iter(_scores(engine, encoding.rows(rows), prepared, lane))
+    once = list(dict.fromkeys(rows))
+    of_row = dict(zip(once, _scores(engine, encoding.rows(once), prepared, lane), strict=True))
+    scores = (of_row[row] for row in rows)
     answers = []
     for job, ask in zip(jobs, asks, strict=True):
         windows = [

@@ -16,6 +16,7 @@ class Waiting(Protocol):
 
     tenant: str
     n_tokens: int
+    n_due: int  # tokens by which more is to be computed: none beside one that reads the same
     urgency_s: float
     order: int
     share: float
@@ -70,21 +71,27 @@ class Turns(Generic[EntryT]):
             line.tag = max(line.tag, self._time)
         line.share = entry.share
         insort(line.entries, (entry.urgency_s, entry.order, entry))
-        line.n_tokens += entry.n_tokens
-        self.n_tokens += entry.n_tokens
+        line.n_tokens += entry.n_due
+        self.n_tokens += entry.n_due
         self._n_entries += 1
 
     def remove(self, entry: EntryT) -> None:
         """Take a request out of its line."""
         line = self._lines[entry.tenant]
         del line.entries[bisect_left(line.entries, (entry.urgency_s, entry.order))]
-        line.n_tokens -= entry.n_tokens
-        self.n_tokens -= entry.n_tokens
+        line.n_tokens -= entry.n_due
+        self.n_tokens -= entry.n_due
         self._n_entries -= 1
         if not self._n_entries:  # nobody waits: nobody is ahead of anyone
             self._lines.clear()
         elif not line.entries and len(self._lines) > MAX_IDLE_LINES:
             self._forget()
+
+    def fall_due(self, entry: EntryT) -> None:
+        """A waiting request is to be read itself: the one that it would have joined is gone."""
+        self._lines[entry.tenant].n_tokens += entry.n_tokens - entry.n_due
+        self.n_tokens += entry.n_tokens - entry.n_due
+        entry.n_due = entry.n_tokens
 
     def first(self) -> EntryT | None:
         """Whose turn it is; virtual time moves on to it."""

@@ -68,6 +68,11 @@ TABLE = (
     Spec("instructrec_queue_seconds", Histogram, "A text's wait in the queue.", (), SECONDS),
     Spec("instructrec_batch_size", Histogram, "Texts of one model batch.", (), SIZES),
     Spec("instructrec_inference_seconds", Histogram, "One model batch.", (), SECONDS),
+    Spec(
+        "instructrec_joined_total",
+        Counter,
+        "Texts answered from the reading of an equal text in flight.",
+    ),
     Spec("instructrec_tokens_total", Counter, "Tokens the model read, padding apart."),
     Spec(
         "instructrec_padding_tokens_total",

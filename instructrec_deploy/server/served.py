@@ -107,6 +107,7 @@ class MetricsObserver(Observer):
         self._metrics = metrics
         self._batch_size = metric("instructrec_batch_size")
         self._inference = metric("instructrec_inference_seconds")
+        self._joined = metric("instructrec_joined_total")
         self._tokens = metric("instructrec_tokens_total")
         self._padding = metric("instructrec_padding_tokens_total")
         self._prepare = metric("instructrec_prepare_seconds")
@@ -115,6 +116,7 @@ class MetricsObserver(Observer):
         """A batch was computed."""
         self._batch_size.observe(stats.n_items)
         self._inference.observe(stats.inference_s)
+        self._joined.inc(stats.n_joined)
         self._tokens.inc(stats.n_tokens)
         self._padding.inc(stats.n_padded_tokens - stats.n_tokens)
 

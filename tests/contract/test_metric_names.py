@@ -17,6 +17,7 @@ def test_names_and_labels_of_metrics_are_these() -> None:
         "instructrec_queue_seconds Histogram": (),
         "instructrec_batch_size Histogram": (),
         "instructrec_inference_seconds Histogram": (),
+        "instructrec_joined_total Counter": (),
         "instructrec_tokens_total Counter": (),
         "instructrec_padding_tokens_total Counter": (),
         "instructrec_dropped_total Counter": ("reason",),

@@ -52,6 +52,19 @@ def fill(admission: Admission, *, tenant: str = "", n_tokens: int = 100) -> int:
     raise AssertionError("nobody is refused")
 
 
+def test_of_requests_that_read_the_same_one_counts(clock: FakeClock) -> None:
+    admission = admission_of(clock)
+    stays = [enter(admission, 50, tenant=tenant) for tenant in ("a", "b", "b")]
+    for stay in stays:
+        admission.measure(stay, 100, "same")
+    assert (admission.load().n_tokens, admission.load().n_tenants) == (100, 1)
+    admission.leave(stays[0], is_answered=False)  # another one counts in its place
+    assert (admission.load().n_tokens, admission.load().n_tenants) == (100, 1)
+    for stay in stays[1:]:
+        admission.leave(stay, is_answered=True)
+    assert (admission.load().n_tokens, admission.load().n_tenants) == (0, 0)
+
+
 def test_what_is_expected_later_than_the_target_is_refused_with_a_hint(clock: FakeClock) -> None:
     admission = admission_of(clock)
     assert fill(admission) == 9  # 800 ms of work and the one that comes behind it
@@ -83,7 +96,7 @@ def test_what_leaves_makes_room_and_the_true_length_counts(clock: FakeClock) -> 
     stay = enter(admission, 5000)
     with pytest.raises(Overloaded):
         enter(admission, 1)
-    admission.resize(stay, 100)
+    admission.measure(stay, 100)
     assert fill(admission) == 8
     admission.leave(stay, is_answered=False)
     enter(admission, 1)
@@ -134,7 +147,7 @@ def test_what_is_in_flight_is_what_has_not_left(steps: list[tuple[str, int, int]
         if action < 2 or not stays:
             stays.append(admission.enter(Stay(n_tokens, tenant)))
         elif action == 2:
-            admission.resize(stays[n_tokens % len(stays)], n_tokens)
+            admission.measure(stays[n_tokens % len(stays)], n_tokens)
         else:
             admission.leave(stays.pop(n_tokens % len(stays)), is_answered=n_tokens % 2 == 0)
         assert admission.load().n_tokens == sum(stay.n_tokens for stay in stays)

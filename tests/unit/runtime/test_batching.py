@@ -252,15 +252,22 @@ class QueueMachine(RuleBasedStateMachine):
         n_tokens=st.integers(1, 140),
         wait=st.none() | st.floats(0.01, 5),
         tenant=st.sampled_from("ab"),
+        has_twins=st.booleans(),
     )
-    def put(self, n_tokens: int, wait: float | None, tenant: str) -> None:
+    def put(self, n_tokens: int, wait: float | None, tenant: str, has_twins: bool) -> None:
         deadline = None if wait is None else self.clock.now + wait
         if len(self.waiting) == self.settings.max_queue_items:
             with pytest.raises(Overloaded):
                 self.queue.reserve(deadline)
             return
         self.queue.reserve(deadline)
-        entry = self.queue.put(self.n_put, n_tokens=n_tokens, deadline_s=deadline, tenant=tenant)
+        entry = self.queue.put(
+            self.n_put,
+            n_tokens=30 if has_twins else n_tokens,
+            deadline_s=deadline,
+            tenant=tenant,
+            reading="same" if has_twins else None,
+        )
         self.waiting[self.n_put] = entry
         self.n_put += 1
 
@@ -284,8 +291,11 @@ class QueueMachine(RuleBasedStateMachine):
             assert self.waiting.pop(entry.payload) is entry
         assert bool(most_urgent) == bool(taken.batch)
         assert not most_urgent or not most_urgent.isdisjoint(taken.batch)
-        assert len(taken.batch) <= self.settings.max_batch_items
-        if len(taken.batch) > 1:
+        n_twins = sum(entry.reading is not None for entry in taken.batch)
+        assert n_twins in (0, sum(entry.reading is not None for entry in live))
+        assert taken.n_read == len(taken.batch) - max(0, n_twins - 1)
+        assert taken.n_read <= self.settings.max_batch_items
+        if taken.n_read > 1:
             assert taken.padded_tokens <= self.settings.max_batch_tokens
 
     @rule(data=st.data())
@@ -297,6 +307,9 @@ class QueueMachine(RuleBasedStateMachine):
     @invariant()
     def everything_else_still_waits(self) -> None:
         assert len(self.queue) == self.queue.n_waiting == len(self.waiting)
+        alone = [entry.n_tokens for entry in self.waiting.values() if entry.reading is None]
+        n_same = 30 * (len(alone) < len(self.waiting))
+        assert self.queue.n_waiting_tokens == sum(alone) + n_same
 
     def teardown(self) -> None:
         assert {entry.payload for entry in self.queue.take_all()} == set(self.waiting)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections import Counter
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -71,11 +73,11 @@ class Gate:
         self.computed: list[str] = []
         compute = pipeline.compute
 
-        def held(jobs: Sequence[Job], *, lane: int = 0, use_guard: bool = True) -> list[Outcome]:
+        def held(jobs: Sequence[Job], **how: Any) -> list[Outcome]:
             self.entered.release()
             assert self.opened.wait(WAIT_S)
             self.computed += [job.request.id for job in jobs]
-            return compute(jobs, lane=lane, use_guard=use_guard)
+            return compute(jobs, **how)
 
         monkeypatch.setattr(pipeline, "compute", held)
 
@@ -83,9 +85,12 @@ class Gate:
         assert self.entered.acquire(timeout=WAIT_S)
 
 
-def request(
-    text: str = "I lost my card", *questions: Question, id: str = "", tenant: str = ""
-) -> Request:
+numbers = itertools.count()
+
+
+def request(text: str = "", *questions: Question, id: str = "", tenant: str = "") -> Request:
+    """Of a text that no other request has, where none is given."""
+    text = text or f"I lost my card {next(numbers)}"
     return replace(Request.of(text, questions or (Question(),), id=id), tenant=tenant)
 
 
@@ -371,7 +376,7 @@ def test_a_fault_of_ours_comes_back_as_an_id_and_the_worker_lives(
     assert isinstance(error, InternalError)
     assert "secret" not in str(error) + caplog.text
     assert str(error).split()[-1] in caplog.text
-    assert scheduler.submit(request()).result(WAIT_S).label == "card lost"
+    assert scheduler.submit(request("I lost my card")).result(WAIT_S).label == "card lost"
 
 
 def test_a_fault_while_preparing_reaches_whoever_waits(

@@ -16,13 +16,14 @@ from instructrec_deploy.runtime.turns import MAX_IDLE_LINES, Turns
 class Text:
     tenant: str
     n_tokens: int
+    n_due: int
     urgency_s: float
     order: int
     share: float = 1.0
 
 
 def add(turns: Turns[Text], tenant: str, n_tokens: int = 10, urgency_s: float = 1.0) -> Text:
-    text = Text(tenant, n_tokens, urgency_s, len(turns))
+    text = Text(tenant, n_tokens, n_tokens, urgency_s, len(turns))
     turns.add(text)
     return text
 
@@ -76,8 +77,8 @@ def test_tenants_share_by_tokens_not_by_texts() -> None:
 def test_a_larger_share_gets_more() -> None:
     turns: Turns[Text] = Turns()
     for order in range(60):
-        turns.add(Text("large", 10, 1.0, order, share=3.0))
-        turns.add(Text("small", 10, 1.0, order))
+        turns.add(Text("large", 10, 10, 1.0, order, share=3.0))
+        turns.add(Text("small", 10, 10, 1.0, order))
     assert Counter(served(turns, 40, ",").split(","))["large"] == pytest.approx(30, abs=1)
 
 
