@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from grpc_health.v1 import health_pb2_grpc
 from grpc_health.v1.health import SERVICE_NAME as HEALTH_NAME
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import disable_created_metrics
@@ -265,8 +264,8 @@ def _bind(
     server = grpc.aio.server(options=server_options(door))
     inference = InferenceService(service, health)
     stream = StreamService(service, door)
-    server.add_generic_rpc_handlers((service.handlers(), stream.handlers(), inference.handlers()))
-    health_pb2_grpc.add_HealthServicer_to_server(health.servicer, server)
+    parts = (service, stream, inference, health)
+    server.add_generic_rpc_handlers(tuple(part.handlers() for part in parts))
     if not access.knows_callers if door.use_reflection is None else door.use_reflection:
         names = (SERVICE, INFERENCE_SERVICE, HEALTH_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, server)

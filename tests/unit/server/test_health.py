@@ -19,7 +19,7 @@ def play(scene: Callable[[Health, health_pb2_grpc.HealthStub], Awaitable[None]])
     async def run() -> None:
         health = Health((ONE, OTHER))
         server = grpc.aio.server()
-        health_pb2_grpc.add_HealthServicer_to_server(health.servicer, server)
+        server.add_generic_rpc_handlers((health.handlers(),))
         port = server.add_insecure_port("127.0.0.1:0")
         await health.start()
         await server.start()
