@@ -46,6 +46,8 @@ class BatchingSettings(Section):
     patience_s: float = Field(default=1.0, gt=0.0)
     # Refuse at once what would be late anyway, by the pace measured so far.
     use_admission: bool = True
+    # Read texts that are equal once while they are in flight.
+    join_equal: bool = True
 
     def fitted(self, *, is_gpu: bool = False) -> BatchingSettings:
         """The same with its zeros filled in.

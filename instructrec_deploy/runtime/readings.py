@@ -26,7 +26,7 @@ class Readings:
 
     def begin(self, tickets: Sequence[Ticket]) -> Reading:
         """From now on others may join these."""
-        jobs = [ticket.job for ticket in tickets]
+        jobs = [ticket.job for ticket in tickets if ticket.job.reading is not None]
         reading = Reading(
             frozenset(job.reading for job in jobs), frozenset(job.request.texts for job in jobs)
         )

@@ -232,6 +232,9 @@ class Scheduler:
         live = [ticket for ticket in tickets if ticket.is_open]
         try:
             self.pipeline.read([ticket.job for ticket in live])
+            if not self._settings.join_equal:
+                for ticket in live:
+                    ticket.job.reading = None
         except Exception as fault:  # noqa: BLE001  # the worker's border
             self._open.refuse(live, known_error(fault), None)
             return

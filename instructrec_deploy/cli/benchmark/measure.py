@@ -49,6 +49,11 @@ class BenchPlan:
     n_cold_starts: int = 3
     options: Sequence[str] = ()  # of `instructrec serve`
 
+    @property
+    def serve_options(self) -> tuple[str, ...]:
+        """The callers share a handful of texts, users do not: none is to be read for another."""
+        return ("--set", "batching.join_equal=false", *self.options)
+
 
 @dataclass(slots=True)
 class Collected:
@@ -84,7 +89,7 @@ def run_bench(plan: BenchPlan, logs: Path, *, say: Say) -> dict[str, Any]:
         bounds: list[Bound] = []
         for number, one in enumerate(collected):
             log = logs / f"server-{number}.log"
-            server = stack.enter_context(running_server(one.path, log, options=plan.options))
+            server = stack.enter_context(running_server(one.path, log, options=plan.serve_options))
             server.wait_ready()
             bound = Bound(one.path, plan.texts)
             stack.callback(bound.close)
@@ -102,7 +107,7 @@ def run_bench(plan: BenchPlan, logs: Path, *, say: Say) -> dict[str, Any]:
             "seconds": plan.seconds,
             "n_texts": len(plan.texts),
             "loop": "closed",
-            "serve_options": list(plan.options),
+            "serve_options": list(plan.serve_options),
         },
         "bundles": [summarize(one) for one in collected],
     }
@@ -120,7 +125,7 @@ def measure_round(one: Collected, plan: BenchPlan, server: ServerProcess, bound:
 
 def measure_start(one: Collected, plan: BenchPlan, log: Path) -> None:
     """From the start of the process to the first answer; then memory at rest."""
-    with running_server(one.path, log, options=plan.options) as server:
+    with running_server(one.path, log, options=plan.serve_options) as server:
         server.wait_ready()
         with Client(server.address, timeout_s=30.0) as client:
             client.predict(plan.texts[0])

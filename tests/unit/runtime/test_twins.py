@@ -199,6 +199,15 @@ def test_close_answers_those_who_joined(scheduler: Scheduler, held: Held) -> Non
     assert futures[1].done()
 
 
+def test_equal_texts_are_read_apart_where_the_settings_say_so(
+    pipeline: Pipeline, held: Held
+) -> None:
+    scheduler = Scheduler(pipeline, BatchingSettings(join_equal=False), observer=held)
+    results(held, [ask_first(scheduler, held), ask(scheduler), ask(scheduler)])
+    scheduler.close()
+    assert (sum(held.rows), held.n_joined) == (3, 0)
+
+
 def test_equal_texts_of_one_batch_in_process_are_read_once(held: Held, pipeline: Pipeline) -> None:
     held.opened.set()
     found = pipeline.answer([Request.of(text) for text in [TEXT, "another", TEXT]])
