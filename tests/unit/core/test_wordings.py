@@ -34,6 +34,7 @@ PROMISED = (
     "inference",
     "offensive",
     "hate",
+    "content",
     "entities",
     "entities-politics",
     "entities-science",

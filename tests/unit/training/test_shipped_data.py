@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 
 import instructrec_training
+from instructrec_deploy.core.wordings import find_family
 from instructrec_deploy.evaluation.reader import read_examples
 from instructrec_training.prompted import rows_where
 
 DATA = Path(instructrec_training.__file__).parent / "data"
 FILES = sorted(file.relative_to(DATA).as_posix() for file in DATA.glob("*/*.jsonl"))
 LABELLED = [name for name in FILES if not name.endswith("_entities.jsonl")]
+CONTENT = [f"content_safety/{lang}_categories.jsonl" for lang in ("en", "zh")]
 SERVICE_DESKS = "service_desks/en_intents.jsonl"
 SERVICE_DESKS_ZH = "service_desks/zh_intents.jsonl"
 FORM_WORD = re.compile(  # says nothing of what a label is about
@@ -40,11 +42,17 @@ def rows_of(name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
+def labels_of(row: dict[str, Any]) -> list[str]:
+    """Its label, or all of them where several may be right."""
+    return row["target"] if isinstance(row["target"], list) else [row["target"]]
+
+
 def test_the_files_that_recipes_and_pages_name_are_there() -> None:
     assert {
         "customer_service/en_intents.jsonl",
         "customer_service/zh_intents.jsonl",
         "headlines/zh_topics.jsonl",
+        *CONTENT,
         SERVICE_DESKS,
         SERVICE_DESKS_ZH,
     } <= set(FILES)
@@ -76,8 +84,8 @@ def test_about_a_tenth_of_the_rows_is_put_aside_twice(name: str) -> None:
 @pytest.mark.parametrize("name", LABELLED)
 def test_every_label_is_learned_before_it_is_asked(name: str) -> None:
     rows = rows_of(name)
-    learned = {row["target"] for row in rows if row["split"] == "train"}
-    assert {row["target"] for row in rows} == learned
+    learned = {label for row in rows if row["split"] == "train" for label in labels_of(row)}
+    assert {label for row in rows for label in labels_of(row)} == learned
 
 
 def test_most_headlines_do_not_contain_their_topic() -> None:
@@ -117,3 +125,36 @@ def test_where_takes_the_rows_of_a_domain() -> None:
     assert 100 < len(rows) < 200
     assert "missed connection" in labels
     assert "delivered but not received" not in labels
+
+
+@pytest.mark.parametrize("name", CONTENT)
+def test_content_has_the_categories_of_the_family_each_with_rows_and_look_alikes(name: str) -> None:
+    rows, lang = rows_of(name), Path(name).name[:2]
+    words = find_family("content").wordings(lang).styles["short"]
+    found = Counter(label for row in rows for label in row["target"])
+    assert set(found) == set(words)
+    assert min(found.values()) >= 20
+    near = Counter(row["near"] for row in rows if "near" in row)
+    assert set(near) == set(words)
+    assert min(near.values()) >= 15
+    assert not any(row["target"] for row in rows if "near" in row)
+    harmless = sum(not row["target"] for row in rows)
+    assert 0.4 < harmless / len(rows) < 0.7
+
+
+@pytest.mark.parametrize("name", CONTENT)
+def test_content_is_our_own_short_and_handles_a_call_for_help_as_one(name: str) -> None:
+    rows = rows_of(name)
+    assert {row["source"] for row in rows} == {"written for this project"}
+    assert max(len(row["text"]) for row in rows) < 160
+    calls = [row["target"] for row in rows if row.get("handling") == "flag"]
+    assert len(calls) >= 20
+    assert {label for target in calls for label in target} <= {"self-harm", "自残"}
+
+
+@pytest.mark.parametrize("name", CONTENT)
+def test_at_most_three_rows_of_content_begin_alike(name: str) -> None:
+    is_spaced = Path(name).name.startswith("en")
+    texts = [row["text"].casefold() for row in rows_of(name)]
+    begun = Counter(" ".join(text.split()[:4]) if is_spaced else text[:5] for text in texts)
+    assert [start for start, n in begun.items() if n > 3] == []
