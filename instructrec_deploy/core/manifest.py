@@ -27,7 +27,7 @@ from instructrec_deploy.core.decision import (
 )
 from instructrec_deploy.core.errors import BundleError, InstructRecError, LabelMissing
 from instructrec_deploy.core.instruction import MAX_PRIOR, Candidate, Instruction
-from instructrec_deploy.core.task import TaskKind
+from instructrec_deploy.core.task import SCORED_KINDS, TaskKind
 
 FORMAT_VERSION = 1
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -69,6 +69,7 @@ class ModelSection(Strict):
     text_prefix: str = ""  # e5 wants "query: " before each text
     instruction_weight: float = Field(1.0, ge=0.0, le=1.0)  # of an instruction token in pooling
     has_fusion: bool = False  # graphs/fusion.onnx takes part in the score
+    fused_kinds: tuple[TaskKind, ...] = SCORED_KINDS  # of tasks whose score it takes part in
     has_reader: bool = False  # graphs/reader.onnx finds spans
     unpadded: bool = False  # the encoder computes padding in attention alone
     joint_questions: bool = False  # a question is read with the text, from the first layer on

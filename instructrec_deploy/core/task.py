@@ -42,6 +42,10 @@ SHAPES: dict[TaskKind, Shape] = {
 }
 
 
+# Kinds whose answer is a score for each candidate.
+SCORED_KINDS = tuple(kind for kind, shape in SHAPES.items() if shape is Shape.CLASSIFY)
+
+
 def parse_kind(word: str) -> TaskKind:
     """A kind by its public word, or by that of a data file (`pii`, `recommendation`).
 

@@ -63,7 +63,7 @@ class Reference:
             ids, mask = self._pad(rows[start : start + BATCH_ITEMS])
             if isinstance(model, InstructionEncoder):
                 assert vectors is not None
-                logits = model.score(*self._encode(ids, mask), vectors)
+                logits = model.score(*self._encode(ids, mask), vectors, kind=spec.kind)
             else:
                 logits = model(input_ids=ids, attention_mask=mask)[0]
             found.append(logits.float() + priors)

@@ -329,6 +329,7 @@ def _manifest(
             text_prefix=section.text_prefix,
             instruction_weight=section.instruction_weight,
             has_fusion=(stage / FUSION_FILE).is_file(),
+            fused_kinds=section.fused_kinds,
             has_reader=(stage / READER_FILE).is_file(),
             unpadded=unpadded,
             joint_questions=section.joint_questions,

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from instructrec_deploy.core.errors import BundleError, FileMissing
 from instructrec_deploy.core.manifest import ModelKind, Strict, describe_faults
 from instructrec_deploy.core.tags import TagScheme, fresh_tags
+from instructrec_deploy.core.task import SCORED_KINDS, TaskKind
 from instructrec_deploy.models.instruction_encoder import InstructionEncoder
 from instructrec_deploy.models.loading import (
     LOADERS,
@@ -65,6 +66,7 @@ class CheckpointSection(Strict):
     text_prefix: str = ""
     instruction_weight: float = 1.0
     use_fusion: bool = False
+    fused_kinds: tuple[TaskKind, ...] = SCORED_KINDS  # of tasks whose score the fusion is part of
     reader_layers: int = 0  # joint layers of the span reader; 0: the model finds no spans
     joint_questions: bool = False  # a question is read with the text, from the first layer on
     labels: tuple[str, ...] = ()  # of a head, in logit order: labels, or the tags of tokens
@@ -110,6 +112,7 @@ def build_checkpoint(
     max_tokens: int = 0,
     pooling: Pooling = "native",
     use_fusion: bool = True,
+    fused_kinds: Sequence[TaskKind] = SCORED_KINDS,
     reader_layers: int = 0,
     joint_questions: bool = False,
     dropout: float | None = None,
@@ -127,8 +130,8 @@ def build_checkpoint(
             token-classification head. Where the base has a head for all of them, it is kept.
         max_tokens: window; 0 takes the preset's.
         pooling: sequence-classification only.
-        use_fusion, reader_layers, joint_questions: instruction encoder only; a question-answering
-            model reads every question with the text.
+        use_fusion, fused_kinds, reader_layers, joint_questions: instruction encoder only; a
+            question-answering model reads every question with the text.
         dropout: replaces the base's own; None keeps it.
         text_prefix, instruction_weight: replace the preset's; None keeps them.
         has_own_pairs: a sequence classifier was tuned elsewhere: tell it by token types, as there,
@@ -157,6 +160,7 @@ def build_checkpoint(
             instruction_weight, preset.instruction_weight if preset else None, 1.0
         ),
         use_fusion=use_fusion and kind == "instruction-encoder",
+        fused_kinds=tuple(fused_kinds),
         reader_layers=reader_layers if kind == "instruction-encoder" else 0,
         joint_questions=kind == "question-answering"
         or (joint_questions and kind == "instruction-encoder"),
@@ -313,6 +317,7 @@ def _wrap(encoder: Any, section: CheckpointSection) -> nn.Module:
         hidden_size=section.hidden_size,
         n_heads=section.n_heads,
         use_fusion=section.use_fusion,
+        fused_kinds=section.fused_kinds,
         reader=build_span_reader(encoder, n_layers=n_layers) if n_layers else None,
     )
 

@@ -4,8 +4,10 @@ Shapes: B texts, T tokens, C candidates, H hidden size, N heads, D = H / N.
 
 The same transformer reads texts and candidates. A text is read without any instruction; a
 candidate is read as `instruction: candidate` and pooled to one vector, which is cached. The score
-is `scale * cosine + fusion`. The fusion is one cross-attention from each candidate to the text's
-token states whose output weights start at zero, so an untuned model is the pretrained bi-encoder.
+is `scale * cosine + fusion`, or the cosine alone for kinds of tasks that want no fusion: labels
+that were never seen are better off without it (docs/training.md). The fusion is one
+cross-attention from each candidate to the text's token states whose output weights start at zero,
+so an untuned model is the pretrained bi-encoder.
 
 Everything that depends on the candidate alone (its attention query and the vector its attended
 values are compared with) is computed once per candidate by `prepare`; per text there remain one
@@ -15,12 +17,14 @@ key and one value projection of its tokens and two products of size [C, T].
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from instructrec_deploy.core.task import SCORED_KINDS, TaskKind
 from instructrec_deploy.models.span_reader import SpanReader
 
 INITIAL_SCALE = 20.0  # 1 / 0.05: the usual temperature of cosine softmax losses
@@ -75,6 +79,8 @@ class InstructionEncoder(nn.Module):
         hidden_size: H.
         n_heads: heads of the fusion.
         use_fusion: leave it out for a plain bi-encoder.
+        fused_kinds: kinds of tasks whose score the fusion takes part in; the score of others is
+            the cosine alone.
         reader: finds spans; None for a model that does not extract.
     """
 
@@ -85,12 +91,14 @@ class InstructionEncoder(nn.Module):
         hidden_size: int,
         n_heads: int,
         use_fusion: bool = True,
+        fused_kinds: Collection[TaskKind] = SCORED_KINDS,
         reader: SpanReader | None = None,
     ) -> None:
         super().__init__()
         self.encoder = encoder
         self.hidden_size = hidden_size
         self.fusion = LateFusion(hidden_size, n_heads) if use_fusion else None
+        self.fused_kinds = frozenset(fused_kinds)
         self.reader = reader
         self.log_scale = nn.Parameter(torch.tensor(math.log(INITIAL_SCALE)))
 
@@ -127,11 +135,17 @@ class InstructionEncoder(nn.Module):
         return states, pooled, levels[-1 - self.reader.n_layers]
 
     def score(
-        self, token_states: Tensor, mask: Tensor, pooled: Tensor, candidate_vectors: Tensor
+        self,
+        token_states: Tensor,
+        mask: Tensor,
+        pooled: Tensor,
+        candidate_vectors: Tensor,
+        *,
+        kind: TaskKind = TaskKind.CLASSIFICATION,
     ) -> Tensor:
-        """Logits [B, C] of every candidate for every text."""
+        """Logits [B, C] of every candidate for every text, of a task of that kind."""
         scores = self.log_scale.exp() * pooled @ candidate_vectors.T
-        if self.fusion is not None:
+        if self.fusion is not None and kind in self.fused_kinds:
             queries, values = self.fusion.prepare(candidate_vectors)
             scores = scores + self.fusion(token_states, mask, queries, values)
         return scores

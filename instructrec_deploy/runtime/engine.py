@@ -26,6 +26,7 @@ from instructrec_deploy.core.bundle import (
 )
 from instructrec_deploy.core.errors import BundleError, InternalError, MissingExtra
 from instructrec_deploy.core.settings import Section
+from instructrec_deploy.core.task import TaskKind
 from instructrec_deploy.runtime import providers
 from instructrec_deploy.tasks.base import Floats, Ints
 
@@ -177,13 +178,17 @@ class Engine:
         states, pooled = self._run(session, ["token_states", "pooled"], feed)
         return Encoding(mask, states, pooled)
 
-    def prepare_vectors(self, vectors: Floats) -> tuple[Floats | None, Floats | None]:
-        """[C, H] -> what fusion needs of the candidates alone, twice [C, H]; None without fusion.
+    def prepare_vectors(
+        self, vectors: Floats, kind: TaskKind
+    ) -> tuple[Floats | None, Floats | None]:
+        """[C, H] -> what fusion needs of the candidates alone, twice [C, H].
+
+        None where the model has no fusion, or none for questions of that kind.
 
         Raises:
             InternalError: the graph failed.
         """
-        if self._prepare is None:
+        if self._prepare is None or kind not in self.model.fused_kinds:
             return None, None
         names = ["fusion_queries", "fusion_values"]
         queries, values = self._run(self._prepare, names, {"candidate_vectors": vectors})
@@ -209,7 +214,7 @@ class Engine:
         """
         if encoding.pooled is None:
             raise InternalError("a model with fixed labels has no candidates to score")
-        if not self._fusions:
+        if not self._fusions or fusion_queries is None:
             return np.asarray(self.model.score_scale * (encoding.pooled @ vectors.T))
         feed = {
             "token_states": encoding.token_states,

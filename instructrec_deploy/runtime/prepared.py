@@ -170,7 +170,7 @@ class Preparer:
                 span_threshold=self._span_threshold,
             )
         vectors = self._learned.add(instruction, vectors)
-        queries, values = self._engine.prepare_vectors(vectors)
+        queries, values = self._engine.prepare_vectors(vectors, instruction.kind)
         return PreparedInstruction(
             key, instruction, labels, vectors, queries, values, priors=priors
         )

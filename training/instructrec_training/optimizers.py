@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -22,7 +23,13 @@ def build_optimizer(learner: Learner, settings: TrainingPart) -> torch.optim.Opt
     Source: AdamW arXiv:1711.05101; Adafactor arXiv:1804.04235, with the rates of the recipe in
     place of its own relative steps.
     """
-    groups = parameter_groups(learner, settings)
+    optimizer = _build(parameter_groups(learner, settings), settings)
+    if settings.pull_to_base:
+        pull_to_start(optimizer, learner.encoder.parameters(), settings.pull_to_base)
+    return optimizer
+
+
+def _build(groups: list[dict[str, Any]], settings: TrainingPart) -> torch.optim.Optimizer:
     if settings.optimizer == "sgd":
         return torch.optim.SGD(groups, momentum=settings.momentum)
     if settings.optimizer == "adafactor":
@@ -31,6 +38,30 @@ def build_optimizer(learner: Learner, settings: TrainingPart) -> torch.optim.Opt
         )
         return found
     return torch.optim.AdamW(groups, betas=settings.betas, fused=True)
+
+
+def pull_to_start(
+    optimizer: torch.optim.Optimizer, parameters: Iterable[Tensor], strength: float
+) -> None:
+    """After each step move weights towards where they stand now, by rate x strength of the way.
+
+    Weight decay is the same with zero in place of the start. Weights that the optimizer does not
+    move are left alone.
+
+    Source: L2-SP, arXiv:1802.01483; apart from the gradient, as arXiv:1711.05101 does with decay.
+    """
+    starts = {id(p): p.detach().clone() for p in parameters if p.requires_grad}
+
+    @torch.no_grad()
+    def pull(stepped: torch.optim.Optimizer, *_: Any) -> None:
+        for group in stepped.param_groups:
+            share = min(1.0, float(group["lr"]) * strength)
+            for p in group["params"]:
+                start = starts.get(id(p))
+                if start is not None:
+                    p.lerp_(start.to(p.device), share)
+
+    optimizer.register_step_post_hook(pull)
 
 
 def parameter_groups(learner: Learner, settings: TrainingPart) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from instructrec_deploy.core.errors import ConfigError, FileMissing
 from instructrec_deploy.core.manifest import SPAN_HEADS, ModelKind, Strict, TaskSpec, split_fault
-from instructrec_deploy.core.task import SHAPES, Shape, TaskKind
+from instructrec_deploy.core.task import SCORED_KINDS, SHAPES, Shape, TaskKind
 from instructrec_training.families import INSTRUCTIONS_FROM, with_families
 from instructrec_training.mixture import Mixture
 from instructrec_training.prompted import pattern_fault
@@ -46,6 +46,7 @@ class ModelPart(Strict):
     base: str = "minilm"  # preset, transformers folder, or Hugging Face hub id
     max_tokens: int = Field(0, ge=0)  # window; 0 takes the preset's
     use_fusion: bool = True  # instruction encoder only
+    fused_kinds: tuple[TaskKind, ...] = SCORED_KINDS  # of tasks whose score the fusion is part of
     reader_layers: int = Field(2, ge=1)  # joint layers of the span reader, where a task has spans
     joint_questions: bool = False  # read a question with the text, in every layer
     pooling: Literal["native", "mean"] = "native"  # sequence-classification only
@@ -108,6 +109,7 @@ class TrainingPart(Strict):
     head_learning_rate: float = Field(1e-3, gt=0.0)  # fusion, label vectors, classifier, adapters
     reader_learning_rate: float = Field(0.0, ge=0.0)  # the span reader's layers; 0: learning_rate
     weight_decay: float = Field(0.01, ge=0.0)
+    pull_to_base: float = Field(0.0, ge=0.0)  # of the encoder, a step: learning rate x this share
     warmup_share: float = Field(0.1, ge=0.0, lt=1.0)  # of all steps
     schedule: Schedule = "linear"
     schedule_options: dict[str, bool | int | float | str] = Field(default_factory=dict)
@@ -168,6 +170,8 @@ class TrainingPart(Strict):
             for key in keys
             if not holds and key in changed
         ]
+        if self.lora_rank and self.pull_to_base:
+            faults.append("pull_to_base has no effect with lora_rank, which freezes the encoder")
         if self.lora_rank and (self.freeze_layers or self.freeze_embeddings):
             faults.append("lora_rank freezes the whole encoder: leave freeze_* out")
         if faults:

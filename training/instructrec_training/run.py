@@ -184,6 +184,7 @@ def _prepare(recipe: Recipe, out: Path, root: Path) -> tuple[Checkpoint, list[Ta
         "work": out / CHECKPOINT_FOLDER,
         "max_tokens": part.max_tokens,
         "use_fusion": part.use_fusion,
+        "fused_kinds": part.fused_kinds,
         "reader_layers": part.reader_layers if _finds_spans(recipe) else 0,
         "joint_questions": part.joint_questions,
         "dropout": part.dropout,

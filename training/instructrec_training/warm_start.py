@@ -43,10 +43,12 @@ def start_from(part: ModelPart, *, finds_spans: bool) -> Checkpoint:
         model.reader = build_span_reader(model.encoder, n_layers=part.reader_layers)
     if not part.use_fusion:
         model.fusion = None
+    model.fused_kinds = frozenset(part.fused_kinds)
     _set_dropout(model, part.dropout)
     changes = {
         "max_tokens": min(part.max_tokens or section.max_tokens, _places(model)),
         "use_fusion": model.fusion is not None,
+        "fused_kinds": part.fused_kinds,
         "reader_layers": model.reader.n_layers if model.reader is not None else 0,
         "joint_questions": finds_spans and part.joint_questions,
     }

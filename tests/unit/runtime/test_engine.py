@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from instructrec_deploy.core.bundle import open_bundle
 from instructrec_deploy.core.errors import BundleError, InternalError
+from instructrec_deploy.core.task import TaskKind
 from instructrec_deploy.runtime.engine import Engine, EngineSettings, pad_rows
 from tests.tiny import HIDDEN, LABELS, seal, write_tiny_bundle
 
@@ -72,7 +74,23 @@ def test_without_fusion_the_score_is_the_scaled_cosine(tmp_path: Path) -> None:
     assert encoding.pooled is not None
     scores = engine.score(encoding, encoding.pooled)
     assert np.diag(scores) == pytest.approx(engine.model.score_scale, rel=1e-5)
-    assert engine.prepare_vectors(encoding.pooled) == (None, None)
+    assert engine.prepare_vectors(encoding.pooled, TaskKind.RELATION) == (None, None)
+
+
+def test_only_kinds_that_want_the_fusion_get_it(tiny_bundle: Path) -> None:
+    bundle = open_bundle(tiny_bundle)
+    model = bundle.manifest.model.model_copy(update={"fused_kinds": (TaskKind.RELATION,)})
+    manifest = bundle.manifest.model_copy(update={"model": model})
+    engine = Engine(replace(bundle, manifest=manifest), ONE_LANE)
+    encoding = engine.encode(*pad_rows([[2, 9, 3], [2, 11, 3]], 0))
+    assert encoding.pooled is not None
+    vectors = encoding.pooled
+    assert engine.prepare_vectors(vectors, TaskKind.CLASSIFICATION) == (None, None)
+    cosines = engine.model.score_scale * vectors @ vectors.T
+    assert engine.score(encoding, vectors) == pytest.approx(cosines, rel=1e-5)
+    queries, values = engine.prepare_vectors(vectors, TaskKind.RELATION)
+    fused = engine.score(encoding, vectors, queries, values)
+    assert not np.allclose(fused, cosines, atol=1e-3)
 
 
 def test_a_graph_that_fails_is_an_internal_error_without_the_input(tiny_bundle: Path) -> None:

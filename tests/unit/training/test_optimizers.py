@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,13 +14,17 @@ from torch import nn
 
 from instructrec_deploy.core.errors import ConfigError, TrainingDiverged
 from instructrec_training.learners import Learner
-from instructrec_training.optimizers import parameter_groups
+from instructrec_training.optimizers import parameter_groups, pull_to_start
 from instructrec_training.recipe import Recipe, Schedule, TrainingPart
 from instructrec_training.run import RunReport
 from tests.tiny_runs import KINDS, LEARNS, events_of, losses_of, weights_of, with_all_shapes
 
 MakeRecipe = Callable[..., Recipe]
 Run = Callable[..., RunReport]
+OPTIMIZERS: dict[str, Any] = {
+    "adamw": partial(torch.optim.AdamW, weight_decay=0.0),
+    "sgd": torch.optim.SGD,
+}
 OPTIONS: dict[str, dict[str, Any]] = {
     "cosine_with_min_lr": {"min_lr": 1e-6},
     "cosine_warmup_with_min_lr": {"min_lr": 1e-6},
@@ -46,6 +51,35 @@ def test_each_optimizer_trains_tasks_of_every_shape(
     recipe = with_all_shapes(make_recipe(), data_root, optimizer=optimizer, **settings)
     losses = losses_of(run(recipe).folder)
     assert losses[-1] < 0.8 * losses[0]
+
+
+def test_a_pull_to_the_base_holds_the_encoder_near_it_and_nothing_else(
+    make_recipe: MakeRecipe, run: Run
+) -> None:
+    start = weights_of(run(make_recipe(epochs=0), "start").folder)
+    moved = {}
+    for pull in (0.0, 300.0):
+        recipe = make_recipe(epochs=3, learning_rate=3e-3, pull_to_base=pull)
+        found = weights_of(run(recipe, str(pull)).folder)
+        moved[pull] = {name: float((found[name] - start[name]).norm()) for name in start}
+    encoder = [name for name, way in moved[0.0].items() if name.startswith("encoder.") and way]
+    assert encoder
+    assert all(moved[300.0][name] < 0.8 * moved[0.0][name] for name in encoder)
+    assert moved[300.0]["fusion.output.weight"] > 0.8 * moved[0.0]["fusion.output.weight"]
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_the_pull_takes_the_rate_of_each_step(optimizer: str) -> None:
+    near, far = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
+    made = OPTIMIZERS[optimizer]([{"params": [near], "lr": 0.1}, {"params": [far], "lr": 0.1}])
+    pull_to_start(made, [near], 5.0)
+    made.load_state_dict(made.state_dict())  # as a resumed run does
+    made.param_groups[0]["lr"] = made.param_groups[1]["lr"] = 0.05
+    for p in (near, far):
+        p.grad = torch.ones(2)
+    made.step()
+    step = 1.0 - far.detach()
+    assert torch.allclose(near.detach(), 1.0 - 0.75 * step)
 
 
 @pytest.mark.parametrize("schedule", get_args(Schedule))

@@ -29,6 +29,7 @@ SETTINGS: list[tuple[str, dict[str, Any]]] = [
     ("all shapes", {"adversarial_epsilon": 0.5, "lora_rank": 2, "ema_decay": 0.9}),
     (KINDS[1], {"contrastive_weight": 0.2, "focal_gamma": 1.0}),
     (KINDS[0], {"label_vector_dropout": 0.5}),
+    (KINDS[0], {"pull_to_base": 50.0}),
     ("all shapes", {"steps_per_epoch": 4, "adaptive_weights": True, "mixture": "sqrt"}),
 ]
 

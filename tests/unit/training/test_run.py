@@ -14,6 +14,7 @@ from transformers.models.bert.modeling_bert import BertPreTrainedModel
 from instructrec_deploy.cli.report import explain_os
 from instructrec_deploy.core.errors import ConfigError
 from instructrec_deploy.core.manifest import TaskBook, TaskSpec, parse_toml
+from instructrec_deploy.core.task import TaskKind
 from instructrec_deploy.models.checkpoint import load_checkpoint
 from instructrec_deploy.models.instruction_encoder import InstructionEncoder
 from instructrec_deploy.tasks.classify import probabilities
@@ -219,6 +220,27 @@ def test_an_untuned_fusion_leaves_the_cosine_alone(
     vectors = torch.randn(4, 32)
     scores = model.score(states, torch.ones(2, 5, dtype=torch.int64), pooled, vectors)
     assert torch.allclose(scores, model.log_scale.exp() * pooled @ vectors.T)
+
+
+def test_kinds_that_want_no_fusion_are_scored_by_the_cosine_in_the_run_and_its_checkpoint(
+    make_recipe: MakeRecipe, data_root: Path, tmp_path: Path
+) -> None:
+    recipe = make_recipe(epochs=1)
+    part = recipe.model.model_copy(update={"fused_kinds": (TaskKind.RELATION,)})
+    recipe = recipe.model_copy(update={"model": part})
+    train(recipe, tmp_path / "run", data_root=data_root, is_quiet=True)
+    model = load_checkpoint(tmp_path / "run/checkpoint").model
+    assert isinstance(model, InstructionEncoder)
+    assert model.fused_kinds == {TaskKind.RELATION}
+    assert model.fusion is not None
+    assert not model.fusion.output.weight.any()  # no task of the recipe tuned it
+    torch.nn.init.normal_(model.fusion.output.weight)
+    mask = torch.ones(2, 5, dtype=torch.int64)
+    states, pooled, vectors = torch.randn(2, 5, 32), torch.randn(2, 32), torch.randn(4, 32)
+    cosines = model.log_scale.exp() * pooled @ vectors.T
+    assert torch.equal(model.score(states, mask, pooled, vectors), cosines)
+    fused = model.score(states, mask, pooled, vectors, kind=TaskKind.RELATION)
+    assert not torch.allclose(fused, cosines)
 
 
 def test_frozen_weights_do_not_move(

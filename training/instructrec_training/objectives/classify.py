@@ -59,7 +59,7 @@ class ClassifyObjective(LabelObjective):
         states, pooled = model.encode(ids, mask)
         dropped = model.training and float(torch.rand(())) < self._settings.label_vector_dropout
         own = vectors if dropped else vectors + self.learned
-        return model.score(states, mask, pooled, own), pooled
+        return model.score(states, mask, pooled, own, kind=self.spec.kind), pooled
 
     def outputs_under(self, wordings: Sequence[str], rows: Sequence[Row]) -> list[Tensor]:
         """Scores [W, L] of each row; a text is read once for all wordings."""
@@ -70,7 +70,8 @@ class ClassifyObjective(LabelObjective):
             self._kept_under[asked] = vectors
         ids, mask = self._reader.batch(rows)
         states, pooled = model.encode(ids, mask)
-        scores = model.score(states, mask, pooled, vectors + self.learned.repeat(len(asked), 1))
+        own = vectors + self.learned.repeat(len(asked), 1)
+        scores = model.score(states, mask, pooled, own, kind=self.spec.kind)
         return list(scores.view(len(rows), len(asked), -1).float().cpu())
 
     def _vectors_under(self, wording: str) -> Tensor:

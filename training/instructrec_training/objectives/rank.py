@@ -58,7 +58,8 @@ class RankObjective:
         ids, mask = self._reader.batch(rows)
         states, pooled = self._reader.model.encode(ids, mask)
         vectors = self._read(batch.candidates)
-        scores = self._reader.model.score(states, mask, pooled, vectors).float()
+        kind = self.spec.kind
+        scores = self._reader.model.score(states, mask, pooled, vectors, kind=kind).float()
         logits = scores + self.prior_weight * batch.priors.to(scores.device)
         closed = ~batch.is_open.to(scores.device)
         wanted = batch.wanted.to(scores.device)
@@ -76,7 +77,9 @@ class RankObjective:
         for i, row in enumerate(rows):
             vectors = torch.stack([self._kept[c.words] for c in row.candidates])
             one = slice(i, i + 1)
-            scores = self._reader.model.score(states[one], mask[one], pooled[one], vectors)
+            scores = self._reader.model.score(
+                states[one], mask[one], pooled[one], vectors, kind=self.spec.kind
+            )
             priors = torch.tensor([c.prior for c in row.candidates])
             found.append(torch.stack([scores[0].float().cpu(), priors]))
         return found
