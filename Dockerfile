@@ -1,4 +1,5 @@
 # Serving image: no torch, no compiler, no root. CPU by default; GPU by --build-arg ENGINE=gpu.
+# What else it can do by --build-arg EXTRAS=http,tracing (extras of pyproject.toml).
 #
 #   docker build -t instructrec .
 #   docker run --read-only -p 50051:50051 -v "$PWD/bundle:/bundle:ro" instructrec
@@ -8,6 +9,7 @@ ARG PYTHON_IMAGE=python:3.11-slim
 
 FROM ${PYTHON_IMAGE} AS build
 ARG ENGINE=cpu
+ARG EXTRAS=
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_CONSTRAINT=/source/constraints.txt
 WORKDIR /source
 COPY pyproject.toml constraints.txt README.md LICENSE ./
@@ -15,7 +17,7 @@ COPY instructrec_deploy instructrec_deploy
 COPY training training
 # What serving never reads goes: pip itself, the tests that numpy ships, compiled caches.
 RUN python -m venv /opt/instructrec \
-    && /opt/instructrec/bin/python -m pip install --quiet --progress-bar off ".[${ENGINE}]" \
+    && /opt/instructrec/bin/python -m pip install --quiet --progress-bar off ".[${ENGINE}${EXTRAS:+,${EXTRAS}}]" \
     && /opt/instructrec/bin/python -m pip uninstall --quiet --yes pip setuptools \
     && find /opt/instructrec -name tests -path '*/numpy/*' -type d -prune -exec rm -rf {} + \
     && find /opt/instructrec -name __pycache__ -type d -prune -exec rm -rf {} + \

@@ -222,7 +222,7 @@ class LocalAsker:
 
 
 class RemoteAsker:
-    """A server, by batch messages or (`is_unary`) by many concurrent calls."""
+    """A server, by a message, by a stream where there is much, or by many calls (`is_unary`)."""
 
     def __init__(
         self,
@@ -239,6 +239,7 @@ class RemoteAsker:
         self._address = address
         self._bundle = bundle
         self._is_unary = is_unary
+        self._timeout_s = timeout_s
         self._how: dict[str, Any] = {
             "timeout_s": timeout_s,
             "security": Security.from_environ(),
@@ -248,6 +249,26 @@ class RemoteAsker:
 
     def ask(self, requests: Sequence[Request]) -> list[Outcome]:
         """See `Asker`."""
+        parts = split_requests(requests, BATCH_ITEMS)
+        if self._is_unary or len(parts) < 2:
+            return self._ask_parts(requests)
+        found = self._ask_stream(requests, self._timeout_s * len(parts))
+        left = [number for number in range(len(requests)) if number not in found]
+        found.update(zip(left, self._ask_parts([requests[n] for n in left]), strict=True))
+        return [found[number] for number in range(len(requests))]
+
+    def _ask_stream(self, requests: Sequence[Request], timeout_s: float) -> dict[int, Outcome]:
+        """By number what a stream answers; one that breaks off leaves the rest to messages."""
+        found: dict[int, Outcome] = {}
+        try:
+            for number, outcome in self._client.predict_stream(requests, timeout_s=timeout_s):
+                found[number] = outcome
+        except InstructRecError:  # it drains, or it has no streams: a message will say
+            pass
+        return found
+
+    def _ask_parts(self, requests: Sequence[Request]) -> list[Outcome]:
+        """By messages, or by calls of one text each."""
         import asyncio
 
         parts = split_requests(requests, 1 if self._is_unary else BATCH_ITEMS)

@@ -25,7 +25,7 @@ WORD_FIELDS = ("instruction", "kind", "task", "prepared_id", "decision", "none_l
 STDIN = "-"  # as a text: standard input
 MAX_TIMEOUT_S = 86_400.0  # longer than gRPC can count is no time at all
 N_MOVING = 5  # words that are shown
-CHUNK = 256  # lines of standard input that are answered together
+CHUNK = 1024  # lines of standard input that are answered together
 
 
 def predict(

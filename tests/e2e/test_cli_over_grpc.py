@@ -83,7 +83,10 @@ def test_many_long_texts_are_answered_though_one_message_could_not_hold_them(
 def test_lines_after_the_server_went_away_get_an_error_each(
     tiny_bundle: Path, tmp_path: Path
 ) -> None:
-    n_before, n_after = CHUNK, CHUNK + 44  # the second chunk goes in batches, the third in one
+    n_before, n_after = (
+        CHUNK,
+        CHUNK + 44,
+    )  # the second chunk goes by a stream, the third in one message
     lines = [json.dumps({"text": f"refund {n}", "id": str(n)}) for n in range(n_before + n_after)]
     with running_server(tiny_bundle, tmp_path / "server.log") as running:
         running.wait_ready()

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from instructrec_deploy.cli.asking import BATCH_BYTES, split_requests
+from instructrec_deploy.cli.asking import BATCH_BYTES, RemoteAsker, split_requests
+from instructrec_deploy.core.errors import Unavailable
 from instructrec_deploy.core.instruction import Instruction
 from instructrec_deploy.core.request import Question, Request
+from instructrec_deploy.core.result import Prediction
 from instructrec_deploy.wire.requests import write_batch_request
 
 LONG = BATCH_BYTES // 4
@@ -32,3 +38,36 @@ def test_candidates_count_too() -> None:
     labels = [f"{n} {'候选' * 400}" for n in range(400)]
     asked = Question(instruction=Instruction.of("which?", labels))
     assert [len(part) for part in split_requests([Request("a", (asked,))] * 3, 64)] == [1, 1, 1]
+
+
+class Streaming:
+    """A client whose stream breaks off after so many answers."""
+
+    def __init__(self, n_answers: int) -> None:
+        self._n_answers = n_answers
+        self.batches: list[int] = []
+
+    def predict_stream(self, requests: list[Request], *, timeout_s: float) -> Iterator[Any]:
+        numbers = list(range(len(requests)))[::-1]  # in any order
+        for number in numbers[: self._n_answers]:
+            yield number, Prediction((), id=requests[number].id)
+        if self._n_answers < len(requests):
+            raise Unavailable("the server is shutting down", hint="")
+
+    def predict_batch(self, requests: list[Request]) -> list[Prediction]:
+        self.batches.append(len(requests))
+        return [Prediction((), id=request.id) for request in requests]
+
+
+@pytest.mark.parametrize(
+    ("n_requests", "n_streamed", "batches"), [(200, 200, []), (200, 180, [20]), (9, 0, [9])]
+)
+def test_many_go_by_a_stream_and_what_it_leaves_by_messages(
+    n_requests: int, n_streamed: int, batches: list[int]
+) -> None:
+    asker = RemoteAsker("127.0.0.1:1", None, is_unary=False, timeout_s=1)
+    client = asker._client = Streaming(n_streamed)  # type: ignore[assignment]
+    requests = [Request("a", id=str(number)) for number in range(n_requests)]
+    found = asker.ask(requests)
+    assert [one.id for one in found if isinstance(one, Prediction)] == [r.id for r in requests]
+    assert client.batches == batches
