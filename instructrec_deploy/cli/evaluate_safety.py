@@ -139,7 +139,7 @@ def _checker(guards: PolicyGuards, guard: Guard, bundle: Path | None, stack: Exi
     }
     direction = guard.policy.input.model_copy(update={"heads": telling})
     teller = Guard(guard.policy.model_copy(update={"input": direction}), keys=load_keys())
-    named = {f"task {name}": (name, head) for name, head in heads.items()}
+    named = {head.rule(name): (name, head) for name, head in heads.items()}
 
     def check(text: str) -> Checked:
         if not text:

@@ -65,6 +65,10 @@ def serve(
         Path | None,
         typer.Option(metavar="FILE", help="A safety.toml; read again when it changes. [BUNDLE's]"),
     ] = None,
+    safety_bundle: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="A bundle whose model scores texts for the policy."),
+    ] = None,
     audit: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Write safety decisions there, without texts. [off]"),
@@ -101,7 +105,7 @@ def serve(
     overrides["models"] = {**models, **overrides.get("models", {})}
     if feedback is not None:
         overrides["feedback"] = {**overrides.get("feedback", {}), "file": str(feedback)}
-    files = {"policy": policy, "audit": audit, "review": review}
+    files = {"policy": policy, "audit": audit, "review": review, "bundle": safety_bundle}
     safety = {name: str(file) for name, file in files.items() if file is not None}
     if safety:
         overrides["safety"] = {**overrides.get("safety", {}), **safety}
@@ -120,6 +124,7 @@ def serve(
         engine=settings.engine,
         prepared=settings.prepared,
         policy=settings.safety.policy,
+        safety_bundle=settings.safety.bundle,
     )
     from instructrec_deploy.server.app import run_server  # meanwhile
 

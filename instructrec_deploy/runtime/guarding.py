@@ -8,17 +8,26 @@ from instructrec_deploy.runtime.jobs import GuardLike
 from instructrec_deploy.runtime.judging import check_heads
 from instructrec_deploy.safety.guards import PolicyGuards
 from instructrec_deploy.safety.keys import load_keys
+from instructrec_deploy.safety.policy import Policy, parse_policy
 
 
-def open_guard(bundle: Bundle, guard: bool | GuardLike) -> GuardLike | None:
+def open_guard(
+    bundle: Bundle, guard: bool | GuardLike, *, judge: Bundle | None = None
+) -> GuardLike | None:
     """The bundle's own filter (True), none (False), or the one that is given, held against it.
+
+    Args:
+        judge: whom the policy's heads ask in the bundle's place. To the bundle's own filter the
+            heads of that one's policy are added.
 
     Raises:
         BundleError: the policy names tasks or labels that the bundle does not have.
     """
     if guard is not True:
         if isinstance(guard, PolicyGuards):
-            check_heads(guard.policy, bundle, where="the safety policy")
+            check_heads(guard.policy, judge or bundle, where="the safety policy")
+            if judge is not None:
+                _asked_at_all(guard.policy)
         return guard or None
     path = bundle.path(SAFETY_FILE)
     guards = PolicyGuards.from_toml(read_text(path), where=str(path), keys=load_keys())
@@ -27,5 +36,22 @@ def open_guard(bundle: Bundle, guard: bool | GuardLike) -> GuardLike | None:
             f"{path} has words for tasks that the bundle does not have: {', '.join(unknown)}",
             hint=f"its tasks: {', '.join(sorted(bundle.tasks.tasks)) or 'none'}",
         )
-    check_heads(guards.policy, bundle, where=str(path))
+    if judge is not None:
+        theirs = judge.path(SAFETY_FILE)
+        heads = parse_policy(read_text(theirs), where=str(theirs)).input.heads
+        own = guards.policy.input
+        changed = own.model_copy(update={"heads": {**own.heads, **heads}})
+        guards.replace(guards.policy.model_copy(update={"input": changed}))
+        _asked_at_all(guards.policy)
+    check_heads(guards.policy, judge or bundle, where=str(path))
     return guards
+
+
+def _asked_at_all(policy: Policy) -> None:
+    parts = (policy, *policy.tasks.values(), *policy.tenants.values())
+    if not any(part.input.heads for part in parts):
+        raise BundleError(
+            "no head of the safety policy asks the safety bundle",
+            hint="write [input.heads.NAME] into the policy, or into the safety bundle's: "
+            "docs/safety.md",
+        )

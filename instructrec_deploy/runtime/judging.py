@@ -1,4 +1,4 @@
-"""Content heads: what the policy asks the model itself about a text that is encoded."""
+"""Content heads: what the policy asks a model about a text that is encoded."""
 
 from __future__ import annotations
 
@@ -28,14 +28,15 @@ def judge(jobs: Sequence[Job], first_rows: Sequence[int], score: Score) -> None:
     """
     wanted: dict[str, list[int]] = {}
     for place, job in enumerate(jobs):
-        for task in job.heads:
+        for task in dict.fromkeys(head.asked(name) for name, head in job.heads.items()):
             wanted.setdefault(task, []).append(place)
     scores: list[dict[str, float | None]] = [{} for _ in jobs]
     for task, places in wanted.items():
         found = _probabilities(task, [first_rows[place] for place in places], score)
         for row, place in enumerate(places):
-            label = jobs[place].heads[task].label
-            scores[place][task] = found[row].get(label) if found else None
+            for name, head in jobs[place].heads.items():
+                if head.asked(name) == task:
+                    scores[place][name] = found[row].get(head.label) if found else None
     for job, found_scores in zip(jobs, scores, strict=True):
         if found_scores and isinstance(job.guarded_by, Guard):
             verdict = job.guarded_by.judged(job.verdicts[0], found_scores)
@@ -66,7 +67,8 @@ def check_heads(policy: Policy, bundle: Bundle, *, where: str) -> None:
     """
     faults = []
     for part in (policy, *policy.tasks.values(), *policy.tenants.values()):
-        for task, head in part.input.heads.items():
+        for name, head in part.input.heads.items():
+            task = head.asked(name)
             spec = bundle.tasks.tasks.get(task)
             if spec is None:
                 faults.append(f"no task {task!r}")

@@ -34,11 +34,13 @@ def begin_opening(
     engine: EngineSettings = EngineSettings(),
     prepared: PreparedSettings = PreparedSettings(),
     policy: str = "",
+    safety_bundle: str = "",
     name: str = "",
 ) -> Opening:
     """Begin; what goes wrong is told by `found`. `name`: of the model in place of its own.
 
-    `policy`: a file with a safety policy in place of the bundle's.
+    `policy`: a file with a safety policy in place of the bundle's. `safety_bundle`: the folder of a
+    bundle whose model the policy's heads ask.
 
     ConfigError, SafetyKeyMissing: the policy cannot be used.
     FileMissing, BundleError: it cannot be served. GoldenFailed: on this machine it does not answer
@@ -51,8 +53,13 @@ def begin_opening(
             renamed = bundle.manifest.model_copy(update={"name": name})
             bundle = replace(bundle, manifest=renamed)
         guard = PolicyGuards.open(Path(policy)) if policy else True
-        pipeline = Pipeline.open(bundle, engine=engine, prepared=prepared, guard=guard)
+        judge = open_bundle(Path(safety_bundle)) if safety_bundle else None
+        pipeline = Pipeline.open(
+            bundle, engine=engine, prepared=prepared, guard=guard, safety_bundle=judge
+        )
         pipeline.warm()
+        if judge is not None and pipeline.judged_by is not None:
+            check_golden(judge, pipeline.judged_by)
         return pipeline, check_golden(bundle, pipeline)
 
     thread = ThreadPoolExecutor(1, thread_name_prefix="open")

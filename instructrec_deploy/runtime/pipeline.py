@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -50,6 +51,7 @@ class Pipeline:
         engine: its sessions.
         prepared: settings of the cache.
         guard: the safety filter; None for none.
+        judge: another model that the policy's heads ask; None: this one. Closed with this one.
         clock: monotonic seconds.
 
     Raises:
@@ -63,12 +65,14 @@ class Pipeline:
         *,
         prepared: PreparedSettings = PreparedSettings(),
         guard: GuardLike | None = None,
+        judge: Pipeline | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         model = bundle.manifest.model
         self.bundle = bundle
         self.engine = engine
         self.guard = guard
+        self.judged_by = judge
         self.clock = clock
         self._outgoing = OutgoingCheck()
         self.tokenizer = TextTokenizer(
@@ -97,18 +101,22 @@ class Pipeline:
         engine: EngineSettings = EngineSettings(),
         prepared: PreparedSettings = PreparedSettings(),
         guard: bool | GuardLike = True,
+        safety_bundle: Bundle | None = None,
     ) -> Pipeline:
         """Open the sessions and the guard of a bundle.
 
         Args:
             guard: True for the bundle's own policy, False for none, or a filter.
+            safety_bundle: whose model the policy's heads ask in place of the bundle's own.
 
         Raises:
             BundleError, MissingExtra: as `Engine`.
         """
-        return cls(
-            bundle, Engine(bundle, engine), prepared=prepared, guard=open_guard(bundle, guard)
-        )
+        opened = open_guard(bundle, guard, judge=safety_bundle)
+        judge = None
+        if opened is not None and safety_bundle is not None:
+            judge = cls(safety_bundle, Engine(safety_bundle, engine), prepared=prepared)
+        return cls(bundle, Engine(bundle, engine), prepared=prepared, guard=opened, judge=judge)
 
     def admit(self, request: Request, *, deadline_s: float | None = None) -> Job:
         """Check a request and resolve its questions; nothing is computed yet.
@@ -217,7 +225,10 @@ class Pipeline:
         """
         job = Job(Request(text, ()), (), text=text)
         job.guard(guard)
-        if job.heads and not job.is_blocked:
+        if self.judged_by is not None:
+            if not job.is_blocked:
+                self.judged_by.judge([job], lane=lane)
+        elif job.heads and not job.is_blocked:
             tokenize([job], self.tokenizer)
             encoding = encode_rows(self.engine, job.rows, use_lower=False, lane=lane)
             self._judge([job], encoding, lane)
@@ -229,6 +240,8 @@ class Pipeline:
         Raises:
             InstructRecError: the bundle cannot answer.
         """
+        if self.judged_by is not None:
+            self.judged_by.warm()
         for instruction in self.resolver.own.values():
             self.prepare(instruction)
         own = next(iter(self.resolver.own.values()), None)
@@ -246,6 +259,27 @@ class Pipeline:
     def close(self) -> None:
         """Give the sessions back."""
         self.engine.close()
+        if self.judged_by is not None:
+            self.judged_by.close()
+
+    def judge(self, jobs: Sequence[Job], *, lane: int = 0) -> None:
+        """Score texts that another model answers about, as their heads ask; one reading each.
+
+        Where this model fails, each head counts as a check that broke.
+        """
+        asked = [job for job in jobs if job.heads]
+        if not asked:
+            return
+        found = self.tokenizer.encode_passages([job.passage() for job in asked], use_offsets=False)
+        encoding: list[Encoding] = []
+
+        def score(task: str, rows: list[int]) -> tuple[Instruction, Floats]:
+            if not encoding:
+                ids = [encoded.ids for encoded in found]
+                encoding.append(encode_rows(self.engine, ids, use_lower=False, lane=lane))
+            return self._head_scores(encoding[0], task, rows, lane)
+
+        judge(asked, range(len(asked)), score)
 
     def _compute(
         self, jobs: list[Job], lane: int, use_guard: bool, join: Join = tuple
@@ -278,13 +312,17 @@ class Pipeline:
 
     def _judge(self, jobs: Sequence[Job], encoding: Encoding, lane: int) -> None:
         """Ask what the policy asks the model about the texts."""
-
-        def score(task: str, rows: list[int]) -> tuple[Instruction, Floats]:
-            prepared = self._prepared(self.resolver.resolve(Question(task=task)), lane)
-            return prepared.instruction, self.logits(encoding, rows, prepared, lane=lane)
-
-        if any(job.heads for job in jobs):
+        if self.judged_by is not None:
+            self.judged_by.judge(jobs, lane=lane)
+        elif any(job.heads for job in jobs):
+            score = partial(self._head_scores, encoding, lane=lane)
             judge(jobs, [rows.start for rows in place_rows(jobs)[1]], score)
+
+    def _head_scores(
+        self, encoding: Encoding, task: str, rows: list[int], lane: int
+    ) -> tuple[Instruction, Floats]:
+        prepared = self._prepared(self.resolver.resolve(Question(task=task)), lane)
+        return prepared.instruction, self.logits(encoding, rows, prepared, lane=lane)
 
     def _ask_all(
         self, jobs: list[Job], encoding: Encoding, lane: int

@@ -104,6 +104,7 @@ class Predictor:
         bundle: an opened bundle or its folder.
         engine, batching, prepared: settings of the layers below.
         guard: True for the bundle's own safety policy, False for none, or a filter.
+        safety_bundle: whose model the policy's heads ask in place of the bundle's own.
 
     Raises:
         FileMissing, BundleError: no bundle there, or a damaged one.
@@ -118,9 +119,16 @@ class Predictor:
         batching: BatchingSettings = BatchingSettings(),
         prepared: PreparedSettings = PreparedSettings(),
         guard: bool | GuardLike = True,
+        safety_bundle: str | Path | None = None,
     ) -> None:
         opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
-        self.pipeline = Pipeline.open(opened, engine=engine, prepared=prepared, guard=guard)
+        self.pipeline = Pipeline.open(
+            opened,
+            engine=engine,
+            prepared=prepared,
+            guard=guard,
+            safety_bundle=open_bundle(safety_bundle) if safety_bundle else None,
+        )
         self._batching = batching.fitted(is_gpu=self.pipeline.engine.is_gpu)
         n_lanes = self.pipeline.engine.n_lanes
         self._is_closed = False

@@ -89,10 +89,10 @@ class Guard:
 
     def heads(self, text: str) -> Heads:
         """What is to be asked about a text of the model that reads it, by task of the bundle."""
-        return {t: head for t, head in self.policy.input.heads.items() if head.is_for(text)}
+        return {n: head for n, head in self.policy.input.heads.items() if head.is_for(text)}
 
     def judged(self, verdict: Verdict, scores: Mapping[str, float | None]) -> Verdict:
-        """A verdict on a text with what its heads say: scores by task, None where one broke."""
+        """A verdict on a text with what its heads say: scores by head, None where one broke."""
         return self._input.judged(verdict, self.policy.input.heads, scores)
 
     def check_output(self, answer: Answer) -> tuple[Answer, Verdict]:
@@ -184,8 +184,8 @@ class Checker:
     def judged(self, verdict: Verdict, heads: Heads, scores: Mapping[str, float | None]) -> Verdict:
         """The verdict with what heads say about the whole text."""
         found = []
-        for task, score in scores.items():
-            finding = self.failure() if score is None else heads[task].finding(task, score)
+        for name, score in scores.items():
+            finding = self.failure() if score is None else heads[name].finding(name, score)
             if finding is not None:
                 found.append(self._tried(finding))
         if not found:

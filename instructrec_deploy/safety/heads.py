@@ -1,7 +1,8 @@
-"""Content heads: a safety task of the bundle scores a text that the model has read anyway.
+"""Content heads: a safety task of a bundle scores a text that is read.
 
-`[input.heads.offensive]` in a policy names the task; its score leads to an action as a rule's hit
-does. The word list goes on beside it: what either finds is in the verdict.
+`[input.heads.offensive]` in a policy names the task, or is a name with `task` beside it, where one
+task has labels for several heads. The score leads to an action as a rule's hit does. The word list
+goes on beside it: what either finds is in the verdict.
 """
 
 from __future__ import annotations
@@ -30,11 +31,13 @@ _HAN = re.compile("[\u3400-\u9fff]")
 
 
 class ContentHead(Strict):
-    """What the score of one task of the bundle leads to.
+    """What the score of one label of a task leads to.
 
+    `task`: of the bundle; "": it has the head's own name.
     `lang`: only texts of this language, told by whether they have Chinese characters; "": all.
     """
 
+    task: str = ""
     label: str = Field(min_length=1)  # of the task: whose probability counts
     category: HeadCategory = "harassment"
     lang: Literal["", "en", "zh"] = ""
@@ -51,13 +54,20 @@ class ContentHead(Strict):
         """Whether it is to score a text."""
         return not self.lang or (self.lang == "zh") == (_HAN.search(text) is not None)
 
-    def finding(self, task: str, score: float) -> Finding | None:
-        """What a score of this task leads to; None for nothing."""
+    def asked(self, name: str) -> str:
+        """The task of a head of this name."""
+        return self.task or name
+
+    def rule(self, name: str) -> str:
+        """What findings of a head of this name call it."""
+        return f"head {name}" if self.task else f"task {name}"
+
+    def finding(self, name: str, score: float) -> Finding | None:
+        """What a score leads to; None for nothing."""
         step = step_at(self.act, score)
         if step is None:
             return None
-        rule = f"task {task}"
-        return Finding(self.category, rule, step.action, score=score, review=step.review)
+        return Finding(self.category, self.rule(name), step.action, score=score, review=step.review)
 
 
-Heads = Mapping[str, ContentHead]  # by the task of the bundle
+Heads = Mapping[str, ContentHead]  # by name

@@ -73,7 +73,7 @@ class DirectionPolicy(Strict):
     personal_data: PersonalDataPolicy = Field(default_factory=PersonalDataPolicy)
     operators: dict[str, Operator] = Field(default_factory=dict)  # type or "default" -> operator
     content: ContentPolicy = Field(default_factory=ContentPolicy)
-    heads: dict[str, ContentHead] = Field(default_factory=dict)  # task of the bundle -> head
+    heads: dict[str, ContentHead] = Field(default_factory=dict)  # by name, mostly that of the task
 
     @field_validator("operators")
     @classmethod

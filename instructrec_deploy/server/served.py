@@ -323,6 +323,7 @@ def load_served(
             engine=settings.engine,
             prepared=settings.prepared,
             policy=settings.safety.policy,
+            safety_bundle=settings.safety.bundle,
             name=name,
         )
     )

@@ -25,6 +25,7 @@ OPTIONS = {
         "--policy",
         "--audit",
         "--review",
+        "--safety-bundle",
         "--target-p99-ms",
         "--watch",
     }

@@ -68,6 +68,20 @@ def test_a_head_reads_only_its_own_language(
         assert bool(predictor.predict(text).verdicts[0].findings) == is_asked
 
 
+def test_heads_of_one_task_each_have_a_label_and_a_step_of_their_own(tiny_bundle: Path) -> None:
+    policy = guards(
+        '[input.heads.bad]\ntask = "sentiment"\nlabel = "negative"\ncategory = "hate"\n'
+        '[input.heads.good]\ntask = "sentiment"\nlabel = "positive"\ncategory = "sexual"\n'
+        'act = {action = "flag", threshold = 0.0}\n'
+    )
+    with Predictor(tiny_bundle, guard=policy) as predictor:
+        bad, good = predictor.predict([BAD, GOOD])
+    told = [[(f.category, f.rule) for f in one.verdicts[0].findings] for one in (bad, good)]
+    assert told == [[("hate", "head bad"), ("sexual", "head good")], [("sexual", "head good")]]
+    scores = [finding.score for finding in bad.verdicts[0].findings]
+    assert sum(scores) == pytest.approx(1.0, abs=1e-5)
+
+
 def test_a_dry_run_tells_what_a_head_would_have_done(tiny_bundle: Path) -> None:
     policy = guards(f'[input]\ndry_run = true\n{HEAD}act = "block"\n')
     with Predictor(tiny_bundle, guard=policy) as predictor:
