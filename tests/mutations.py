@@ -254,6 +254,7 @@ def _all_methods() -> dict[str, list[Message]]:
         "ModelReady": [oip.ModelReadyRequest(name="tiny", version="1")],
         "ServerMetadata": [oip.ServerMetadataRequest()],
         "ModelMetadata": [oip.ModelMetadataRequest(name="tiny")],
+        "ModelConfig": [oip.ModelConfigRequest(name="tiny")],
         "ModelInfer": [*_infers()],
         "RepositoryIndex": [oip.RepositoryIndexRequest(repository_name="x", ready=True)],
     }

@@ -40,6 +40,14 @@ def refusal(client: Any, inputs: list[Any]) -> list[str]:
     return []
 
 
+def configured(client: Any) -> list[Any]:
+    """What perf_analyzer reads before it sends."""
+    config = client.get_model_config(MODEL).config
+    needed = [one.name for one in config.input if not one.optional]
+    kinds = {one.name: one.data_type for one in (*config.input, *config.output)}
+    return [config.name, config.max_batch_size, needed, kinds["text"], kinds["score"]]
+
+
 def blocking(address: str) -> dict[str, Any]:
     with triton.InferenceServerClient(address) as client:
         row = client.infer(MODEL, [tensor("text", TEXTS)], request_id="mine")
@@ -74,6 +82,7 @@ def blocking(address: str) -> dict[str, Any]:
             "other_ready": client.is_model_ready("other"),
             "server": client.get_server_metadata(as_json=True)["name"],
             "outputs": [o.name for o in client.get_model_metadata(MODEL).outputs],
+            "config": configured(client),
             "index": [[m.name, m.state] for m in index.models],
             "id": row.get_response().id,
             "row": {name: plain(row, name) for name in ("label", "score")},

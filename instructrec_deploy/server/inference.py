@@ -23,6 +23,7 @@ from instructrec_deploy.wire.inference import (
     INFERENCE_SERVICE,
     PLATFORM,
     read_infer,
+    write_config,
     write_infer,
     write_metadata,
 )
@@ -45,6 +46,7 @@ class InferenceService:
             "ModelReady": self._model_ready,
             "ServerMetadata": self._server_metadata,
             "ModelMetadata": self._model_metadata,
+            "ModelConfig": self._model_config,
             "RepositoryIndex": self._index,
         }
         guard = self._service.guard
@@ -101,6 +103,11 @@ class InferenceService:
         message = parse(oip.ModelMetadataRequest, data)
         model = self._service.find_stand(message.name, message.version).model
         return write_metadata(model.name, model.version).SerializeToString()
+
+    async def _model_config(self, data: bytes, deadline: float | None, caller: Caller) -> bytes:
+        message = parse(oip.ModelConfigRequest, data)
+        stand = self._service.find_stand(message.name, message.version)
+        return write_config(stand.model.name, stand.limits).SerializeToString()
 
     async def _index(self, data: bytes, deadline: float | None, caller: Caller) -> bytes:
         request = parse(oip.RepositoryIndexRequest, data)

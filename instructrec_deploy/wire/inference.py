@@ -32,6 +32,7 @@ INFERENCE_SERVICE = "inference.GRPCInferenceService"
 PLATFORM = "instructrec"
 INPUTS = ("text", "text2", "instruction", "task", "candidates")
 OUTPUTS = {"label": STRINGS, "score": FLOATS, "answer": STRINGS}
+TRITON_TYPES = {STRINGS: 13, FLOATS: 11}  # numbers of its DataType
 WORDS, NUMBERS = ("string_param",), ("int64_param", "uint64_param")
 PARAMETERS: dict[str, tuple[str, ...]] = {
     "task": WORDS,
@@ -126,6 +127,21 @@ def write_metadata(name: str, version: str) -> oip.ModelMetadataResponse:
         message.inputs.add(name=tensor, datatype=STRINGS, shape=[-1])
     for tensor, datatype in OUTPUTS.items():
         message.outputs.add(name=tensor, datatype=datatype, shape=[-1])
+    return message
+
+
+def write_config(name: str, limits: Limits) -> oip.ModelConfigResponse:
+    """The same for tools that plan a load by it."""
+    message = oip.ModelConfigResponse()
+    config = message.config
+    config.name, config.platform, config.backend = name, PLATFORM, PLATFORM
+    config.max_batch_size = limits.max_batch_items
+    for tensor in INPUTS:
+        config.input.add(
+            name=tensor, data_type=TRITON_TYPES[STRINGS], dims=[1], optional=tensor != "text"
+        )
+    for tensor, datatype in OUTPUTS.items():
+        config.output.add(name=tensor, data_type=TRITON_TYPES[datatype], dims=[1])
     return message
 
 

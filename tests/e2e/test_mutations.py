@@ -17,7 +17,7 @@ from instructrec_deploy.server.settings import load_settings
 from tests.mutations import STREAM, Mutant, mutant
 
 AT_ONCE = 32
-TIMEOUT_S = 60  # no mutant asks for much; one that hangs is a fault
+TIMEOUT_S = 300  # no mutant asks for much; one that hangs is a fault
 RIGHT = {
     "OK",
     "INVALID_ARGUMENT",
@@ -111,7 +111,7 @@ def test_two_thousand_mutated_messages_are_refused_or_answered(
     tiny_bundle: Path, tmp_path: Path
 ) -> None:
     found = check(tiny_bundle, tmp_path, range(2_000))
-    assert len({method for method, _ in found}) == 15
+    assert len({method for method, _ in found}) == 16
     by_status = Counter[str]()
     for (_, status), n_calls in found.items():
         by_status[status] += n_calls

@@ -82,6 +82,8 @@ def test_server_and_model_are_told(seen: Seen) -> None:
     ]
     assert (found["server"], found["index"]) == ("instructrec", [["tiny", "READY"]])
     assert found["outputs"] == ["label", "score", "answer"]
+    type_string, type_fp32 = 13, 11
+    assert found["config"] == ["tiny", 256, ["text"], type_string, type_fp32]
 
 
 def test_a_refusal_arrives_in_words(seen: Seen) -> None:

@@ -28,6 +28,7 @@ from instructrec_deploy.wire.inference import (
     OUTPUTS,
     PARAMETERS,
     read_infer,
+    write_config,
     write_infer,
     write_metadata,
 )
@@ -244,3 +245,12 @@ def test_metadata_names_every_tensor() -> None:
     message = write_metadata("tiny", "1")
     assert [tensor.name for tensor in message.inputs] == list(INPUTS)
     assert [(t.name, t.datatype) for t in message.outputs] == list(OUTPUTS.items())
+
+
+def test_a_config_names_the_same_tensors_and_how_many_texts_a_call_takes() -> None:
+    config = write_config("tiny", LIMITS).config
+    assert (config.name, config.max_batch_size) == ("tiny", 8)
+    assert [(t.name, t.optional) for t in config.input] == [(n, n != "text") for n in INPUTS]
+    assert [t.name for t in config.output] == list(OUTPUTS)
+    number_of = {"BYTES": 13, "FP32": 11}  # Triton's
+    assert [t.data_type for t in config.output] == [number_of[kind] for kind in OUTPUTS.values()]
