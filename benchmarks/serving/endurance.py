@@ -7,9 +7,9 @@
   the texts that were sent: least squares over the second half, MiB for each 10,000 texts.
 - *connections*: so many connections, each with a call, opened and closed in waves, and some held
   open together; file descriptors and memory of the server before and after.
-- *cancelled*: 64 callers of whom half give up at a random moment of a call's usual time; which
-  part of the computed texts nobody waited for any more. A text that is already being computed when
-  its caller gives up cannot be stopped: these are all of them.
+- *cancelled*: bursts of 1,000 calls with long texts, of which every second one is given up while
+  most of them wait; which part of the computed texts nobody got an answer to. Those that are being
+  computed at that moment cannot be stopped.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ import tempfile
 import time
 import urllib.request
 from collections import Counter
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +37,9 @@ from instructrec_deploy.core.request import Request
 from instructrec_deploy.wire.requests import method_path, write_request
 
 MIB = 1 << 20
-N_SOAKING, N_CANCELLING = 8, 64
+N_SOAKING = 8
+BURST, N_MESSAGES = 1000, 8  # calls at once; shipped messages of one text
+DEPTH = "instructrec_queue_depth"
 SETTLE_S = 5.0  # after a load, for what it left to go
 OWN = [(f"what is asked for, {n}?", [f"answer {n}", "card", "余额", "other"]) for n in range(20)]
 
@@ -156,8 +157,7 @@ async def connections(server: Watched, n_connections: int, n_held: int) -> dict[
     async def wave(n: int, held_s: float = 0.0) -> None:
         await asyncio.gather(*[connect(server.address, payload, held_s) for _ in range(n)])
 
-    for _ in range(4):  # what the first ones make is there once
-        await wave(50)
+    await wave(n_held)  # what so many at once need, is there once
     await asyncio.sleep(SETTLE_S)
     files, memory, most = server.n_files(), server.memory_mib(), 0
     for _ in range(max(1, n_connections // 100)):
@@ -177,43 +177,42 @@ async def connections(server: Watched, n_connections: int, n_held: int) -> dict[
     }
 
 
-async def cancelled(server: Watched, seconds: float) -> dict[str, Any]:
-    """Half of the calls are given up."""
-    texts, rng = Texts(2), random.Random(3)
-    names = {
-        "cancelled": 'instructrec_requests_total{method="Predict",status="CANCELLED"}',
-        "dropped": 'instructrec_dropped_total{reason="cancelled"}',
-        "computed": "instructrec_batch_size_sum",
-    }
-    usual_s = 0.05
-    end = time.monotonic() + seconds
+async def cancelled(server: Watched, n_bursts: int) -> dict[str, Any]:
+    """Bursts of calls, every second one given up while most of them wait."""
+    texts, counts = Texts(2), Counter[str]()
+    before = server.metric("instructrec_batch_size_sum")
 
-    async def caller(call: Any) -> None:
-        nonlocal usual_s
-        while time.monotonic() < end:
-            payload = write_request(Request.of(texts())).SerializeToString()
-            begun = time.monotonic()
-            if rng.random() < 0.5:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(rng.uniform(0, usual_s)):
-                        await call(payload, timeout=120)
-            else:
-                await call(payload, timeout=120)
-                usual_s += 0.05 * (time.monotonic() - begun - usual_s)
+    async def ask(call: Any) -> None:
+        text = " ".join(texts() for _ in range(N_MESSAGES))
+        payload = write_request(Request.of(text)).SerializeToString()
+        try:
+            await call(payload, timeout=600)
+            counts["answered"] += 1
+        except grpc.aio.AioRpcError as error:
+            counts[error.code().name] += 1
+        except asyncio.CancelledError:
+            counts["given up"] += 1
 
-    before = {name: server.metric(metric) for name, metric in names.items()}
     async with grpc.aio.insecure_channel(server.address) as channel:
         call = channel.unary_unary(method_path("Predict"))
-        await asyncio.gather(*[caller(call) for _ in range(N_CANCELLING)])
+        for _ in range(n_bursts):
+            tasks = [asyncio.create_task(ask(call)) for _ in range(BURST)]
+            while await asyncio.to_thread(server.metric, DEPTH) < BURST // 2:  # most is there
+                if all(task.done() for task in tasks):
+                    break
+                await asyncio.sleep(0.02)
+            for task in tasks[1::2]:
+                task.cancel()
+            await asyncio.gather(*tasks)
     await asyncio.sleep(SETTLE_S)
-    found = {name: int(server.metric(names[name]) - before[name]) for name in names}
-    n_dead = found["cancelled"] - found["dropped"]
+    n_computed = int(server.metric("instructrec_batch_size_sum") - before)
+    n_dead = n_computed - counts["answered"]
     return {
-        "n_sent": texts.n_made,
-        **{f"n_{name}": value for name, value in found.items()},
-        "usual_ms": round(1000 * usual_s, 1),
+        "n_calls": n_bursts * BURST,
+        "outcomes": dict(counts),
+        "n_computed": n_computed,
         "n_computed_for_nobody": n_dead,
-        "share_computed_for_nobody": round(n_dead / max(1, found["computed"]), 5),
+        "share_computed_for_nobody": round(n_dead / max(1, n_computed), 5),
     }
 
 
@@ -223,8 +222,8 @@ async def measure(server: Watched, given: argparse.Namespace) -> dict[str, Any]:
     if given.connections:
         found["connections"] = await connections(server, given.connections, given.held)
         print(json.dumps(found["connections"]), flush=True)
-    if given.cancel_s:
-        found["cancelled"] = await cancelled(server, given.cancel_s)
+    if given.bursts:
+        found["cancelled"] = await cancelled(server, given.bursts)
         print(json.dumps(found["cancelled"]), flush=True)
     if given.soak_s:
         found["soak"] = await soak(server, given.soak_s)
@@ -238,7 +237,7 @@ def main() -> None:
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--soak-s", type=float, default=1200.0, help="0: none")
-    parser.add_argument("--cancel-s", type=float, default=30.0, help="0: none")
+    parser.add_argument("--bursts", type=int, default=5, help="of calls half given up; 0: none")
     parser.add_argument("--connections", type=int, default=5000, help="0: none")
     parser.add_argument("--held", type=int, default=500, help="of them, open together")
     parser.add_argument("--note", default="", help="what else the reader should know")

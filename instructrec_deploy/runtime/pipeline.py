@@ -270,7 +270,9 @@ class Pipeline:
         asked = [job for job in jobs if job.heads]
         if not asked:
             return
-        found = self.tokenizer.encode_passages([job.passage() for job in asked], use_offsets=False)
+        passages = [job.passage() for job in asked]
+        row_of = {passage: row for row, passage in enumerate(dict.fromkeys(passages))}
+        found = self.tokenizer.encode_passages([*row_of], use_offsets=False)
         encoding: list[Encoding] = []
 
         def score(task: str, rows: list[int]) -> tuple[Instruction, Floats]:
@@ -279,7 +281,7 @@ class Pipeline:
                 encoding.append(encode_rows(self.engine, ids, use_lower=False, lane=lane))
             return self._head_scores(encoding[0], task, rows, lane)
 
-        judge(asked, range(len(asked)), score)
+        judge(asked, [row_of[passage] for passage in passages], score)
 
     def _compute(
         self, jobs: list[Job], lane: int, use_guard: bool, join: Join = tuple

@@ -5,11 +5,14 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from instructrec_deploy.core.bundle import open_bundle
 from instructrec_deploy.core.errors import BundleError
+from instructrec_deploy.core.request import Request
+from instructrec_deploy.core.result import Prediction
 from instructrec_deploy.runtime.pipeline import Pipeline
 from instructrec_deploy.runtime.predictor import Predictor
 from instructrec_deploy.safety.guard import Guard
@@ -99,3 +102,24 @@ def test_a_policy_that_asks_it_nothing_or_what_it_lacks_is_refused(tiny_bundle: 
         Pipeline.open(
             opened, guard=guards('[input.heads.tone]\nlabel = "rude"\n'), safety_bundle=opened
         )
+
+
+def test_texts_that_are_equal_are_read_by_it_once(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = open_bundle(tiny_bundle)
+    pipeline = Pipeline.open(opened, guard=act('"flag"'), safety_bundle=opened)
+    pipeline.warm()  # candidates are read, too
+    assert pipeline.judged_by is not None
+    encode, rows = pipeline.judged_by.engine.encode, list[int]()
+
+    def counted(ids: Any, mask: Any, **how: Any) -> Any:
+        rows.append(len(ids))
+        return encode(ids, mask, **how)
+
+    monkeypatch.setattr(pipeline.judged_by.engine, "encode", counted)
+    found = pipeline.answer([Request.of(text) for text in (BAD, GOOD, BAD)])
+    assert rows == [2]
+    scores = [one.verdicts[0].findings[0].score for one in found if isinstance(one, Prediction)]
+    assert scores[0] == scores[2] > scores[1]
+    pipeline.close()
