@@ -7,6 +7,13 @@ The tasks `offensive` and `offensive-zh` of the bundles give the score of a text
 the one with the best macro F1 on rows that are not measured: the validation rows of
 tweet_offensive, and every other validation row of COLD (it has no test rows). HateCheck is
 measured by AUC, with the English task as it is.
+
+    PYTHONPATH=. .venv/bin/python benchmarks/safety/content.py --data-root DATA \\
+        --safety BUNDLE --out benchmarks/results/content-safety.json --policy safety.toml
+
+measures the bundle of the recipe `content-safety` alike (HateCheck by its category `hate`, too),
+its categories on our own held-back rows, and writes the policy that these figures were reached
+with.
 """
 
 from __future__ import annotations
@@ -21,6 +28,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.safety.categories import measure_categories
 from instructrec_deploy.evaluation.metrics import macro_f1_of
 from instructrec_deploy.evaluation.safety import auc as area
 from instructrec_deploy.runtime.predictor import Predictor
@@ -40,7 +48,9 @@ def model_scores(bundle: Path, task: str, label: str, rows: Rows) -> np.ndarray:
     """The model's probability of a label, [N]."""
     with Predictor(bundle, guard=False) as predictor:
         found = predictor.predict([row["text"] for row in rows], task=task, top_k=0)
-    return np.array([next(s.score for s in one.answers[0].scores if s.label == label) for one in found])
+    return np.array(
+        [next(s.score for s in one.answers[0].scores if s.label == label) for one in found]
+    )
 
 
 def listed(rows: Rows) -> np.ndarray:
@@ -96,28 +106,39 @@ def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data-root", type=Path, required=True)
-    parser.add_argument("--english", type=Path, required=True)
-    parser.add_argument("--chinese", type=Path, required=True)
+    parser.add_argument("--english", type=Path)
+    parser.add_argument("--chinese", type=Path)
+    parser.add_argument("--safety", type=Path, help="one bundle for all, with content categories")
+    parser.add_argument("--policy", type=Path, help="write the policy of --safety there")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
+    english, chinese = options.english or options.safety, options.chinese or options.safety
+    if english is None or chinese is None:
+        parser.error("name --english and --chinese, or --safety")
     data = options.data_root / "safety"
     tweets, cold = data / "tweet_offensive.jsonl.gz", read(data / "cold.jsonl.gz", "val")
     hate = read(data / "hatecheck_half.jsonl.gz", "test")
     is_hate = np.array([row["target"] == "hateful" for row in hate])
     result = {
         "tweet_offensive": measure(
-            options.english, "offensive", "offensive", read(tweets, "val"), read(tweets, "test")
+            english, "offensive", "offensive", read(tweets, "val"), read(tweets, "test")
         ),
-        "cold": measure(options.chinese, "offensive-zh", "冒犯", cold[::2], cold[1::2]),
+        "cold": measure(chinese, "offensive-zh", "冒犯", cold[::2], cold[1::2]),
         "hatecheck": {
             "n": len(hate),
-            "auc": round(
-                auc(is_hate, model_scores(options.english, "offensive", "offensive", hate)), 4
-            ),
+            "auc": round(auc(is_hate, model_scores(english, "offensive", "offensive", hate)), 4),
             "auc of the word list": round(auc(is_hate, listed(hate).astype(float)), 4),
         },
         "machine": {"python": platform.python_version(), "load_1m": round(os.getloadavg()[0], 1)},
     }
+    if options.safety is not None:
+        figures, policy = measure_categories(options.safety)
+        result["categories"] = figures
+        result["hatecheck"]["auc of the category hate"] = round(
+            auc(is_hate, model_scores(options.safety, "content", "hate", hate)), 4
+        )
+        if options.policy is not None:
+            options.policy.write_text(policy, encoding="utf-8")
     text = json.dumps(result, ensure_ascii=False, indent=2)
     print(text)
     options.out.write_text(text + "\n", encoding="utf-8")
