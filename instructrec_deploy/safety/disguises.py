@@ -10,9 +10,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate, groupby
+from operator import itemgetter
 
 from instructrec_deploy.safety.pending import Shape
-from instructrec_deploy.safety.spellings import Edit, Unspelled, apply_edits, keep_only
+from instructrec_deploy.safety.spellings import SINGLE, Edit, Unspelled, apply_edits, keep_only
 
 # One sign, one letter: every offset stays. 1 is an i in one copy and an l in the other.
 _LEET = str.maketrans("01345789@$€", "oieastbgase")
@@ -25,13 +27,17 @@ _LETTER = "[a-z@$]"
 _APART = re.compile(
     rf"{_LETTER}(?<![a-z0-9@$].)(?:[ .,\-_*~·•|/\\+]{{1,2}}{_LETTER}){{2,}}(?![a-z0-9@$])"
 )
-_MARKS = frozenset(" .,-*_·•~^|`/\\+#@&")
 _LONG = re.compile(r"([a-z])\1{2,}")
-_MARKED = re.compile(  # in stretches: one edit for many marks
-    r"(?:[a-z][*_·•~^|`\\]{1,2}){1,32}(?=[a-z])"
-    r"|(?:[\u4e00-\u9fff][ .,\-*_·•~^|/\\+#@&]{1,3}){1,32}(?=[\u4e00-\u9fff])"
+_LATIN_MARKS = r"[*_·•~^|`\\]{1,2}"
+_HAN_MARKS = r"[ .,\-*_·•~^|/\\+#@&]{1,3}"
+_MARKS = re.compile(  # between two letters, or two Han characters
+    rf"(?<=[a-z]){_LATIN_MARKS}(?=[a-z])"
+    rf"|(?<=[\u4e00-\u9fff]){_HAN_MARKS}(?=[\u4e00-\u9fff])"
 )
-_MARK = re.compile(r"[^a-z\u4e00-\u9fff]+")
+_MARKED = re.compile(  # with what stands before them, in stretches
+    rf"(?:[a-z]{_LATIN_MARKS}){{1,32}}(?=[a-z])"
+    rf"|(?:[\u4e00-\u9fff]{_HAN_MARKS}){{1,32}}(?=[\u4e00-\u9fff])"
+)
 # What more text could turn into such a spelling.
 DISGUISE_SHAPES = tuple(map(Shape, (_APART, _LONG, _MARKED, _INNER_MARK)))
 _LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz@$")
@@ -72,7 +78,7 @@ def undisguise(text: str, words: frozenset[str], *, is_open: bool = False) -> It
     if not (is_open or _MIXED.search(copy)):
         return
     starts = plain.starts if plain is not None else range(len(text))
-    ends = plain.ends if plain is not None else range(1, len(text) + 1)
+    ends = plain.ends if plain is not None else SINGLE
     letters = _INNER_MARK.sub(lambda mark: mark[0].translate(_INNER), copy)
     yield Plain(Unspelled(letters.translate(_LEET), starts, ends), copy)
     if "1" in letters:
@@ -87,50 +93,38 @@ def disguised(text: str, words: frozenset[str]) -> list[Edit]:
 def _edits(text: str, words: frozenset[str]) -> Iterator[Edit]:
     for run in _APART.finditer(text):
         whole = keep_only(run.start(), run[0], _LETTERS)
-        yield from _cut(whole, run.end(), words)
+        yield _cut(whole, run.end(), words)
     for run in _LONG.finditer(text):
         new = run[1] * (2 if run[1] in _DOUBLES else 1)
         starts = range(run.start(), run.start() + len(new))
-        ends = [*(at + 1 for at in starts[:-1]), run.end()]
-        yield Edit(run.start(), run.end(), new, starts, ends)
-    for run in _MARKED.finditer(text):
-        kept = [at for at, char in enumerate(run[0], run.start()) if char not in _MARKS]
-        yield Edit(run.start(), run.end(), _MARK.sub("", run[0]), kept, [at + 1 for at in kept])
+        yield Edit(run.start(), run.end(), new, starts, {starts[-1]: run.end()})
+    for marks in _MARKS.finditer(text):
+        yield Edit(marks.start(), marks.end(), "", ())
 
 
-def _cut(whole: Edit, end: int, words: frozenset[str]) -> Iterator[Edit]:
+def _cut(whole: Edit, end: int, words: frozenset[str]) -> Edit:
     """Letters put together, with a space before and behind each word that is known."""
     letters = whole.new.replace("@", "a").replace("$", "s")
-    known, sizes = _vocabulary(words)
-    new: list[str] = []
-    starts: list[int] = []
-    ends: list[int] = []
-    at, is_open = 0, False  # whether the letters before are no known word
-    while at < len(letters):
-        size = 1
-        for n in sizes.get(letters[at], ()):
-            if letters[at : at + n] in known:
-                size = n
-                break
-        is_known = size > 1
-        if new and (is_known or not is_open):
-            new.append(" ")
-            starts.append(ends[-1] - 1)
-            ends.append(ends[-1])
-        new.append(letters[at : at + size])
-        starts += whole.starts[at : at + size]
-        ends += whole.ends[at : at + size]
-        is_open = not is_known and letters[at] not in "iu"
-        at += size
-    yield Edit(whole.start, end, "".join(new), starts, ends)
+    pieces = _known(words).split(letters)  # other letters and known words in turn
+    pieces[::2] = [piece.replace("i", "i ").replace("u", "u ").strip() for piece in pieces[::2]]
+    new = " ".join(filter(None, pieces))
+    counts = accumulate(map(" ".__ne__, new))  # of letters up to here
+    return Edit(whole.start, end, new, [whole.starts[count - 1] for count in counts])
 
 
 @lru_cache(maxsize=4)
-def _vocabulary(words: frozenset[str]) -> tuple[frozenset[str], dict[str, tuple[int, ...]]]:
-    """The words that letters are put together to, and by first letter their lengths, long first."""
-    known = words | _COMMON
-    sizes: dict[str, set[int]] = {}
-    for word in known:
-        if len(word) > 1:
-            sizes.setdefault(word[0], set()).add(len(word))
-    return known, {first: tuple(sorted(all_, reverse=True)) for first, all_ in sizes.items()}
+def _known(words: frozenset[str]) -> re.Pattern[str]:
+    """The words that letters are put together to: at each place the longest."""
+    return re.compile(f"({_trie(sorted(word for word in words | _COMMON if len(word) > 1))})")
+
+
+def _trie(words: list[str]) -> str:
+    """A pattern of sorted words, shared beginnings written once: tried letter by letter."""
+    rest = [word for word in words if word]
+    branches = [
+        re.escape(first) + _trie([word[1:] for word in same])
+        for first, same in groupby(rest, key=itemgetter(0))
+    ]
+    if not branches:
+        return ""
+    return f"(?:{'|'.join(branches)}){'?' if len(rest) < len(words) else ''}"

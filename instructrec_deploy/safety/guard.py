@@ -168,9 +168,10 @@ class Checker:
             findings = (self.failure(fault),)
         if not findings:
             return text, ()
-        if any(finding.action == "block" for finding in findings):
+        actions = {finding.action for finding in findings}
+        if "block" in actions:
             return "", findings
-        return mask_text(text, findings), findings
+        return mask_text(text, findings) if "mask" in actions else text, findings
 
     def verdict(self, findings: tuple[Finding, ...]) -> Verdict:
         """The verdict on these findings."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from instructrec_deploy.safety import reach
@@ -202,22 +202,25 @@ class Lexicon:
         self._shapes = tuple(map(Shape, self._patterns))
         self._quoted_shapes = tuple(Shape(pattern, reach.QUOTE) for pattern in self._patterns)
 
-    def find(self, text: str, categories: frozenset[str]) -> Iterator[Match]:
+    def find(self, text: str, categories: frozenset[str]) -> list[Match]:
         """Hits in a folded text in lower case; they may overlap.
 
         Words in leetspeak, with letters apart or with marks inside are looked for in copies.
         """
         if not _LETTER.search(text):
-            return
-        yield from self._find(text, categories)
-        has_quotes = _QUOTES.search(text) is not None
+            return []
+        hits = self._find(text, categories)
         for plain in undisguise(text, self._words):
-            for hit in self._find(plain.copy.text, categories):
-                if not plain.is_spelled(hit.start, hit.end):
-                    continue
-                start, end = plain.copy.span(hit.start, hit.end)
-                is_quoted = has_quotes and _is_quoted(text, start, end)
-                yield Match(hit.category, hit.rule, start, end, is_quoted)
+            span = plain.copy.span
+            hits += [
+                Match(hit.category, hit.rule, *span(hit.start, hit.end))
+                for hit in self._find(plain.copy.text, categories)
+                if plain.is_spelled(hit.start, hit.end)
+            ]
+        if hits and _QUOTES.search(text):
+            quotes = _Quotes(text)
+            hits = [hit._replace(is_quoted=quotes.hold(hit.start, hit.end)) for hit in hits]
+        return hits
 
     def open(self, text: str, groups: Sequence[frozenset[str]], start: int) -> list[int]:
         """For each group of categories: where what more text could turn into a hit begins.
@@ -250,27 +253,41 @@ class Lexicon:
         """The words that set off its English entries."""
         return self._words
 
-    def _find(self, text: str, categories: frozenset[str]) -> Iterator[Match]:
+    def _find(self, text: str, categories: frozenset[str]) -> list[Match]:
         words = _WORD.findall(text)
         wanted = {i for word in self._words.intersection(words) for i in self._by_word[word]}
         for index, gate in self._gates:
             if (self._entries[index].triggers or not text.isascii()) and gate.search(text):
                 wanted.add(index)
-        has_quotes = _QUOTES.search(text) is not None
+        hits: list[Match] = []
         for index in sorted(wanted):
-            entry = self._entries[index]
-            if entry.category not in categories:
-                continue
-            for found in self._patterns[index].finditer(text):
-                start, end = found.span()
-                is_quoted = has_quotes and _is_quoted(text, start, end)
-                yield Match(entry.category, entry.rule, start, end, is_quoted)
+            category, rule = self._entries[index].category, self._entries[index].rule
+            if category in categories:
+                found = self._patterns[index].finditer(text)
+                hits += [Match(category, rule, *match.span()) for match in found]
+        return hits
 
 
-def _is_quoted(text: str, start: int, end: int) -> bool:
-    """Whether the span stands within quotation marks that are near."""
-    before = text[max(0, start - reach.QUOTE) : start]
-    opened = max(before.rfind(mark) for mark in "“「『«„")
-    closed = max(before.rfind(mark) for mark in "”」』»")
-    is_even = before.count('"') % 2 == 0
-    return opened > closed or (not is_even and '"' in text[end : end + reach.QUOTE])
+class _Quotes:
+    """The quotation marks of a text."""
+
+    def __init__(self, text: str) -> None:
+        self._opening = [mark.start() for mark in re.finditer("[“「『«„]", text)]
+        self._closing = [mark.start() for mark in re.finditer("[”」』»]", text)]
+        self._straight = [mark.start() for mark in re.finditer('"', text)]
+
+    def hold(self, start: int, end: int) -> bool:
+        """Whether [start, end) stands within quotation marks that are near."""
+        left = start - reach.QUOTE
+        opened = bisect_left(self._opening, start)
+        if opened and self._opening[opened - 1] >= left:
+            closed = bisect_left(self._closing, start)
+            if not closed or self._closing[closed - 1] < self._opening[opened - 1]:
+                return True
+        if not self._straight:
+            return False
+        before = bisect_left(self._straight, start)
+        if (before - bisect_left(self._straight, left)) % 2 == 0:
+            return False
+        after = bisect_left(self._straight, end)
+        return after < len(self._straight) and self._straight[after] < end + reach.QUOTE

@@ -65,6 +65,9 @@ _IBAN = re.compile(r"(?<![0-9A-Za-z])[A-Za-z]{2}[0-9]{2}[ -]?[0-9A-Za-z]")
 _IP = re.compile(r"[0-9]\.[0-9]{1,3}\.[0-9]|[23][0-9A-Fa-f]{3}:")
 _ANYTHING = re.compile("")
 
+# Types of which a value may have no digit.
+_WITHOUT_DIGIT = frozenset(("EMAIL", "URL", "ADDRESS", "SECRET"))
+
 # The first of equals wins an overlap: what a checksum proves stands before what only looks like it.
 RECOGNIZERS: dict[str, tuple[re.Pattern[str], Recognizer]] = {
     "CN_ID": (_NUMBER, find_cn_ids),
@@ -146,8 +149,9 @@ def find_personal_data(text: str, types: frozenset[str]) -> list[Match]:
 
 def _find(text: str, lower: str, types: frozenset[str]) -> Iterator[Match]:
     is_open: dict[re.Pattern[str], bool] = {}
+    has_digit = _DIGIT.search(text) is not None
     for name, (gate, find) in RECOGNIZERS.items():
-        if name not in types:
+        if name not in types or not (has_digit or name in _WITHOUT_DIGIT):
             continue
         if gate not in is_open:
             is_open[gate] = gate.search(text) is not None

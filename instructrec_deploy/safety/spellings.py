@@ -7,8 +7,10 @@ so. Linear in the text's length.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
+from types import MappingProxyType
 from typing import NamedTuple
 
 from instructrec_deploy.safety import reach
@@ -23,6 +25,7 @@ _ODD = r"·•*_|~\\/杠"  # marks that no written number has
 _BETWEEN = rf"[^0-9A-Za-z\n\r\t()\[\]{{}}<>@%$¥€£\u3040-\u9fff]|[{_ODD}]"
 _RUN = re.compile(rf"{_DIGIT}(?:(?:{_BETWEEN}){{0,2}}{_DIGIT}){{6,}}")
 _TWO_DIGITS = re.compile("[0-9]{2}")
+_HAS_DIGIT = re.compile("[0-9]")
 _ODD_MARKS = frozenset(_ODD.replace("\\\\", "\\"))
 _PLAIN_MARKS = frozenset(" .,-")
 _DIGITS = frozenset("0123456789")
@@ -61,30 +64,38 @@ SPELLING_SHAPES = (
 )
 
 
+SINGLE: Mapping[int, int] = MappingProxyType({})  # each character stands for one
+
+
 @dataclass(frozen=True, slots=True)
 class Unspelled:
-    """A copy of a folded text, and where each of its characters stands there."""
+    """A copy of a folded text, and where each of its characters stands there.
+
+    `starts`: one for each character. `ends`: where one ends that stands for more than a single
+    character, by where it starts.
+    """
 
     text: str
     starts: Sequence[int]
-    ends: Sequence[int]
+    ends: Mapping[int, int]
 
     def span(self, start: int, end: int) -> tuple[int, int]:
         """A non-empty half-open span of `text` as a span of the folded text."""
-        return self.starts[start], self.ends[end - 1]
+        last = self.starts[end - 1]
+        return self.starts[start], self.ends.get(last, last + 1)
 
 
 class Edit(NamedTuple):  # cheap to make: a hostile text has thousands
     """[start, end) of a text becomes `new`.
 
-    `starts` and `ends` say for each character of `new` which part of the text it stands for.
+    `starts` and `ends` say which part of the text a character of `new` stands for, as in a copy.
     """
 
     start: int
     end: int
     new: str
     starts: Sequence[int]
-    ends: Sequence[int]
+    ends: Mapping[int, int] = SINGLE
 
 
 def unspell(text: str, lower: str) -> Unspelled | None:
@@ -107,36 +118,35 @@ def apply_edits(text: str, edits: Iterable[Edit]) -> Unspelled | None:
     """The text with edits made, sorted by start, the first of two that overlap; None if none."""
     parts: list[str] = []
     starts: list[int] = []
-    ends: list[int] = []
+    ends: dict[int, int] = {}
     done = 0
-    for edit in edits:
-        if edit.start < done:
+    for start, end, new, places, wide in edits:
+        if start < done:
             continue
-        parts += (text[done : edit.start], edit.new)
-        starts += range(done, edit.start)
-        starts += edit.starts
-        ends += range(done + 1, edit.start + 1)
-        ends += edit.ends
-        done = edit.end
+        parts += (text[done:start], new)
+        starts += range(done, start)
+        starts += places
+        if wide:
+            ends |= wide
+        done = end
     if not parts:
         return None
     parts.append(text[done:])
     starts += range(done, len(text))
-    ends += range(done + 1, len(text) + 1)
     return Unspelled("".join(parts), starts, ends)
 
 
 def in_place(start: int, new: str) -> Edit:
     """An edit that changes characters one by one."""
     end = start + len(new)
-    return Edit(start, end, new, range(start, end), range(start + 1, end + 1))
+    return Edit(start, end, new, range(start, end))
 
 
 def keep_only(start: int, text: str, keep: frozenset[str]) -> Edit:
     """An edit that drops from `text`, which stands at `start`, all characters but these."""
-    starts = [at for at, char in enumerate(text, start) if char in keep]
-    new = "".join([char for char in text if char in keep])
-    return Edit(start, start + len(text), new, starts, [at + 1 for at in starts])
+    kept = list(map(keep.__contains__, text))
+    end = start + len(text)
+    return Edit(start, end, "".join(compress(text, kept)), [*compress(range(start, end), kept)])
 
 
 def _digit_edits(text: str) -> Iterator[Edit]:
@@ -157,10 +167,12 @@ def _digit_edits(text: str) -> Iterator[Edit]:
 
 def _letter_edits(text: str) -> Iterator[Edit]:
     """O, l and their like become digits in a number with four digits and about as many letters."""
-    if not _LETTER_NEAR_DIGIT.search(text):
+    if not (_HAS_DIGIT.search(text) and _LETTER_NEAR_DIGIT.search(text)):
         return
     for run in _LETTER_RUN.finditer(text):
         plain = run[0].translate(_LETTERS)
+        if plain == run[0]:
+            continue
         n_digits = sum(map(run[0].count, "0123456789"))
         n_letters = sum(map(plain.count, "0123456789")) - n_digits
         if n_digits >= 4 and 0 < n_letters <= n_digits + 2:
@@ -169,12 +181,14 @@ def _letter_edits(text: str) -> Iterator[Edit]:
 
 def _name_edits(lower: str) -> Iterator[Edit]:
     """English names of digits become digits."""
+    if not any(name in lower for name in _NAMES):
+        return
     for run in _NAME_RUN.finditer(lower):
         if _LETTER.search(run[0]):
             names = list(_NAME_ONE.finditer(lower, run.start(), run.end()))
             new = "".join([_NAMES.get(name[0], name[0]) for name in names])
-            starts, ends = [name.start() for name in names], [name.end() for name in names]
-            yield Edit(run.start(), run.end(), new, starts, ends)
+            ends = {name.start(): name.end() for name in names}
+            yield Edit(run.start(), run.end(), new, [*ends], ends)
 
 
 def _mark_edits(lower: str) -> Iterator[Edit]:
@@ -184,6 +198,13 @@ def _mark_edits(lower: str) -> Iterator[Edit]:
     found = list(_AT.finditer(lower))
     ends = [*(following.start() for following in found[1:]), len(lower)][: len(found)]
     for at, end in zip(found, ends, strict=True):
-        yield Edit(at.start(), at.end(), "@", (at.start(),), (at.end(),))
-        for dot in _DOT.finditer(lower, at.end(), min(end, at.end() + reach.MAIL_DOTS)):
-            yield Edit(dot.start(), dot.end(), ".", (dot.start(),), (dot.end(),))
+        yield _one(at, "@")
+        if at.end() < end:
+            for dot in _DOT.finditer(lower, at.end(), min(end, at.end() + reach.MAIL_DOTS)):
+                yield _one(dot, ".")
+
+
+def _one(found: re.Match[str], new: str) -> Edit:
+    """An edit that puts one character in place of a match."""
+    start, end = found.span()
+    return Edit(start, end, new, (start,), {start: end})

@@ -34,6 +34,8 @@ _LETTERS = "\u00aa-\u024f\u0250-\u02af\u0370-\u058f\u13a0-\u13ff\u1d00-\u1dbf\u1
 _LETTERS += "\u2c80-\u2cff\ua4d0-\ua4f7\ua730-\ua7ff\u2776-\u2792\U0001f150-\U0001f1ff"
 _ANY = re.compile(f"[{_LETTERS}]")
 _WORD = re.compile(f"[0-9A-Za-z{_LETTERS}]+")
+# A word with such a letter; begins where a word does, so that each character is read once.
+_MIXED_WORD = re.compile(f"(?<![0-9A-Za-z])[0-9A-Za-z]*[{_LETTERS}][0-9A-Za-z{_LETTERS}]*")
 
 
 def read_as_latin(text: str) -> str:
@@ -43,7 +45,7 @@ def read_as_latin(text: str) -> str:
     latin = text.translate(_TABLE)
     if latin == text or not _ANY.search(latin):
         return latin
-    return _WORD.sub(
+    return _MIXED_WORD.sub(
         lambda word: latin[slice(*word.span())] if _is_latin(word, latin) else word[0], text
     )
 

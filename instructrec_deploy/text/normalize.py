@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 import unicodedata
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import chain, repeat
 
 from instructrec_deploy.text.look_alikes import read_as_latin
 from instructrec_deploy.text.traditional import SIMPLIFIED
@@ -75,10 +77,12 @@ def fold(text: str) -> Folded:
     folded = quick.translate({ord(char): plain for char, plain in table.items()})
     if len(folded) == len(quick) and all(len(plain) == 1 for plain in table.values()):
         return Folded(text, read_as_latin(folded))
-    origins = tuple([i for i, char in enumerate(quick) for _ in table.get(char, "1")])
-    return Folded(text, read_as_latin(folded), origins)
+    sizes = {char: len(table.get(char, char)) for char in set(quick)}
+    repeated = map(repeat, range(len(quick)), map(sizes.__getitem__, quick))
+    return Folded(text, read_as_latin(folded), tuple(chain.from_iterable(repeated)))
 
 
+@lru_cache(maxsize=1 << 16)  # all of the basic plane
 def _plain(char: str) -> str:
     """What a character is folded to: "" where it is invisible."""
     if _INVISIBLE.match(char):

@@ -118,7 +118,7 @@ def find_ibans(text: str, lower: str) -> Iterator[Match]:
         body = _IBAN_BODY.match(text, head.start()) if length else None
         if body is None or length is None:
             continue
-        value = body[0].replace(" ", "").replace("-", "")[:length]
+        value = _digits(body[0])[:length]
         if len(value) < length or not is_iban(value):
             continue
         end = head.start() + _prefix_chars(body[0], length)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from datetime import date
+from operator import mul
 
 from instructrec_deploy.safety import reach
 from instructrec_deploy.safety.match import Match, scan
@@ -46,9 +47,7 @@ def is_cn_id(number: str) -> bool:
         date(int(number[6:10]), int(number[10:12]), int(number[12:14]))
     except ValueError:
         return False
-    total = sum(
-        weight * int(digit) for weight, digit in zip(_CN_ID_WEIGHTS, number[:17], strict=True)
-    )
+    total = sum(map(mul, _CN_ID_WEIGHTS, map(int, number[:17])))
     return _CN_ID_CHECKS[total % 11] == number[17].upper()
 
 

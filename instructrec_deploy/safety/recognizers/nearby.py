@@ -14,6 +14,7 @@ LEFT = r"(?<![0-9A-Za-z])"
 RIGHT = r"(?![0-9A-Za-z])"
 
 _MARKS = re.compile(r"[\W_]+")
+_COMMON_MARKS = {ord(mark): None for mark in " .-/()"}
 
 
 def words(latin: str, other: str = "") -> re.Pattern[str]:
@@ -37,4 +38,8 @@ def is_near(names: re.Pattern[str], lower: str, start: int, end: int) -> bool:
 
 def bare(value: str) -> str:
     """A value without the marks that stand between its groups, in upper case."""
-    return (value if value.isalnum() else _MARKS.sub("", value)).upper()
+    if not value.isalnum():
+        value = value.translate(_COMMON_MARKS)
+        if not value.isalnum():
+            value = _MARKS.sub("", value)
+    return value.upper()

@@ -170,8 +170,8 @@ def _accept_us(found: re.Match[str]) -> bool:
     if not is_long and (exchange[0] in "01" or exchange.endswith("11")):
         return False
     body = found.string[found.start("area") : found.end()]
-    n_marks = sum(not char.isdecimal() for char in body)
-    is_shaped = bool(found["open"]) or "+" in (found["one"] or "") or n_marks >= 2
+    is_marked = len(body) >= len(_NO_DIGIT.sub("", body)) + 2
+    is_shaped = is_marked or bool(found["open"]) or "+" in (found["one"] or "")
     return (is_shaped or _has_phone_word(found)) and _stands_free(found)
 
 

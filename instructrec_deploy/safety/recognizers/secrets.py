@@ -55,8 +55,10 @@ _NAMED = re.compile(
 _LEET_PASSWORD = re.compile("p[a@4][s$5]{2}w[o0]?r?d")
 _LEET = str.maketrans("@$045", "asoas")
 _BEARER = re.compile(r"(?<![a-z])(?:bearer|basic) (?P<rest>)(?=[0-9a-z_.~+/\-]{16})")
-_VALUE = re.compile(r"[!-~]{1,200}")  # printable, no space
-_QUOTED = re.compile(r"(?P<mark>['\"`])(?P<value>[^'\"`\n]{4,200})(?P=mark)")
+_SECRET_CHARS = 200
+_VALUE = re.compile(rf"[!-~]{{1,{_SECRET_CHARS}}}")  # printable, no space
+_QUOTED = re.compile(rf"(?P<mark>['\"`])(?P<value>[^'\"`\n]{{4,{_SECRET_CHARS}}})(?P=mark)")
+_TELLING = re.compile("[0-9A-Z]")  # every secret has one
 # What stands where a secret would, and is none.
 _NO_SECRET = re.compile(
     r"(?:[*x•.\-_#]+|null|none|true|false|required|optional|reset|changed|wrong|incorrect|invalid"
@@ -65,7 +67,8 @@ _NO_SECRET = re.compile(
     r"|this|too|still|no|yes|what|only|being|never|stored|sent|important|hidden|[<\[{$%(].*)",
     re.IGNORECASE,
 )
-_KINDS = tuple(map(re.compile, ("[0-9]", "[a-z]", "[A-Z]", "[^0-9A-Za-z]")))
+_HAS_DIGIT = re.compile("[0-9]")
+_KINDS = (_HAS_DIGIT, *map(re.compile, ("[a-z]", "[A-Z]", "[^0-9A-Za-z]")))
 _MIN_ENTROPY = 3.0  # bits a character: words stay below, random strings of 20 above
 _RANDOM_CHARS = 20
 
@@ -150,9 +153,16 @@ def _find_pem(text: str) -> Iterator[Match]:
 
 def _find_named(text: str, lower: str) -> Iterator[Match]:
     for pattern in (_NAMED, _BEARER):
+        telling = -1  # the next character that no plain word has
         for named in pattern.finditer(lower):
+            start = named.start("rest")
+            if telling < start:  # looked for once, however many words name the same value
+                found = _TELLING.search(text, start)
+                telling = found.start() if found else len(text)
+            if telling > start + _SECRET_CHARS:  # one more: a quotation mark
+                continue
             has_link = pattern is _BEARER or bool(named["link"])
-            span = _secret_at(text, named.start("rest"), has_link=has_link)
+            span = _secret_at(text, start, has_link=has_link)
             if span:
                 yield Match("SECRET", "named_secret", *span)
 
@@ -169,13 +179,21 @@ def _secret_at(text: str, start: int, *, has_link: bool) -> tuple[int, int] | No
     else:
         return None
     found = text[begin:end]
-    if len(found) < 6 or _NO_SECRET.fullmatch(found):
-        return None
-    kinds = sum(kind.search(found) is not None for kind in _KINDS)
-    has_digit = _KINDS[0].search(found) is not None
-    is_random = len(found) >= _RANDOM_CHARS and has_digit and _looks_random(found)
-    is_likely = has_link and kinds >= (2 if has_digit else 3)
-    return (begin, end) if is_random or is_likely else None
+    is_likely = len(found) >= 6 and (_is_likely(found, has_link) or _is_random(found))
+    return (begin, end) if is_likely and not _NO_SECRET.fullmatch(found) else None
+
+
+def _is_likely(value: str, has_link: bool) -> bool:
+    """Whether the text says what it is and it is no plain word."""
+    if not has_link:
+        return False
+    n_kinds = sum([kind.search(value) is not None for kind in _KINDS])
+    return n_kinds >= (2 if _HAS_DIGIT.search(value) else 3)
+
+
+def _is_random(value: str) -> bool:
+    is_long = len(value) >= _RANDOM_CHARS and _HAS_DIGIT.search(value) is not None
+    return is_long and _looks_random(value)
 
 
 def _looks_random(value: str) -> bool:

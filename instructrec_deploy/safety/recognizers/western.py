@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date
+from operator import mul
 
 from instructrec_deploy.safety import reach
 from instructrec_deploy.safety.match import Match, scan
@@ -82,7 +83,7 @@ def is_uk_nino(value: str) -> bool:
 
 def is_uk_nhs(digits: str) -> bool:
     """Checksum modulo 11 of an NHS number."""
-    total = sum((10 - i) * int(digit) for i, digit in enumerate(digits[:9]))
+    total = sum(map(mul, range(10, 1, -1), map(int, digits[:9])))
     return (11 - total % 11) % 11 == int(digits[9]) and len(set(digits)) > 1
 
 
@@ -115,7 +116,7 @@ def is_es_dni(value: str) -> bool:
 
 def is_nl_bsn(digits: str) -> bool:
     """A Dutch citizen service number: the eleven test."""
-    total = sum((9 - i) * int(digit) for i, digit in enumerate(digits[:8])) - int(digits[8])
+    total = sum(map(mul, range(9, 1, -1), map(int, digits[:8]))) - int(digits[8])
     return total % 11 == 0 and len(set(digits)) > 1
 
 
@@ -142,7 +143,8 @@ def is_pl_pesel(digits: str) -> bool:
     except ValueError:
         return False
     weights = (1, 3, 7, 9, 1, 3, 7, 9, 1, 3, 1)
-    return sum(w * int(digit) for w, digit in zip(weights, digits, strict=True)) % 10 == 0
+    total: int = sum(map(mul, weights, map(int, digits)))
+    return total % 10 == 0
 
 
 def _shape(pattern: str) -> re.Pattern[str]:
