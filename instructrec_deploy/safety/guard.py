@@ -288,7 +288,8 @@ def _undone(finding: Finding) -> Finding:
 def resolve_overlaps(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     """Findings without overlaps, by start: the strongest action wins, then the longest span.
 
-    Of equals the one that stands first wins, then the one that was found first.
+    Of equals the one that stands first wins, then the one that was found first. What wins over
+    one that a person is to look at is for that person, too.
     """
     kept: list[Finding] = []
     together: list[Finding] = []  # each overlaps one before it
@@ -306,13 +307,22 @@ def resolve_overlaps(findings: Iterable[Finding]) -> tuple[Finding, ...]:
 def _strongest(together: list[Finding]) -> list[Finding]:
     ranked = sorted(together, key=lambda f: (-STRENGTH[f.action], f.start - f.end, f.start))
     kept: list[Finding] = []
+    reviewed: list[Finding] = []
     taken: set[int] = set()
     for finding in ranked:
         span = range(finding.start, finding.end)
         if taken.isdisjoint(span):
             taken.update(span)
             kept.append(finding)
+        elif finding.review:
+            reviewed.append(finding)
+    for lost in reviewed:
+        kept = [_for_review(f) if f.start < lost.end and lost.start < f.end else f for f in kept]
     return sorted(kept, key=_START)
+
+
+def _for_review(finding: Finding) -> Finding:
+    return finding if finding.review else replace(finding, review=True)
 
 
 def mask_text(text: str, findings: Iterable[Finding]) -> str:

@@ -19,6 +19,7 @@ from instructrec_deploy.core.manifest import TaskSpec
 from instructrec_deploy.core.request import Question, Request
 from instructrec_deploy.core.result import Prediction
 from instructrec_deploy.core.status import Limits, ModelStatus, TaskStatus
+from instructrec_deploy.runtime.judging import check_heads
 from instructrec_deploy.runtime.observer import BatchStats, DropReason, Observer
 from instructrec_deploy.runtime.opening import Opening, begin_opening
 from instructrec_deploy.runtime.pipeline import Pipeline
@@ -344,7 +345,9 @@ def load_served(
     )
     load_s = time.monotonic() - opening.begun_s
     tasks = frozenset(bundle.tasks.tasks)
-    reload = watch_policy(settings.safety, pipeline.guard, metrics, tasks=tasks)
+    asked = pipeline.judged_by or pipeline  # by the policy's heads
+    check = partial(check_heads, bundle=asked.bundle, where=settings.safety.policy)
+    reload = watch_policy(settings.safety, pipeline.guard, metrics, tasks=tasks, check=check)
     served = Served(
         pipeline,
         scheduler,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from instructrec_deploy.core.errors import InstructRecError
@@ -16,6 +17,7 @@ from instructrec_deploy.server.metrics import Metrics
 from instructrec_deploy.server.safety.settings import SafetySettings
 
 log = logging.getLogger(f"{LOGGER}.safety")
+PolicyCheck = Callable[[Policy], None]
 
 
 class PolicyReload:
@@ -24,12 +26,20 @@ class PolicyReload:
     Args:
         file: the policy that `guards` were opened with.
         interval_s: between two looks.
+        check: raises where a policy does not go with what is served.
     """
 
     def __init__(
-        self, file: Path, guards: PolicyGuards, metrics: Metrics, *, interval_s: float
+        self,
+        file: Path,
+        guards: PolicyGuards,
+        metrics: Metrics,
+        *,
+        interval_s: float,
+        check: PolicyCheck | None = None,
     ) -> None:
         self._file = file
+        self._check = check
         self._guards = guards
         self._metrics = metrics
         self._interval_s = interval_s
@@ -70,9 +80,12 @@ class PolicyReload:
             new = read_policy(self._file)
             if new == old:
                 return
+            if self._check is not None:
+                self._check(new)
             self._guards.replace(new)
         except InstructRecError as error:
-            log.error("safety policy not reloaded", extra={"reason": error.message})
+            reason = f"{error.message} ({error.hint})" if error.hint else error.message
+            log.error("safety policy not reloaded", extra={"reason": reason})
             self._metrics.metric("instructrec_safety_policy_reloads_total", "failed").inc()
             return
         if new.version == old.version:
@@ -83,19 +96,27 @@ class PolicyReload:
 
 
 def watch_policy(
-    settings: SafetySettings, guard: GuardLike | None, metrics: Metrics, *, tasks: frozenset[str]
+    settings: SafetySettings,
+    guard: GuardLike | None,
+    metrics: Metrics,
+    *,
+    tasks: frozenset[str],
+    check: PolicyCheck | None = None,
 ) -> PolicyReload | None:
     """Follow the policy's file where it is not the bundle's own.
 
     Args:
         tasks: those of the bundle; a policy for several bundles may name more.
+        check: raises where a changed policy does not go with the bundle: the old one stays.
     """
     if not isinstance(guard, PolicyGuards):
         return None
     _tell_unknown_tasks(guard.policy, tasks)
     if not settings.policy:
         return None
-    reload = PolicyReload(Path(settings.policy), guard, metrics, interval_s=settings.reload_s)
+    reload = PolicyReload(
+        Path(settings.policy), guard, metrics, interval_s=settings.reload_s, check=check
+    )
     reload.start()
     return reload
 

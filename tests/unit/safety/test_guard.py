@@ -76,6 +76,13 @@ def test_the_strongest_action_wins_an_overlap_and_then_the_longest_span() -> Non
     assert resolve_overlaps([flag, short, apart, long]) == (long, apart)
 
 
+def test_a_finding_for_a_person_is_not_lost_under_a_stronger_one() -> None:
+    weak = Finding("profanity", "a", "flag", 4, 8, review=True)
+    strong = Finding("threat", "b", "block", 0, 6)
+    apart = Finding("profanity", "c", "flag", 8, 9)
+    assert resolve_overlaps([weak, strong, apart]) == (replace(strong, review=True), apart)
+
+
 def test_a_number_inside_an_address_is_part_of_the_address() -> None:
     assert GUARD.check_input("13812345678@qq.example.com").text == "[EMAIL]"
 

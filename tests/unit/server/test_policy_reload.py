@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from instructrec_deploy.core.errors import BundleError
 from instructrec_deploy.safety.guard import Guard
 from instructrec_deploy.safety.guards import PolicyGuards
+from instructrec_deploy.safety.policy import Policy
 from instructrec_deploy.server.metrics import Metrics
 from instructrec_deploy.server.safety.reload import PolicyReload, watch_policy
 from instructrec_deploy.server.safety.settings import SafetySettings
@@ -34,6 +36,11 @@ class Model:
         return {}
 
 
+def only_known_heads(policy: Policy) -> None:
+    if unknown := policy.input.heads.keys() - {"offensive"}:
+        raise BundleError(f"no tasks {sorted(unknown)}", hint="its tasks: offensive")
+
+
 class Setting:
     """A policy file with its guards, metrics and reload, looked at by hand."""
 
@@ -43,7 +50,9 @@ class Setting:
         self.guards = PolicyGuards.open(file)
         self.metrics = Metrics()
         self.metrics.show_models([Model(self.guards)])
-        self.reload = PolicyReload(file, self.guards, self.metrics, interval_s=60.0)
+        self.reload = PolicyReload(
+            file, self.guards, self.metrics, interval_s=60.0, check=only_known_heads
+        )
 
     def write(self, text: str) -> None:
         part = self.file.with_suffix(".part")  # another inode: seen however coarse the clock is
@@ -92,6 +101,20 @@ def test_a_broken_policy_leaves_the_old_one_and_is_told_once(
     setting.write('version = "2"')
     setting.look()
     assert setting.guards.policy.version == "2"
+
+
+def test_a_policy_that_does_not_go_with_the_model_leaves_the_old_one(
+    setting: Setting, caplog: pytest.LogCaptureFixture
+) -> None:
+    setting.write('version = "2"\n[input.heads.hate]\nlabel = "hateful"')
+    setting.look()
+    assert setting.guards.policy.version == "1"
+    assert setting.value(RELOADS, outcome="failed") == 1.0
+    (told,) = [r for r in caplog.records if r.getMessage() == "safety policy not reloaded"]
+    assert told.__dict__["reason"] == "no tasks ['hate'] (its tasks: offensive)"
+    setting.write('version = "3"\n[input.heads.offensive]\nlabel = "offensive"')
+    setting.look()
+    assert setting.guards.policy.version == "3"
 
 
 def test_a_policy_file_that_goes_away_leaves_the_old_one(setting: Setting) -> None:
