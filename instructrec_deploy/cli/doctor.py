@@ -69,7 +69,7 @@ def _checks(bundle: Path | None, settings: ServerSettings) -> Iterator[Finding]:
     from instructrec_deploy.server.checkup.configuration import check_configuration
     from instructrec_deploy.server.checkup.machine import check_machine
 
-    yield from check_machine(provider=settings.engine.provider)
+    yield from check_machine(settings.engine)
     if bundle is not None:
         yield from check_bundle(bundle, settings.engine)
     if settings.models.repository:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -24,21 +24,27 @@ from instructrec_deploy.core.bundle import (
     READER_FILE,
     Bundle,
 )
-from instructrec_deploy.core.errors import BundleError, InternalError, MissingExtra
+from instructrec_deploy.core.errors import BundleError, ConfigError, InternalError, MissingExtra
 from instructrec_deploy.core.settings import Section
 from instructrec_deploy.core.task import TaskKind
-from instructrec_deploy.runtime import providers
+from instructrec_deploy.runtime import openvino_session, providers
 from instructrec_deploy.tasks.base import Floats, Ints
 
+RuntimeName = Literal["onnxruntime", "openvino"]
 MAX_SINGLE_LANES = 8  # more cores than that are worth threads inside an operator, for long texts
 MAX_LANES = 1024  # more than any machine has cores is a slip of the pen
 WIDE_LANES = 4  # then each lane has weights of its own: about 30 MB with MiniLM int8
 
 
+# How to open a graph, the encoder, and how many sessions of each graph the lanes want.
+Opened = tuple[Callable[[str], Any], Any, int]
+
+
 class EngineSettings(Section):
     """How the engine uses the machine; 0 means "as fits the machine"."""
 
-    provider: providers.Provider = "auto"
+    runtime: RuntimeName = "onnxruntime"  # what runs the graphs; openvino computes on CPUs
+    provider: providers.Provider = "auto"  # of onnxruntime
     n_lanes: int = Field(
         default=0, ge=0, le=MAX_LANES
     )  # batches computed at a time, each in a worker thread
@@ -96,22 +102,38 @@ class Engine:
 
     Raises:
         BundleError: a graph is missing or cannot be opened.
-        MissingExtra: onnxruntime, or CUDA where asked for, is missing.
+        MissingExtra: onnxruntime, or openvino or CUDA where asked for, is missing.
+        ConfigError: CUDA is asked of openvino.
     """
 
     def __init__(self, bundle: Bundle, settings: EngineSettings = EngineSettings()) -> None:
         model = bundle.manifest.model
-        ort = providers.load_onnxruntime()
-        chosen = providers.choose_providers(settings.provider, ort.get_available_providers())
         self.model = model
         self.is_fixed = model.kind != "instruction-encoder"
+        self.runtime = settings.runtime
+        if settings.runtime == "openvino":
+            open_graph, first, n_own = self._with_openvino(bundle, settings)
+        else:
+            open_graph, first, n_own = self._with_onnxruntime(bundle, settings)
+        self._encoders = [first, *(open_graph(ENCODER_FILE) for _ in range(n_own - 1))]
+        self._fusions: list[Any] = []
+        self._prepare: Any = None
+        self._readers = [open_graph(READER_FILE) for _ in range(n_own if model.has_reader else 0)]
+        if model.has_fusion:
+            self._fusions = [open_graph(FUSION_FILE) for _ in range(n_own)]
+            self._prepare = open_graph(PREPARE_FILE)
+        self._check_outputs()
+
+    def _with_onnxruntime(self, bundle: Bundle, settings: EngineSettings) -> Opened:
+        ort = providers.load_onnxruntime()
+        chosen = providers.choose_providers(settings.provider, ort.get_available_providers())
         self._errors = providers.engine_errors()
 
         def opener(n_threads: int) -> Callable[[str], Any]:
             return lambda name: providers.open_session(
                 bundle.path(name),
                 providers=chosen,
-                n_threads=n_threads,
+                n_threads=1 if name == PREPARE_FILE else n_threads,
                 use_spinning=settings.use_spinning,
             )
 
@@ -127,18 +149,28 @@ class Engine:
             first = opener(n_threads)(ENCODER_FILE)
         self.provider = "cuda" if providers.CUDA in chosen else "cpu"
         self.n_lanes, self.threads_per_lane = n_lanes, n_threads
-        open_graph = opener(n_threads)
         # On a GPU the threads only wait: there, too, one set of sessions does for all lanes.
         is_shared = settings.use_sharing and (n_threads == 1 or self.is_gpu)
-        n_own = 1 if is_shared else n_lanes
-        self._encoders = [first, *(open_graph(ENCODER_FILE) for _ in range(n_own - 1))]
-        self._fusions: list[Any] = []
-        self._prepare: Any = None
-        self._readers = [open_graph(READER_FILE) for _ in range(n_own if model.has_reader else 0)]
-        if model.has_fusion:
-            self._fusions = [open_graph(FUSION_FILE) for _ in range(n_own)]
-            self._prepare = opener(1)(PREPARE_FILE)
-        self._check_outputs()
+        return opener(n_threads), first, 1 if is_shared else n_lanes
+
+    def _with_openvino(self, bundle: Bundle, settings: EngineSettings) -> Opened:
+        """Its streams share their weights and nothing else: one session does for all lanes."""
+        if settings.provider == "cuda":
+            raise ConfigError(
+                "engine.runtime openvino does not compute on CUDA",
+                hint="set engine.runtime to onnxruntime, or engine.provider to cpu",
+            )
+        n_lanes, n_threads = settings.layout(providers.available_cores())
+        self._errors = openvino_session.ERRORS
+        self.provider = "cpu"
+        self.n_lanes, self.threads_per_lane = n_lanes, n_threads
+
+        def open_graph(name: str) -> Any:
+            return openvino_session.open_session(
+                bundle.path(name), n_threads=n_threads, n_streams=n_lanes
+            )
+
+        return open_graph, open_graph(ENCODER_FILE), 1
 
     @property
     def is_gpu(self) -> bool:

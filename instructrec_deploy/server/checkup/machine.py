@@ -7,7 +7,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from instructrec_deploy.runtime import providers
+from instructrec_deploy.runtime import openvino_session, providers
+from instructrec_deploy.runtime.engine import EngineSettings
 from instructrec_deploy.server.checkup.finding import Finding, ok, tried, warn
 
 PROC = Path("/proc")
@@ -18,7 +19,7 @@ FAST_INT8 = {"avx512_vnni", "avx_vnni", "asimddp", "i8mm"}  # multiply and add b
 
 
 def check_machine(
-    *, provider: providers.Provider = "auto", proc: Path = PROC, cgroup: Path = CGROUP
+    engine: EngineSettings = EngineSettings(), *, proc: Path = PROC, cgroup: Path = CGROUP
 ) -> Iterator[Finding]:
     """Everything that does not hang on a bundle or on settings."""
     yield ok("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
@@ -26,7 +27,10 @@ def check_machine(
     yield _processor(proc)
     yield _memory(proc, cgroup)
     yield _open_files()
-    yield tried("onnxruntime", lambda: _engine(provider))
+    if engine.runtime == "openvino":
+        yield tried("openvino", _openvino)
+    else:
+        yield tried("onnxruntime", lambda: _engine(engine.provider))
 
 
 def memory_mb(proc: Path = PROC, cgroup: Path = CGROUP) -> float | None:
@@ -94,6 +98,11 @@ def _engine(provider: providers.Provider) -> Finding:
     chosen = providers.choose_providers(provider, ort.get_available_providers())
     names = ", ".join(name.removesuffix("ExecutionProvider") for name in chosen)
     return ok("onnxruntime", f"{ort.__version__}, {names}")
+
+
+def _openvino() -> Finding:
+    ov = openvino_session.load_openvino()
+    return ok("openvino", f"{ov.__version__.partition('-')[0]}, CPU, as engine.runtime says")
 
 
 def _read(path: Path) -> str:

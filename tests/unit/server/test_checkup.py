@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ def test_a_container_with_one_core_is_told(tmp_path: Path) -> None:
 
 
 def test_a_gpu_that_is_not_there_fails() -> None:
-    found = by_name(check_machine(provider="cuda"))["onnxruntime"]
+    found = by_name(check_machine(EngineSettings(provider="cuda")))["onnxruntime"]
     assert (found.verdict, found.code) == ("fail", "IR-1700")
 
 
@@ -166,3 +167,10 @@ def test_files_that_are_to_be_written(tmp_path: Path) -> None:
     for file, verdict in ((tmp_path / "new" / "f.db", "ok"), (tmp_path, "fail")):
         found = configured(server={"port": 0}, feedback={"file": str(file)})
         assert found["feedback"].verdict == verdict
+
+
+@pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is missing")
+def test_the_runtime_that_the_settings_name_is_looked_at() -> None:
+    found = by_name(check_machine(EngineSettings(runtime="openvino")))
+    assert found["openvino"].verdict == "ok"
+    assert "onnxruntime" not in found
