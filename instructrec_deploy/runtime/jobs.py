@@ -247,6 +247,7 @@ class Resolver:
         self._preparer = preparer
         self._cache = cache
         self._tasks, self._own = _own_instructions(bundle)
+        self._sound: set[str] = set()  # keys of those that the model can answer
         self._older: Resolver | None = None  # of the version before, while it still answers
         self._left: dict[str, Known] = {}  # what that version left behind
 
@@ -296,7 +297,9 @@ class Resolver:
             return self._by_id(question.prepared_id)
         found = self._tasks.get(question.task or self._bundle.tasks.default_task)
         if found is not None:
-            self._preparer.check(found[1])
+            if found[0] not in self._sound:
+                self._preparer.check(found[1])
+                self._sound.add(found[0])
             return Ask(*found)
         instruction = self._bundle.instruction(question.task)  # says what is wrong
         return Ask(instruction.key, instruction)
