@@ -156,12 +156,23 @@ ENTRIES = (
         "profanity",
         "swear_zh",
         r"(?:[操肏艹]|(?<![今节昨明每平当假某近生])日)你[妈娘](?!妈)|草泥马|他妈的|你妈的|妈[逼屄]"
+        r"|[操肏艹草曹糙][你尼泥拟][妈马玛🐎](?![妈虎上路])|马勒戈壁|麻辣隔壁|妈了个[巴逼]|踏马的|他🐎的"
+        r"|[傻煞][缺杯吊]|[煞沙]b(?![a-z0-9])|[傻煞]bi(?![a-z])|婊砸|[臭死贱]表[子砸]|碧池(?!塘|边)"
         r"|[傻沙煞][逼屄比笔](?!例|较|赛|喻|记|利)|傻[屌叉bx](?![a-z])|狗[日逼]的?(?!子)|王八[蛋羔]|操蛋"
         r"|[卧我][槽艹肏]|我操(?![作心控练场纵持])|去你(?:妈(?!妈)|大爷)|尼玛(?!县|的)|[泥曹]尼?马的?比"
-        r"|麻痹的|妈卖[批逼]|滚犊子|装[逼屄]|(?<![a-z0-9])sb(?![a-z0-9])(?<=[\u4e00-\u9fff]sb)",
-        gate="妈娘傻沙煞日狗王操槽艹肏你玛马痹滚逼屄b",
+        r"|麻痹的|妈卖[批逼]|滚犊子|装[逼屄]"
+        r"|(?<![a-z0-9])sb(?![a-z0-9]|[-_/.]?[0-9])(?<=[\u4e00-\u9fff]sb)(?<![号型款码版区座]sb)",
+        gate="妈娘傻沙煞日狗王操槽艹肏你玛马痹滚逼屄b曹草糙🐎婊表碧隔",
     ),
-    Entry("profanity", "swear_pinyin", r"nmsl|cnmb?|tmd|mlgb", "nmsl cnm cnmb tmd mlgb"),
+    Entry(
+        "profanity",
+        "swear_pinyin",
+        r"nmsl|w?cnm[bd]?|wdnmd|tmd|mlgb|cao(?: )?(?:ni|[你尼泥])(?: )?(?:ma|[妈马玛])"
+        r"|sha(?:bi|[逼币])|ni (?:zhe )?(?:ge )?sha bi|ta(?: )?ma(?: )?de|wang(?: )?ba(?: )?dan"
+        r"|gou(?: )?ri(?: )?de",
+        "nmsl cnm cnmb cnmd wcnm wcnmb wcnmd wdnmd tmd mlgb cao caoni caonima shabi sha bi ta tama"
+        " tamade made wang wangba wangbadan dan gou gouri gouride",
+    ),
     Entry(
         "self_harm",
         "self_harm_zh",

@@ -92,3 +92,51 @@ def test_rule_names_are_unique() -> None:
 def test_every_category_of_the_policy_has_an_entry() -> None:
     categories = set(type(GUARD.policy.input.content).model_fields)
     assert {entry.category for entry in ENTRIES} == categories
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "曹尼玛的客服",
+        "操你🐎",
+        "你就是个煞b",
+        "傻缺一个",
+        "cao ni ma",
+        "caonima，退钱",
+        "cao你妈",
+        "你个shabi",
+        "ni zhe ge sha bi",
+        "ta ma de 又坏了",
+        "wdnmd",
+        "麻辣隔壁的",
+        "他真sb",
+    ],
+)
+def test_chinese_swearing_by_sound_is_found(text: str) -> None:
+    assert {f.category for f in GUARD.check_input(text).verdict.findings} == {"profanity"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "型号SB-1234到货了吗",
+        "请查SB-1234",
+        "配件号SB",
+        "Cao Ni and Ma Li met",
+        "Ms Sha Bi from Xi'an",
+        "wang fang, ta ma",
+        "he made a cake, ta",
+        "Dan Wang ba",
+        "沙壁画很美",
+        "他的马跑得快",
+        "其他码的含义",
+        "草原上你妈妈",
+        "碧池塘边",
+        "每日你妈妈都来",
+        "每日你妈打电话",
+        "买了傻瓜相机",
+        "tamarind and made to order",
+    ],
+)
+def test_names_and_codes_that_sound_alike_are_left_alone(text: str) -> None:
+    assert GUARD.check_input(text).verdict.findings == ()
