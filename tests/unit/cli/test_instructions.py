@@ -39,7 +39,7 @@ def data(tmp_path: Path) -> Path:
 def test_the_list_names_every_family_with_a_title(run: Run) -> None:
     lines = run("instructions", "list").out.splitlines()
     assert any(line.startswith("emotion ") and "emotion a text expresses" in line for line in lines)
-    assert len(lines) == 38 + 1
+    assert len(lines) == 39 + 1
 
 
 def test_the_words_of_one_family_are_shown_in_both_languages(run: Run) -> None:
