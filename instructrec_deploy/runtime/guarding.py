@@ -48,8 +48,7 @@ def open_guard(
 
 
 def _asked_at_all(policy: Policy) -> None:
-    parts = (policy, *policy.tasks.values(), *policy.tenants.values())
-    if not any(part.input.heads for part in parts):
+    if not any(part.input.heads for part in policy.parts()):
         raise BundleError(
             "no head of the safety policy asks the safety bundle",
             hint="write [input.heads.NAME] into the policy, or into the safety bundle's: "

@@ -66,7 +66,7 @@ def check_heads(policy: Policy, bundle: Bundle, *, where: str) -> None:
         BundleError: a task or a label that it does not have; all are named.
     """
     faults = []
-    for part in (policy, *policy.tasks.values(), *policy.tenants.values()):
+    for part in policy.parts():
         for name, head in part.input.heads.items():
             task = head.asked(name)
             spec = bundle.tasks.tasks.get(task)

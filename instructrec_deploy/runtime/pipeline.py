@@ -231,7 +231,7 @@ class Pipeline:
         elif job.heads and not job.is_blocked:
             tokenize([job], self.tokenizer)
             encoding = encode_rows(self.engine, job.rows, use_lower=False, lane=lane)
-            self._judge([job], encoding, lane)
+            self._judge([job], [range(len(job.rows))], encoding, lane)
         return GuardedText("" if job.is_blocked else job.text, job.verdicts[0])
 
     def warm(self) -> None:
@@ -301,9 +301,10 @@ class Pipeline:
             if len(jobs) == 1:
                 return [fault]
             return [self._compute([job], lane, use_guard)[0] for job in jobs]
+        _, places = place_rows(jobs)
         if use_guard:
-            self._judge(jobs, encoding, lane)
-        answers, errors = self._ask_all(jobs, encoding, lane)
+            self._judge(jobs, places, encoding, lane)
+        answers, errors = self._ask_all(jobs, places, encoding, lane)
         inference_s = self.clock() - start
         return [
             self._blocked(job)
@@ -312,13 +313,15 @@ class Pipeline:
             for row, job in enumerate(jobs)
         ]
 
-    def _judge(self, jobs: Sequence[Job], encoding: Encoding, lane: int) -> None:
+    def _judge(
+        self, jobs: Sequence[Job], places: Sequence[range], encoding: Encoding, lane: int
+    ) -> None:
         """Ask what the policy asks the model about the texts."""
         if self.judged_by is not None:
             self.judged_by.judge(jobs, lane=lane)
         elif any(job.heads for job in jobs):
             score = partial(self._head_scores, encoding, lane=lane)
-            judge(jobs, [rows.start for rows in place_rows(jobs)[1]], score)
+            judge(jobs, [rows.start for rows in places], score)
 
     def _head_scores(
         self, encoding: Encoding, task: str, rows: list[int], lane: int
@@ -327,10 +330,9 @@ class Pipeline:
         return prepared.instruction, self.logits(encoding, rows, prepared, lane=lane)
 
     def _ask_all(
-        self, jobs: list[Job], encoding: Encoding, lane: int
+        self, jobs: list[Job], places_of: list[range], encoding: Encoding, lane: int
     ) -> tuple[list[list[Answer]], dict[int, InstructRecError]]:
         """All questions, those about the same instruction together."""
-        _, places_of = place_rows(jobs)
         groups: dict[str, list[tuple[int, int]]] = {}
         for row, job in enumerate(jobs):
             for place, ask in enumerate(job.asks):

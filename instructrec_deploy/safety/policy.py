@@ -116,6 +116,10 @@ class Policy(Override):
     tasks: dict[str, Override] = Field(default_factory=dict)  # by the bundle's task
     tenants: dict[str, Override] = Field(default_factory=dict)  # by the name of the caller's key
 
+    def parts(self) -> tuple[Override, ...]:
+        """Its own words and all overrides."""
+        return (self, *self.tasks.values(), *self.tenants.values())
+
     def resolved(self, tasks: Iterable[str] = (), tenant: str = "") -> Policy:
         """The policy for questions about these tasks by this caller, without overrides.
 
