@@ -30,7 +30,7 @@ from instructrec_deploy.client.calls import (
 from instructrec_deploy.client.feedback import build_feedback
 from instructrec_deploy.client.security import Security
 from instructrec_deploy.client.streaming import TextStream, read_stream
-from instructrec_deploy.client.tracing import trace_headers
+from instructrec_deploy.client.tracing import with_trace
 from instructrec_deploy.core.decision import Decision
 from instructrec_deploy.core.feedback import Feedback, Receipt
 from instructrec_deploy.core.instruction import Candidate, Instruction
@@ -197,7 +197,7 @@ class Client:
         """
         sent = TextStream(texts, question, self._model, together=together)
         start: Any = self._channel.stream_stream(method_path("PredictStream"))
-        call = start(iter(sent), timeout=timeout_s, metadata=self._headers())
+        call = start(iter(sent), timeout=timeout_s, metadata=with_trace(self._metadata))
         try:
             for data in call:
                 yield from read_stream(data)
@@ -294,16 +294,13 @@ class Client:
     ) -> None:
         self.close()
 
-    def _headers(self) -> tuple[tuple[str, str], ...]:
-        return (*self._metadata, *trace_headers())
-
     def _call(self, method: str, data: bytes, timeout_s: float | None) -> bytes:
         call = self._calls.get(method)
         if call is None:
             call = self._calls[method] = self._channel.unary_unary(method_path(method))
         wait_s = self._timeout_s if timeout_s is None else timeout_s
         try:
-            answer: bytes = call(data, timeout=wait_s, metadata=self._headers())
+            answer: bytes = call(data, timeout=wait_s, metadata=with_trace(self._metadata))
         except grpc.RpcError as error:
             raise read_failure(error, self.address) from None
         return answer

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import sys
 
+Metadata = tuple[tuple[str, str], ...]
 API = "opentelemetry.trace"  # of the extra `tracing`, or of the caller's own instrumentation
 
 
-def trace_headers() -> tuple[tuple[str, str], ...]:
+def with_trace(metadata: Metadata) -> Metadata:
+    """What a call sends beside its message: the client's own, and the trace it is made in."""
+    return (*metadata, *trace_headers())
+
+
+def trace_headers() -> Metadata:
     """`traceparent` and `tracestate` of the span that is current; none where there is none.
 
     Who has not imported OpenTelemetry traces nothing, so it is not imported here first. Baggage,
