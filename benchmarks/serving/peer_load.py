@@ -11,16 +11,15 @@ import asyncio
 import itertools
 import json
 import random
-import sys
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import grpc.aio
 
+from instructrec_deploy.cli.benchmark.load import answer_plan
 from instructrec_deploy.core.request import Request
 from instructrec_deploy.wire.requests import (
     method_path,
@@ -227,18 +226,5 @@ async def run_stream(plan: Plan, channel: Any, endless: Iterator[bytes]) -> Meas
     return got
 
 
-def main() -> None:
-    """Entry point of the load process."""
-    plan = Plan(**json.load(sys.stdin))
-    factory: Callable[[], asyncio.AbstractEventLoop] | None = None
-    with suppress(ImportError):  # not on Windows
-        from uvloop import new_event_loop
-
-        factory = new_event_loop
-    with asyncio.Runner(loop_factory=factory) as runner:
-        measured = runner.run(measure(plan))
-    json.dump(asdict(measured), sys.stdout)
-
-
 if __name__ == "__main__":
-    main()
+    answer_plan(Plan, measure)

@@ -181,9 +181,10 @@ def start_peer(peer: Peer, layout: Layout, model: Path, environments: Path, log:
 
 
 def start_ours(bundle: Path, log: Path) -> Any:
-    """`instructrec serve` with its default settings, as a context."""
+    """`instructrec serve`, as a context: no text is answered from the reading of an equal one."""
     port = free_port()
-    return running(verb_command("serve", str(bundle), "--port", str(port)), port, log)
+    apart = ("--set", "batching.join_equal=false")  # the load has few texts, users have many
+    return running(verb_command("serve", str(bundle), "--port", str(port), *apart), port, log)
 
 
 def write_model(bundle: Bundle, pipeline: Pipeline, folder: Path) -> int:

@@ -13,9 +13,10 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from typing import Any, TypeVar
 
 import grpc.aio
 
@@ -30,6 +31,7 @@ from instructrec_deploy.wire.requests import (
 
 WARM_UP_S = 0.5
 CALL_TIMEOUT_S = 60.0
+PlanT = TypeVar("PlanT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,9 +138,11 @@ class ClosedLoop:
                 self.latencies_ms.append((time.perf_counter() - sent) * 1000)
 
 
-def main() -> None:
-    """Entry point of the load process."""
-    plan = Plan(**json.load(sys.stdin))
+def answer_plan(
+    plan_type: Callable[..., PlanT], measure: Callable[[PlanT], Coroutine[Any, Any, Any]]
+) -> None:
+    """What a load process does: a plan (JSON) from standard input, what came of it to output."""
+    plan = plan_type(**json.load(sys.stdin))
     factory: Callable[[], asyncio.AbstractEventLoop] | None = None
     with suppress(ImportError):  # not on Windows
         from uvloop import new_event_loop
@@ -150,4 +154,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    answer_plan(Plan, measure)
