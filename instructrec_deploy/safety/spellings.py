@@ -22,8 +22,10 @@ _DIGIT = f"[0-9{_HAN_DIGITS}]"
 _ODD = r"·•*_|~\\/杠"  # marks that no written number has
 # 7 digits at least: the shortest phone number. Two marks at most between them; of one kind where
 # they stand between all digits.
-_BETWEEN = rf"[^0-9A-Za-z\n\r\t()\[\]{{}}<>@%$¥€£\u3040-\u9fff]|[{_ODD}]"
-_RUN = re.compile(rf"{_DIGIT}(?:(?:{_BETWEEN}){{0,2}}{_DIGIT}){{6,}}")
+# One class, without digits: a mark that could be read in two ways would be tried in both, each of
+# them twice as often as the one before, where more text is awaited (`pending`). 杠 is U+6760.
+_BETWEEN = r"[^0-9A-Za-z\n\r\t()\[\]{}<>@%$¥€£〇○\u3040-\u675f\u6761-\u9fff]"
+_RUN = re.compile(rf"{_DIGIT}(?:{_BETWEEN}{{0,2}}{_DIGIT}){{6,}}")
 _TWO_DIGITS = re.compile("[0-9]{2}")
 _HAS_DIGIT = re.compile("[0-9]")
 _ODD_MARKS = frozenset(_ODD.replace("\\\\", "\\"))

@@ -202,6 +202,12 @@ def test_only_what_a_rule_could_still_match_is_held(text: str, held: str) -> Non
     assert "".join(map(streamed.feed, text)) + held == text
 
 
+@pytest.mark.parametrize("mark", ["·", "*", "〇", "○", "一", "杠", "-", " ", "~/"])
+def test_digits_apart_are_read_in_one_way_only(mark: str) -> None:
+    """Marks that could be read in two ways took twice as long each: this would not end."""
+    assert_same(GUARD, "1".join([mark] * 60) + "路a", [])
+
+
 def test_after_a_block_nothing_goes_out_and_the_verdict_is_complete() -> None:
     text = f"well, call {PHONE}. I will kill you. bye, write to bob@mail.example.com"
     streamed = StreamGuard(GUARD)
