@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+POINT_S = 3.0
 TITLES = {
     "unary_1": "1 caller",
     "unary_8": "8 callers",
@@ -23,9 +24,34 @@ def bench(
         str, typer.Option("--data", "-d", help="Texts of this data file, not the shipped ones.")
     ] = "",
     n_rounds: Annotated[int, typer.Option("--rounds", min=1, help="Rounds over all.")] = 3,
-    seconds: Annotated[float, typer.Option(min=0.1, help="Of each point in a round.")] = 3.0,
+    seconds: Annotated[
+        float | None,
+        typer.Option(min=0.01, help="Of each point in a round. [3; with --compare 0.1]"),
+    ] = None,
     n_starts: Annotated[int, typer.Option("--cold-starts", min=1, help="Of each bundle.")] = 3,
     out: Annotated[Path | None, typer.Option(help="Write the figures to this JSON file.")] = None,
+    is_comparison: Annotated[
+        bool,
+        typer.Option("--compare", help="The bundles as compressed variants of one model."),
+    ] = False,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="With --compare: PyTorch, too, with this run's weights."),
+    ] = None,
+    task: Annotated[
+        str, typer.Option(help="With --compare: whose labels are chosen from. [the default task]")
+    ] = "",
+    split: Annotated[str, typer.Option(help="With --compare: rows of this split.")] = "test",
+    limit: Annotated[
+        int, typer.Option(min=0, help="With --compare: only the first N rows; 0: all.")
+    ] = 0,
+    threads: Annotated[
+        str, typer.Option(help="With --compare: threads inside an operator. [1,2]")
+    ] = "",
+    batches: Annotated[str, typer.Option(help="With --compare: texts of a call.")] = "1,8,32",
+    lengths: Annotated[
+        str, typer.Option(help="With --compare: tokens of a text, beside the rows' own lengths.")
+    ] = "16,32,64,128,256",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
     setting: Annotated[
         list[str] | None,
@@ -37,16 +63,38 @@ def bench(
     The bound is the engine alone (pre-tokenized, sorted by length, batches of 32, one session and
     thread a core); "mixed" is what of it is left where the same batches come in any order, so that
     lengths differ. The load is closed-loop, from a process of its own on the same machine.
+
+    With --compare no server is started: bundles of one run are compared with each runtime that is
+    installed, with ONNX Runtime's own dynamic int8 (made from the fp32 bundle, where one is named)
+    and with PyTorch (--checkpoint), by speed, quality, size, memory and start.
     """
+    if is_comparison:
+        from instructrec_deploy.cli.benchmark.comparison import Asked, compare
+
+        asked = Asked(
+            bundles=bundles,
+            data=data,
+            checkpoint=checkpoint,
+            task=task,
+            split=split,
+            limit=limit,
+            threads=threads,
+            batches=batches,
+            lengths=lengths,
+            n_rounds=n_rounds,
+            seconds=seconds,
+            n_starts=n_starts,
+            settings=setting or [],
+        )
+        compare(asked, out=out, as_json=as_json)
+        return
     from instructrec_deploy.cli.benchmark.measure import BenchPlan, run_bench
     from instructrec_deploy.cli.benchmark.texts import load_texts
-    from instructrec_deploy.cli.report import say
+    from instructrec_deploy.cli.report import check_writable, say
 
-    if out is not None:  # measuring takes minutes: whether it can be kept is tried before
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.open("a").close()
+    check_writable(out)
     options = [word for one in setting or [] for word in ("--set", one)]
-    plan = BenchPlan(bundles, load_texts(data), n_rounds, seconds, n_starts, options)
+    plan = BenchPlan(bundles, load_texts(data), n_rounds, seconds or POINT_S, n_starts, options)
     with tempfile.TemporaryDirectory(prefix="instructrec-bench-") as logs:
         result = run_bench(plan, Path(logs), say=say)
     result["settings"]["data"] = Path(data).name if data else "shipped texts"

@@ -91,6 +91,17 @@ def need_extra(verb: str, extra: str) -> Iterator[None]:
         ) from error
 
 
+def check_writable(path: Path | None) -> None:
+    """Try a file before minutes of work are to be kept in it; what stands in it stays.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.open("a").close()
+
+
 def say(text: str) -> None:
     """Progress words: standard error, so that standard output stays machine-readable."""
     print(text, file=sys.stderr, flush=True)

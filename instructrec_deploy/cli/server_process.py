@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import subprocess
@@ -13,6 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from instructrec_deploy.cli.process_memory import resident_mb
 from instructrec_deploy.core.errors import InternalError, Unavailable
 
 POLL_S = 0.01  # cold starts are told in tens of milliseconds
@@ -88,7 +88,7 @@ class ServerProcess:
 
     def memory_mb(self) -> float:
         """Resident memory in MB, children included; 0 where the system does not say."""
-        return sum(_resident_mb(pid) for pid in _family(self.process.pid))
+        return sum(resident_mb(pid) for pid in _family(self.process.pid))
 
     def _wait_for_port(self, within_s: float) -> None:
         host, port = self.address.rsplit(":", 1)
@@ -136,11 +136,3 @@ def _family(pid: int) -> list[int]:
             for child in (task / "children").read_text().split():
                 found += _family(int(child))
     return found
-
-
-def _resident_mb(pid: int) -> float:
-    try:
-        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    except (OSError, ValueError, IndexError):
-        return 0.0
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6

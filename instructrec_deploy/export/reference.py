@@ -5,7 +5,7 @@ Shapes: B texts, T tokens, C candidates, H hidden size.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -52,23 +52,26 @@ class Reference:
     @torch.no_grad()
     def logits(self, name: str, spec: TaskSpec, requests: Sequence[Request]) -> Floats:
         """[B, C] float32 in the order of the task's labels, priors included."""
-        model = self._model
+        score = self.scorer(name, spec)
         rows = self._read(requests)
-        priors = torch.tensor(spec.instruction(name).prior_logits or [0.0])
-        vectors = None
-        if isinstance(model, InstructionEncoder):
-            vectors = self._candidate_vectors(name, spec)
-        found = []
-        for start in range(0, len(rows), BATCH_ITEMS):
-            ids, mask = self._pad(rows[start : start + BATCH_ITEMS])
-            if isinstance(model, InstructionEncoder):
-                assert vectors is not None
-                logits = model.score(*self._encode(ids, mask), vectors, kind=spec.kind)
-            else:
-                logits = model(input_ids=ids, attention_mask=mask)[0]
-            found.append(logits.float() + priors)
-        result: Floats = torch.cat(found).numpy()
+        parts = [rows[start : start + BATCH_ITEMS] for start in range(0, len(rows), BATCH_ITEMS)]
+        result: Floats = torch.cat([score(*self._pad(part)) for part in parts]).numpy()
         return result
+
+    @torch.no_grad()
+    def scorer(self, name: str, spec: TaskSpec) -> Callable[[Tensor, Tensor], Tensor]:
+        """Ids and mask, [B, T] int64 each, -> what `logits` gives; the candidates are read once."""
+        model = self._model
+        priors = torch.tensor(spec.instruction(name).prior_logits or [0.0])
+        if not isinstance(model, InstructionEncoder):
+            return lambda ids, mask: model(input_ids=ids, attention_mask=mask)[0].float() + priors
+        vectors = self._candidate_vectors(name, spec)
+
+        def score(ids: Tensor, mask: Tensor) -> Tensor:
+            logits = model.score(*self._encode(ids, mask), vectors, kind=spec.kind)
+            return logits.float() + priors
+
+        return score
 
     def _read(self, requests: Sequence[Request]) -> list[list[int]]:
         passages = [render_request(request) for request in requests]
@@ -140,7 +143,7 @@ class Reference:
             parts.append(self._model.encode(ids, mask, weights)[1])
         vectors = torch.cat(parts)
         learned = self._checkpoint.label_vectors.get(name)
-        return vectors if learned is None else vectors + learned
+        return vectors if learned is None else vectors + learned.to(vectors.dtype)
 
     def _pad(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         width = max(len(row) for row in rows)

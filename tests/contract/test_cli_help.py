@@ -45,7 +45,9 @@ OPTIONS = {
     "instructions search": {"--data", "--split", "--task", "--instruction", "--labels-from"}
     | {"--lang", "--family", "--wordings", "--budget", "--metric", "--limit", "--seed"}
     | {"--test-split", "--out", "--json"},
-    "bench": {"--data", "--rounds", "--seconds", "--cold-starts", "--out", "--json", "--set"},
+    "bench": {"--data", "--rounds", "--seconds", "--cold-starts", "--out", "--json", "--set"}
+    | {"--compare", "--checkpoint", "--task", "--split", "--limit", "--threads", "--batches"}
+    | {"--lengths"},
     "feedback add": {"--label", "--task", "--predicted", "--lang", "--source", "--address"}
     | {"--bundle", "--timeout", "--json"},
     "feedback list": {"--task", "--with-text", "--history", "--limit", "--json"},

@@ -11,7 +11,17 @@ from pathlib import Path
 from typing import Any
 
 PERCENTILES = (50, 95, 99)
-PACKAGES = ("onnxruntime", "onnxruntime-gpu", "grpcio", "tokenizers", "numpy", "uvloop")
+PACKAGES = (
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "openvino",
+    "torch",
+    "transformers",
+    "grpcio",
+    "tokenizers",
+    "numpy",
+    "uvloop",
+)
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
