@@ -188,8 +188,8 @@ def continue_recipe(recipe: Recipe, run: Path, book: TaskBook) -> Recipe:
     }
     base = str((run / CHECKPOINT_FOLDER).resolve())
     model = recipe.model.model_copy(update={"base": base})
-    # No regression start: it would put aside what the run has learned about its labels.
-    training = recipe.training.model_copy(update={"probe": False})
+    # No regression: it would put aside what the run has learned about its labels.
+    training = recipe.training.model_copy(update={"probe": False, "probe_again": False})
     return recipe.model_copy(update={"model": model, "tasks": tasks, "training": training})
 
 

@@ -1,4 +1,4 @@
-"""What becomes of tuned weights: adapters merged in, the base averaged in."""
+"""What becomes of tuned weights: adapters merged in, the base averaged in, labels fitted again."""
 
 from __future__ import annotations
 
@@ -14,13 +14,20 @@ class Finish:
 
     def __init__(self, learner: Learner, settings: TrainingPart) -> None:
         self._share = settings.average_with_base
+        self._fits_again = settings.probe_again
         self._blend = BaseBlend(learner.encoder) if self._share else None
         self._adapters = add_adapters(learner.encoder, settings) if settings.lora_rank else None
 
     def __call__(self, loop: Loop) -> float:
-        """Merge and average; the share of the base that the encoder's weights now have."""
+        """Merge, average, fit again; the base's share in the encoder's weights now."""
         if self._adapters is not None:
             self._adapters.merge()
+        share = self._average(loop)
+        if self._fits_again:
+            loop.probe_again()
+        return share
+
+    def _average(self, loop: Loop) -> float:
         if self._blend is None:
             return 0.0
         share = self._blend.choose(loop.validation_score) if self._share == "auto" else self._share

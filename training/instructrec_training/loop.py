@@ -106,6 +106,18 @@ class Loop:
         Returns:
             seconds it took, without the validation that follows.
         """
+        seconds = self._fit_probes()
+        metric = self._keep_if_best(is_start=True)
+        self._tell_probe("probe", metric, seconds)
+        return seconds
+
+    def probe_again(self) -> None:
+        """Fit the labels once more, to the vectors of the weights as they are at the end."""
+        self.learner.new_evaluation()
+        seconds = self._fit_probes()
+        self._tell_probe("probe again", self.validation_score(), seconds)
+
+    def _fit_probes(self) -> float:
         started = time.monotonic()
         for number, task in enumerate(self.tasks):
             features = self._outputs(task.train, partial(self.learner.features, number))
@@ -113,11 +125,11 @@ class Loop:
             if features and isinstance(objective, LabelObjective):
                 vectors = torch.stack(features)
                 objective.use_probe(task.train, vectors, self.settings.probe_inverse_l2)
-        seconds = time.monotonic() - started
-        metric = self._keep_if_best(is_start=True)
-        self.tracker.record("probe", **{self.metric_name: metric}, seconds=round(seconds, 2))
-        self.tracker.say(f"probe: validation {self.metric_name} {metric:.4f} ({seconds:.1f} s)")
-        return seconds
+        return time.monotonic() - started
+
+    def _tell_probe(self, event: str, metric: float, seconds: float) -> None:
+        self.tracker.record(event, **{self.metric_name: metric}, seconds=round(seconds, 2))
+        self.tracker.say(f"{event}: validation {self.metric_name} {metric:.4f} ({seconds:.1f} s)")
 
     @property
     def has_resume_point(self) -> bool:

@@ -171,6 +171,7 @@ def recovery_recipe(run: Path, pruning: Pruning) -> Recipe:
     has_teacher = is_tuned and any(has_single_labels(spec) for spec in tasks.values())
     off: dict[str, Any] = {  # each of them needs the unpruned shape, or would undo the tuning
         "probe": False,
+        "probe_again": False,
         "probe_inverse_l2": 1.0,
         "lora_rank": 0,
         "lora_alpha": 0,

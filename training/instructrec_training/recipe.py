@@ -20,7 +20,7 @@ from instructrec_training.prompted import pattern_fault
 
 SHIPPED_RECIPES = Path(__file__).parent / "recipes"
 # Keys of [training] that only tasks of labels take.
-LABEL_KEYS = ("focal_gamma", "label_vector_dropout", "metric", "probe")
+LABEL_KEYS = ("focal_gamma", "label_vector_dropout", "metric", "probe", "probe_again")
 SINGLE_KEYS = ("label_smoothing", "contrastive_weight", "teacher")  # and only single labels
 Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
 Schedule = Literal[  # transformers' SchedulerType
@@ -125,6 +125,7 @@ class TrainingPart(Strict):
     candidate_refresh_steps: int = Field(1, ge=1)  # re-read candidates with gradient every n steps
     label_vector_dropout: float = Field(0.0, ge=0.0, le=1.0)  # steps without the vectors of labels
     probe: bool = False  # start from a logistic regression on the frozen vectors
+    probe_again: bool = False  # end with one on the tuned (and averaged) vectors
     probe_inverse_l2: float = Field(1.0, gt=0.0)  # scikit-learn's C
     lora_rank: int = Field(0, ge=0)  # 0: no adapters, all weights are tuned
     lora_alpha: int = Field(0, ge=0)  # 0: twice the rank
@@ -156,7 +157,7 @@ class TrainingPart(Strict):
             (bool(self.lora_rank), "lora_rank", ("lora_alpha", "lora_dropout", "lora_targets")),
             (bool(self.teacher), "teacher", ("distil_weight", "distil_temperature")),
             (self.contrastive_weight > 0, "contrastive_weight", ("contrastive_temperature",)),
-            (self.probe, "probe = true", ("probe_inverse_l2",)),
+            (self.probe or self.probe_again, "probe = true", ("probe_inverse_l2",)),
             (
                 self.schedule not in ("constant", "constant_with_warmup"),
                 "another schedule",
@@ -207,6 +208,19 @@ class Recipe(Strict):
         spec = self.tasks[task]
         return SHAPES[spec.kind] is Shape.CLASSIFY and spec.decision == "one"
 
+    def _fused_label_faults(self) -> list[str]:
+        """A regression on pooled vectors knows nothing of what a fusion adds to their scores."""
+        part = self.model
+        if not self.training.probe_again or part.kind != "instruction-encoder":
+            return []
+        labelled = {task.kind for task in self.tasks.values() if _has_fixed_labels(task)}
+        fused = sorted(labelled.intersection(part.fused_kinds)) if part.use_fusion else []
+        return [
+            f"training.probe_again fits labels of kind {kind}, and the fusion scores them: leave "
+            "it out of model.fused_kinds, or set use_fusion = false"
+            for kind in fused
+        ]
+
     @model_validator(mode="after")
     def _names_fit(self) -> Recipe:
         faults = []
@@ -236,6 +250,7 @@ class Recipe(Strict):
         if all(SHAPES[task.kind] is not Shape.CLASSIFY for task in self.tasks.values()):
             chosen = [key for key in LABEL_KEYS if key in self.training.changed()]
             faults += [f"training.{key} has no effect: no task has labels" for key in chosen]
+        faults += self._fused_label_faults()
         if not any(has_single_labels(task) for task in self.tasks.values()):
             chosen = [key for key in SINGLE_KEYS if key in self.training.changed()]
             what = "no task is answered by one of its labels"

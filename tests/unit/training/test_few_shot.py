@@ -12,11 +12,12 @@ from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from instructrec_deploy.cli.main import app
+from instructrec_deploy.core.errors import ConfigError
 from instructrec_deploy.core.example import Example
 from instructrec_deploy.core.manifest import TaskSpec
 from instructrec_deploy.evaluation.reader import read_examples
 from instructrec_training.data import few_shot
-from instructrec_training.recipe import Recipe
+from instructrec_training.recipe import Recipe, with_values
 from instructrec_training.run import RunReport
 from tests.tiny_runs import KINDS, allow_any_label, events_of, weights_of, with_all_shapes
 
@@ -58,6 +59,11 @@ def test_a_run_takes_its_shots_and_all_validation_rows(make_recipe: MakeRecipe, 
     assert rows == {"train": 9, "validation": 6, "test": 6}
 
 
+def without_fusion(recipe: Recipe) -> Recipe:
+    is_instructed = recipe.model.kind == "instruction-encoder"
+    return with_values(recipe, {"model.use_fusion": False} if is_instructed else {})
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_probe_alone_takes_its_place_in_the_report(
     kind: str, make_recipe: MakeRecipe, run: Run
@@ -79,6 +85,28 @@ def test_the_probe_learns_any_of_the_labels(
     report = run(recipe.model_copy(update={"tasks": {"intent": task}}))
     assert report.before["intent"]["micro_f1"] < 0.8
     assert report.after["intent"]["micro_f1"] >= 0.8
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_labels_are_fitted_again_at_the_end(
+    kind: str, make_recipe: MakeRecipe, run: Run
+) -> None:
+    """To the averaged weights: these alone, with the labels as tuned, say what it gained."""
+    shared = {"epochs": 2, "learning_rate": 1e-6, "head_learning_rate": 1e-6}
+    shared |= {"average_with_base": 0.5, "probe_inverse_l2": 10.0}
+    tuned = without_fusion(make_recipe(kind, "mean", probe=True, **shared))
+    again = with_values(tuned, {"training.probe": False, "training.probe_again": True})
+    before, after = run(tuned, "before"), run(again, "after")
+    (event,) = events_of(after.folder, "probe again")
+    assert event["accuracy"] == after.validation
+    assert events_of(after.folder, "probe") == []
+    assert after.after["intent"]["accuracy"] >= 0.8
+    assert abs(after.validation - before.validation) <= 1 / 6  # the encoder hardly moved
+
+
+def test_labels_that_the_fusion_scores_are_not_fitted_again(make_recipe: MakeRecipe) -> None:
+    with pytest.raises(ConfigError, match="of kind classification, and the fusion scores them"):
+        with_values(make_recipe(), {"training.probe_again": True})
 
 
 def test_the_probe_leaves_tasks_of_spans_as_they_are(

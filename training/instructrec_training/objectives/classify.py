@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from instructrec_deploy.core.manifest import TaskSpec
-from instructrec_deploy.models.instruction_encoder import INITIAL_SCALE
 from instructrec_training.objectives.base import CandidateReader, Wordings
 from instructrec_training.objectives.labelled import LabelObjective
 from instructrec_training.probe import fit_probe
@@ -85,16 +84,17 @@ class ClassifyObjective(LabelObjective):
         return self._reader.vectors(wording, words)
 
     def use_probe(self, rows: Sequence[Row], features: Tensor, inverse_l2: float) -> None:
-        """Start the learned vectors from a logistic regression on frozen vectors [N, H]."""
+        """Take the learned vectors from a logistic regression on pooled vectors [N, H]."""
         with torch.no_grad():
             vectors = self.candidate_vectors().cpu()
+            scale = float(self._reader.model.log_scale.exp())
         weight, _ = fit_probe(
             features,
             self.targets(rows),
             n_labels=len(vectors),
             inverse_l2=inverse_l2,
-            offsets=INITIAL_SCALE * features @ vectors.T - (self.spec.offset or 0.0),
+            offsets=scale * features @ vectors.T - (self.spec.offset or 0.0),
             has_bias=False,  # a label has a vector and nothing else
         )
         with torch.no_grad():
-            self.learned.copy_(weight / INITIAL_SCALE)
+            self.learned.copy_(weight / scale)
