@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 from instructrec_deploy.core.request import Request
 from instructrec_deploy.core.result import Finding, Prediction, Verdict
@@ -50,5 +49,5 @@ def _moved(verdict: Verdict, guarded: GuardedText | None) -> list[Finding]:
         start, end = -1, -1
         if guarded and guarded.text and verdict.direction != "output" and finding.start >= 0:
             start, end = guarded.span(finding.start, finding.end)
-        found.append(replace(finding, start=start, end=end, stand_in=""))
+        found.append(finding._replace(start=start, end=end, stand_in=""))
     return found

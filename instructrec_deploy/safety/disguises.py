@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import accumulate, groupby
-from operator import itemgetter
+from itertools import accumulate, compress, groupby
+from operator import attrgetter, itemgetter
 
 from instructrec_deploy.safety.pending import Shape
 from instructrec_deploy.safety.spellings import SINGLE, Edit, Unspelled, apply_edits, keep_only
@@ -28,18 +28,21 @@ _APART = re.compile(
     rf"{_LETTER}(?<![a-z0-9@$].)(?:[ .,\-_*~·•|/\\+]{{1,2}}{_LETTER}){{2,}}(?![a-z0-9@$])"
 )
 _LONG = re.compile(r"([a-z])\1{2,}")
-_LATIN_MARKS = r"[*_·•~^|`\\]{1,2}"
-_HAN_MARKS = r"[ .,\-*_·•~^|/\\+#@&]{1,3}"
-_MARKS = re.compile(  # between two letters, or two Han characters
-    rf"(?<=[a-z]){_LATIN_MARKS}(?=[a-z])"
-    rf"|(?<=[\u4e00-\u9fff]){_HAN_MARKS}(?=[\u4e00-\u9fff])"
-)
-_MARKED = re.compile(  # with what stands before them, in stretches
-    rf"(?:[a-z]{_LATIN_MARKS}){{1,32}}(?=[a-z])"
-    rf"|(?:[\u4e00-\u9fff]{_HAN_MARKS}){{1,32}}(?=[\u4e00-\u9fff])"
-)
+_LATIN_MARK = r"[*_·•~^|`\\]"
+_HAN_MARK = r"[ .,\-*_·•~^|/\\+#@&]"
+_HAN = "[\u4e00-\u9fff]"
+# Marks between two letters, or two Han characters. A mark first, then what must stand before it:
+# so a search skips to where marks are.
+_LATIN_GAP = re.compile(rf"{_LATIN_MARK}(?<=[a-z].){_LATIN_MARK}?(?=[a-z])")
+_HAN_GAP = re.compile(rf"{_HAN_MARK}(?<={_HAN}.){_HAN_MARK}{{0,2}}(?={_HAN})")
+# The same with what stands before them, in stretches.
+_LATIN_MARKED = rf"(?:[a-z]{_LATIN_MARK}{{1,2}}){{1,32}}(?=[a-z])"
+_HAN_MARKED = rf"(?:{_HAN}{_HAN_MARK}{{1,3}}){{1,32}}(?={_HAN})"
+_LATIN_STRETCH, _HAN_STRETCH = map(re.compile, (_LATIN_MARKED, _HAN_MARKED))
+_MARKED = re.compile(f"{_LATIN_MARKED}|{_HAN_MARKED}")
 # What more text could turn into such a spelling.
 DISGUISE_SHAPES = tuple(map(Shape, (_APART, _LONG, _MARKED, _INNER_MARK)))
+_START = attrgetter("start")
 _LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz@$")
 # Words that stand beside those of the list when a sentence is spelled letter by letter.
 _COMMON_WORDS = """
@@ -50,6 +53,8 @@ every one this that what my me our whole family up down off out people such
 _COMMON = frozenset(_COMMON_WORDS.split())
 _DOUBLES = frozenset("ls")  # killll, asssshole: letters that the list's words have twice
 
+Span = tuple[int, int]
+
 
 @dataclass(frozen=True, slots=True)
 class Plain:
@@ -58,9 +63,11 @@ class Plain:
     copy: Unspelled
     leet: str = ""  # what the copy was before it was read as leetspeak, of the same length
 
-    def is_spelled(self, start: int, end: int) -> bool:
-        """Whether [start, end) of the copy is spelled so itself, whatever stands elsewhere."""
-        return not self.leet or _MIXED.search(self.leet, start, end) is not None
+    def spelled(self, spans: list[Span]) -> list[Span]:
+        """Those of the copy's spans that are spelled so themselves, whatever stands elsewhere."""
+        if not self.leet:
+            return spans
+        return [span for span in spans if _MIXED.search(self.leet, *span)]
 
 
 def undisguise(text: str, words: frozenset[str], *, is_open: bool = False) -> Iterator[Plain]:
@@ -71,7 +78,7 @@ def undisguise(text: str, words: frozenset[str], *, is_open: bool = False) -> It
         words: triggers of the word list; what is spelled apart is cut into them.
         is_open: the text goes on, so that a digit at its end may begin a word.
     """
-    plain = apply_edits(text, disguised(text, words))
+    plain = apply_edits(text, _copy_edits(text, words))
     if plain is not None:
         yield Plain(plain)
     copy = plain.text if plain is not None else text
@@ -87,10 +94,25 @@ def undisguise(text: str, words: frozenset[str], *, is_open: bool = False) -> It
 
 def disguised(text: str, words: frozenset[str]) -> list[Edit]:
     """What undoes the disguises that change a text's length, by start; the parts may overlap."""
-    return sorted(_edits(text, words), key=lambda edit: edit.start)
+    gaps = (_LATIN_GAP,) if text.isascii() else (_LATIN_GAP, _HAN_GAP)
+    edits = [*_word_edits(text, words), *(edit for gap in gaps for edit in _gap_edits(gap, text))]
+    return sorted(edits, key=_START)
 
 
-def _edits(text: str, words: frozenset[str]) -> Iterator[Edit]:
+def _copy_edits(text: str, words: frozenset[str]) -> list[Edit]:
+    """The same, with as few edits as may be: gaps that follow each other are one."""
+    edits = [*_word_edits(text, words)]
+    if edits:  # of letters, too: a stretch could overlap them
+        edits += _gap_edits(_LATIN_GAP, text)
+    else:
+        edits += _stretch_edits(_LATIN_STRETCH, text)
+    if not text.isascii():
+        edits += _stretch_edits(_HAN_STRETCH, text)
+    edits.sort(key=_START)
+    return edits
+
+
+def _word_edits(text: str, words: frozenset[str]) -> Iterator[Edit]:
     for run in _APART.finditer(text):
         whole = keep_only(run.start(), run[0], _LETTERS)
         yield _cut(whole, run.end(), words)
@@ -98,8 +120,19 @@ def _edits(text: str, words: frozenset[str]) -> Iterator[Edit]:
         new = run[1] * (2 if run[1] in _DOUBLES else 1)
         starts = range(run.start(), run.start() + len(new))
         yield Edit(run.start(), run.end(), new, starts, {starts[-1]: run.end()})
-    for marks in _MARKS.finditer(text):
+
+
+def _gap_edits(gap: re.Pattern[str], text: str) -> Iterator[Edit]:
+    for marks in gap.finditer(text):
         yield Edit(marks.start(), marks.end(), "", ())
+
+
+def _stretch_edits(stretch: re.Pattern[str], text: str) -> Iterator[Edit]:
+    for run in stretch.finditer(text):
+        start, end = run.span()
+        kept = [*map(str.isalnum, run[0])]
+        new = "".join(compress(run[0], kept))
+        yield Edit(start, end, new, [*compress(range(start, end), kept)])
 
 
 def _cut(whole: Edit, end: int, words: frozenset[str]) -> Edit:

@@ -114,7 +114,7 @@ class Guard:
             if found:
                 texts[label] = guarded
                 is_best = label == answer.label
-                findings += [f if is_best else replace(f, start=-1, end=-1) for f in found]
+                findings += [f if is_best else f._replace(start=-1, end=-1) for f in found]
         verdict = self._output.verdict(tuple(dict.fromkeys(findings)))
         if verdict.action == "block":
             return replace(answer, label="", score=0.0, scores=(), labels=(), spans=()), verdict
@@ -196,7 +196,7 @@ class Checker:
 
     def _tried(self, finding: Finding) -> Finding:
         if finding.action in self._reviewed:
-            finding = replace(finding, review=True)
+            finding = finding._replace(review=True)
         is_undone = self._is_dry_run and not finding.dry_run_action
         return _undone(finding) if is_undone else finding
 
@@ -244,7 +244,7 @@ class Checker:
         hits = find_personal_data(folded.text, self._types) if self._types else []
         if self._categories:
             hits += self._lexicon.find(lower_in_place(folded.text), self._categories)
-        places = folded.span if folded.origins else None
+        places = None if folded.is_aligned else folded.span
         found: list[Finding] = []
         for hit in hits:
             span = places(hit.start, hit.end) if places else (hit.start, hit.end)
@@ -282,7 +282,7 @@ def _can(steps: tuple[Step, ...], *actions: Action) -> bool:
 
 def _undone(finding: Finding) -> Finding:
     """The finding in a dry run: flagged, with what would have been done."""
-    return replace(finding, action="flag", stand_in="", dry_run_action=finding.action)
+    return finding._replace(action="flag", stand_in="", dry_run_action=finding.action)
 
 
 def resolve_overlaps(findings: Iterable[Finding]) -> tuple[Finding, ...]:
@@ -322,7 +322,7 @@ def _strongest(together: list[Finding]) -> list[Finding]:
 
 
 def _for_review(finding: Finding) -> Finding:
-    return finding if finding.review else replace(finding, review=True)
+    return finding if finding.review else finding._replace(review=True)
 
 
 def mask_text(text: str, findings: Iterable[Finding]) -> str:

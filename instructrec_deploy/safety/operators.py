@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from instructrec_deploy.core.errors import SafetyKeyMissing
 from instructrec_deploy.core.result import Finding
@@ -91,7 +90,7 @@ class Operators:
             put = self._cipher.token(category, value)
         else:
             return finding
-        return replace(finding, stand_in=put)
+        return finding._replace(stand_in=put)
 
 
 def pseudonym(category: str, value: str, keys: SafetyKeys) -> str:

@@ -38,7 +38,7 @@ _LETTER_RUN = re.compile(
     rf"(?<![0-9A-Za-z]){_AS_DIGIT}(?:[ .\-]?{_AS_DIGIT}){{6,30}}(?![0-9A-Za-z])"
 )
 _LETTER_NEAR_DIGIT = re.compile(
-    r"[0-9][ .\-]?[OoОоQIil|ІSsZzBЗзб]|[OoОоQIil|ІSsZzBЗзб][ .\-]?[0-9]"
+    r"[OoОоQIil|ІSsZzBЗзб](?:(?=[ .\-]?[0-9])|(?<=[0-9].)|(?<=[0-9][ .\-].))"
 )
 _NAMES = {"zero": "0", "oh": "0", "one": "1", "two": "2", "three": "3", "four": "4"}
 _NAMES |= {"five": "5", "six": "6", "seven": "7", "eight": "8", "nine": "9"}

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import replace
 
 from instructrec_deploy.core.result import Finding, Verdict
 from instructrec_deploy.safety import reach
@@ -91,7 +90,7 @@ class StreamGuard:
             return self._break(None)
         released = self._release(gone, found)
         self._findings += [
-            replace(f, start=f.start + self._base, end=f.end + self._base)
+            f._replace(start=f.start + self._base, end=f.end + self._base)
             for f in found
             if f.start < done
         ]
@@ -132,7 +131,7 @@ class StreamGuard:
             blocked = next((f.start for f in here if f.action == "block"), None)
             stop = border if blocked is None else blocked
             moved = [
-                replace(f, start=f.start - self._gone, end=f.end - self._gone)
+                f._replace(start=f.start - self._gone, end=f.end - self._gone)
                 for f in here
                 if f.start < stop
             ]

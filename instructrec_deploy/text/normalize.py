@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import lru_cache
-from itertools import chain, repeat
+from itertools import chain, compress, repeat
 
-from instructrec_deploy.text.look_alikes import read_as_latin
+from instructrec_deploy.text.look_alikes import mapped, may_look_latin, read_as_latin
 from instructrec_deploy.text.traditional import SIMPLIFIED
 
 # Folds of one character to one character: they leave every offset where it was.
@@ -32,35 +32,53 @@ _INVISIBLE = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180e\u200b-\u200f\u202a-\u202e"
     f"\u2060-\u206f\u3164\ufeff\uffa0\ufff9-\ufffb\U000e0000-\U000e007f{_MARKS}]"
 )
-# All but ASCII, Han, kana and Hangul syllables, which no compatibility form changes.
+# Stretches of all but ASCII, kana, Hangul syllables and simplified Han, which stay as they are.
 _MAY_CHANGE = re.compile(
-    "[^\\x00-\\x7f\u3041-\u3096\u30a1-\u30fa\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3]"
+    "[\x80-\u3040\u3097-\u30a0\u30fb-\u33ff\u4dc0-\u4dff\ua000-\uabff\ud7a4-\uffff"
+    f"\U00010000-\U0010ffff{''.join(map(chr, SIMPLIFIED))}]+"
 )
 _TRAILING_MARKS = re.compile(f"[{_MARKS}]*")
 
 
-@dataclass(frozen=True, slots=True)
 class Folded:
     """A folded copy and the way back.
 
-    `origins` is empty where every offset is its own; otherwise origins[i] is the index in `source`
-    of the character that gave text[i].
+    Attributes:
+        source: the text as sent.
+        text: the copy.
     """
 
-    source: str
-    text: str
-    origins: tuple[int, ...] = ()
+    __slots__ = ("_origins", "_sizes", "source", "text")
+
+    def __init__(self, source: str, text: str, sizes: Mapping[str, int] | None = None) -> None:
+        self.source = source
+        self.text = text
+        self._sizes = sizes  # of what a character became, where that is not 1
+        self._origins: tuple[int, ...] = ()
+
+    @property
+    def is_aligned(self) -> bool:
+        """Whether every offset is its own."""
+        return not self._sizes
+
+    @property
+    def origins(self) -> tuple[int, ...]:
+        """The index in `source` of the character that gave text[i]; empty where aligned."""
+        if self._sizes and not self._origins:  # seldom asked for, so made then
+            self._origins = _origins(self.source, self._sizes)
+        return self._origins
 
     def span(self, start: int, end: int) -> tuple[int, int]:
         """A non-empty half-open span of `text` as a span of `source`, in code points.
 
         Marks that sit on the last character (a keycap, an accent) belong to the span.
         """
-        if not self.origins:
+        if not self._sizes:
             return start, end
-        last = self.origins[end - 1] + 1
+        origins = self.origins
+        last = origins[end - 1] + 1
         marks = _TRAILING_MARKS.match(self.source, last)
-        return self.origins[start], marks.end() if marks else last
+        return origins[start], marks.end() if marks else last
 
 
 def fold(text: str) -> Folded:
@@ -70,16 +88,20 @@ def fold(text: str) -> Folded:
     """
     if text.isascii():
         return Folded(text, text)
-    quick = text.translate(_SAME_LENGTH)
-    if unicodedata.is_normalized("NFKC", quick) and not _INVISIBLE.search(quick):
-        return Folded(text, read_as_latin(quick))
-    table = {char: _plain(char) for char in set(quick) if _MAY_CHANGE.match(char)}
-    folded = quick.translate({ord(char): plain for char, plain in table.items()})
-    if len(folded) == len(quick) and all(len(plain) == 1 for plain in table.values()):
-        return Folded(text, read_as_latin(folded))
-    sizes = {char: len(table.get(char, char)) for char in set(quick)}
-    repeated = map(repeat, range(len(quick)), map(sizes.__getitem__, quick))
-    return Folded(text, read_as_latin(folded), tuple(chain.from_iterable(repeated)))
+    chars = set("".join(_MAY_CHANGE.findall(text)))
+    plain = {char: _plain(char) for char in chars}
+    table = {char: new for char, new in plain.items() if new != char}
+    folded = mapped(text, table)
+    if may_look_latin("".join(plain.values())):
+        folded = read_as_latin(folded)
+    return Folded(text, folded, {char: n for char, new in table.items() if (n := len(new)) != 1})
+
+
+def _origins(source: str, sizes: Mapping[str, int]) -> tuple[int, ...]:
+    counts = map(sizes.get, source, repeat(1))
+    if max(sizes.values()) == 0:
+        return tuple(compress(range(len(source)), counts))
+    return tuple(chain.from_iterable(map(repeat, range(len(source)), counts)))
 
 
 @lru_cache(maxsize=1 << 16)  # all of the basic plane
@@ -87,7 +109,7 @@ def _plain(char: str) -> str:
     """What a character is folded to: "" where it is invisible."""
     if _INVISIBLE.match(char):
         return ""
-    plain = unicodedata.normalize("NFKC", char)
+    plain = unicodedata.normalize("NFKC", char.translate(_SAME_LENGTH))
     return _INVISIBLE.sub("", plain).translate(_SAME_LENGTH)
 
 

@@ -45,7 +45,6 @@ _PLACE = "".join(  # a character of a name: ranges between those that are none
     for after, before in itertools.pairwise([0x4DFF, *sorted(map(ord, _STOP_CHARS)), 0x9FA6])
     if before - after > 1
 )
-_NAME_CHARS = re.compile(f"[{_PLACE}]")
 CN_ADDRESS_SHAPES = (
     Shape(
         re.compile(
@@ -76,10 +75,14 @@ def find_cn_addresses(text: str, lower: str) -> Iterator[Match]:
         yield Match("ADDRESS", "cn_address", start, end)
 
 
+def _is_of_name(char: str) -> bool:
+    return "\u4e00" <= char <= "\u9fa5" and char not in _STOP_CHARS
+
+
 def _cn_start(text: str, floor: int, core: int) -> int:
     """Where the address begins that has its road's last character at `core`."""
     begin = core
-    while begin > floor and _NAME_CHARS.match(text[begin - 1]):
+    while begin > floor and _is_of_name(text[begin - 1]):
         begin -= 1
     head = text[begin:core]
     if len(head) < 2:  # too short for a region or a level

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from instructrec_deploy.safety.match import Match, scan
 from instructrec_deploy.safety.pending import Shape
-from instructrec_deploy.safety.recognizers.nearby import LEFT, RIGHT
+from instructrec_deploy.safety.recognizers.nearby import RIGHT
 from instructrec_deploy.safety.recognizers.phone import is_named_otherwise
 
 # --- bank cards
@@ -16,12 +16,12 @@ from instructrec_deploy.safety.recognizers.phone import is_named_otherwise
 _S = r"(?: ?[.\-] ?| {1,2})"  # one separator
 _S1 = r"[ .\-]"  # the same as one character
 
-_CARD = re.compile(
-    rf"{LEFT}(?:[1-69][0-9]{{11,18}}"
-    rf"|[2-69][0-9]{{3}}(?:{_S}[0-9]{{4}}){{3}}(?P<tail>{_S}[0-9]{{1,3}})?"
-    rf"|3[0-9]{{3}}{_S}[0-9]{{6}}{_S}[0-9]{{4,5}}"
-    rf"|[69][0-9]{{5}}{_S}[0-9]{{10,13}}"
-    rf"|(?<![0-9]{_S1})[2-69](?:{_S1}[0-9]){{12,18}}){RIGHT}"
+_CARD = re.compile(  # its first digit, then what must stand before it: a search skips to digits
+    rf"[1-69](?<![0-9A-Za-z].)(?:[0-9]{{11,18}}"
+    rf"|(?<!1)[0-9]{{3}}(?:{_S}[0-9]{{4}}){{3}}(?P<tail>{_S}[0-9]{{1,3}})?"
+    rf"|(?<=3)[0-9]{{3}}{_S}[0-9]{{6}}{_S}[0-9]{{4,5}}"
+    rf"|(?<=[69])[0-9]{{5}}{_S}[0-9]{{10,13}}"
+    rf"|(?<!1)(?<![0-9]{_S1}.)(?:{_S1}[0-9]){{12,18}}){RIGHT}"
 )
 # Issuer prefixes with the lengths they come in; a prefix of four digits at most is enough to tell.
 _ISSUERS = (
@@ -41,7 +41,7 @@ _PREFIXES = {
     length: re.compile("|".join(prefix for prefix, lengths in _ISSUERS if length in lengths))
     for length in range(12, 20)
 }
-_DOUBLED = str.maketrans("0123456789", "0246813579")  # digit sum of twice the digit
+_DOUBLED = bytes.maketrans(b"0123456789", b"0246813579")  # digit sum of twice the digit
 
 CARD_SHAPES = (Shape(_CARD),)
 
@@ -57,25 +57,27 @@ def find_cards(text: str, lower: str) -> Iterator[Match]:
 
 def is_card_number(digits: str) -> bool:
     """Whether ASCII digits are a card number: known prefix, its length, checksum."""
-    if len(set(digits)) < 2:  # a placeholder: all digits the same
-        return False
     prefixes = _PREFIXES.get(len(digits))
-    return prefixes is not None and prefixes.match(digits) is not None and is_luhn(digits)
+    if prefixes is None or not is_luhn(digits) or not prefixes.match(digits):
+        return False
+    return len(set(digits)) > 1  # a placeholder: all digits the same
 
 
 def is_luhn(digits: str) -> bool:
     """Luhn's checksum (ISO/IEC 7812) over ASCII digits."""
-    values = digits[::-2] + digits[-2::-2].translate(_DOUBLED)
-    return (sum(values.encode()) - 48 * len(values)) % 10 == 0
+    values = digits.encode()
+    total = sum(values[::-2]) + sum(values[-2::-2].translate(_DOUBLED))
+    return (total - 48 * len(values)) % 10 == 0
 
 
 def _accept_card(found: re.Match[str]) -> bool:
-    number = _digits(found[0])
-    tail = found["tail"]
+    value, tail = found.group(0, "tail")
+    is_grouped = not value.isdecimal()
+    number = _digits(value) if is_grouped else value
     if not is_card_number(number) and not (tail and is_card_number(number[: -len(_digits(tail))])):
         return False
-    if not found[0].isdecimal():
-        return True  # written in groups, as on the card
+    if is_grouped:
+        return True  # as on the card
     return not _is_inside_code(found) and not is_named_otherwise(found.string, found.start())
 
 
@@ -104,8 +106,25 @@ _IBAN_LENGTHS = {
     )
     for country in countries.split()
 }
+# How the four characters behind the check digits look (ISO 13616 registry): mostly digits, else ...
+_BANK_CODES = {
+    country: form
+    for form, countries in (
+        ("[A-Z]{4}", "AZ BG BH GB GI IE IQ JO KW LC LV MT MU NL PK PS QA RO SC SV VG"),
+        ("[A-Z][0-9]{3}", "IT SM"),
+        ("[A-Z]{2}[0-9]{2}", "GE"),
+        ("[0-9A-Z]{4}", "BY DO GT MD"),
+    )
+    for country in countries.split()
+}
+_BANK_CODE = re.compile(
+    "|".join(
+        f"{country}[0-9]{{2}}{_BANK_CODES.get(country, '[0-9]{2}')}" for country in _IBAN_LENGTHS
+    ),
+    re.IGNORECASE,
+)
 _IBAN_DIGITS = {ord(char): str(int(char, 36)) for char in string.ascii_letters}
-_IBAN_HEAD = re.compile(rf"{LEFT}[A-Za-z]{{2}}[0-9]{{2}}(?=[ -]?[0-9A-Za-z])")
+_IBAN_HEAD = re.compile(r"[A-Za-z](?<![0-9A-Za-z].)[A-Za-z][0-9]{2}(?=[ -]?[0-9A-Za-z])")
 _IBAN_BODY = re.compile(r"[0-9A-Za-z](?:[ -]?[0-9A-Za-z]){14,33}")
 
 IBAN_SHAPES = (Shape(re.compile(rf"{_IBAN_HEAD.pattern}(?:[ -]?[0-9A-Za-z]){{11,28}}.")),)
@@ -114,16 +133,19 @@ IBAN_SHAPES = (Shape(re.compile(rf"{_IBAN_HEAD.pattern}(?:[ -]?[0-9A-Za-z]){{11,
 def find_ibans(text: str, lower: str) -> Iterator[Match]:
     """IBANs by country, length and checksum (ISO 13616); text right behind does not disturb."""
     for head in _IBAN_HEAD.finditer(text):
-        length = _IBAN_LENGTHS.get(head[0][:2].upper())
-        body = _IBAN_BODY.match(text, head.start()) if length else None
-        if body is None or length is None:
+        start = head.start()
+        if not _BANK_CODE.match(_digits(text[start : start + 16])):
+            continue
+        length = _IBAN_LENGTHS[head[0][:2].upper()]
+        body = _IBAN_BODY.match(text, start)
+        if body is None:
             continue
         value = _digits(body[0])[:length]
         if len(value) < length or not is_iban(value):
             continue
-        end = head.start() + _prefix_chars(body[0], length)
+        end = start + _prefix_chars(body[0], length)
         if not (text[end : end + 1].isascii() and text[end : end + 1].isalnum()):
-            yield Match("IBAN", "iban", head.start(), end)
+            yield Match("IBAN", "iban", start, end)
 
 
 def _prefix_chars(value: str, n: int) -> int:

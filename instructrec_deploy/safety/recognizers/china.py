@@ -19,7 +19,7 @@ _S1 = r"[ .\-]"  # the same as one character
 
 # In one piece or in groups; groups start where no other group stands before them.
 _CN_ID = re.compile(
-    rf"(?<![0-9])[1-9](?:[0-9]{{16}}[0-9Xx]|(?<![0-9]{_S1}.)(?:{_S}?[0-9]){{16}}{_S}?[0-9Xx]){RIGHT}"
+    rf"[1-9](?<![0-9].)(?:[0-9]{{16}}[0-9Xx]|(?<![0-9]{_S1}.)(?:{_S}?[0-9]){{16}}{_S}?[0-9Xx]){RIGHT}"
 )
 _PROVINCES = frozenset(
     str(code)
@@ -27,6 +27,7 @@ _PROVINCES = frozenset(
     for code in (*codes, 61, 62, 63, 64, 65, 71, 81, 82, 83, 91)
 )
 _CN_ID_WEIGHTS = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
+_CN_ID_ZEROS = ord("0") * sum(_CN_ID_WEIGHTS)
 _CN_ID_CHECKS = "10X98765432"  # by remainder modulo 11
 _CN_ID_YEARS = range(1890, 2061)  # no clock here: the same text always has the same verdict
 
@@ -47,7 +48,7 @@ def is_cn_id(number: str) -> bool:
         date(int(number[6:10]), int(number[10:12]), int(number[12:14]))
     except ValueError:
         return False
-    total = sum(map(mul, _CN_ID_WEIGHTS, map(int, number[:17])))
+    total = sum(map(mul, _CN_ID_WEIGHTS, number.encode())) - _CN_ID_ZEROS
     return _CN_ID_CHECKS[total % 11] == number[17].upper()
 
 

@@ -73,9 +73,9 @@ def find_ips(text: str, lower: str) -> Iterator[Match]:
 
 
 def _accept_ipv4(found: re.Match[str]) -> bool:
-    a, b, c, d = (int(part) for part in found.groups())
-    if max(a, b, c, d) < 10:  # a version or section number, or a public resolver (8.8.8.8)
+    if found.end() - found.start() == len("8.8.8.8"):  # a version or section, a public resolver
         return False
+    a, b, c, _ = map(int, found.groups())
     is_reserved = (
         a in (0, 10, 127)
         or a >= 224

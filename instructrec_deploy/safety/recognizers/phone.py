@@ -86,7 +86,8 @@ _OTHER_WORDS = re.compile(
 _JOINED = re.compile(r"(?:[A-Za-z]|(?<![0-9])[0-9]{1,6})[-_/#.]\Z|[A-Za-z]\Z")
 _PRICE_BEFORE = re.compile(r"[$¥€£] ?\Z")
 _PRICE_AFTER = re.compile(r"\.[0-9]| ?(?:元|块|万|亿|美元|%|円|USD|RMB)|(?!x ?[0-9]|ext)[A-Za-z]")
-_NO_DIGIT = re.compile("[^+0-9]+")
+_MARKS = {ord(mark): None for mark in " .-()"}  # all that a number has beside digits and a plus
+_DIGITS = frozenset("0123456789")
 _UP_TO_DIGIT = re.compile(r".*[0-9]", re.DOTALL)
 _A_WORD = re.compile(r"[A-Za-z\u4e00-\u9fff]{2}")
 
@@ -117,6 +118,8 @@ def is_named_otherwise(text: str, start: int) -> bool:
 
 def _words_before(text: str, start: int) -> str:
     """What stands between the number before and this one; "" where that is no word."""
+    if start < 2 or text[start - 1] in _DIGITS or text[start - 2] in _DIGITS:
+        return ""
     before = text[max(0, start - reach.PHONE_WORDS) : start]
     digits = _UP_TO_DIGIT.match(before)
     words = before[digits.end() :] if digits else before
@@ -146,7 +149,7 @@ def _stands_free(found: re.Match[str]) -> bool:
 
 
 def _digits(found: re.Match[str]) -> str:
-    return _NO_DIGIT.sub("", found[0])
+    return found[0].translate(_MARKS)
 
 
 def _is_grouped(found: re.Match[str]) -> bool:
@@ -169,8 +172,7 @@ def _accept_us(found: re.Match[str]) -> bool:
     is_long = found["one"] is not None and found["one"][0] in "+0"
     if not is_long and (exchange[0] in "01" or exchange.endswith("11")):
         return False
-    body = found.string[found.start("area") : found.end()]
-    is_marked = len(body) >= len(_NO_DIGIT.sub("", body)) + 2
+    is_marked = found.end() - found.start("area") >= len("212-555-0143")
     is_shaped = is_marked or bool(found["open"]) or "+" in (found["one"] or "")
     return (is_shaped or _has_phone_word(found)) and _stands_free(found)
 

@@ -52,7 +52,7 @@ _NAMED = re.compile(
     r"|(?:密码|口令|密钥|秘钥|令牌|私钥)(?:信息|明文)?)"
     rf"{_LINK}(?P<rest>)"
 )
-_LEET_PASSWORD = re.compile("p[a@4][s$5]{2}w[o0]?r?d")
+_LEET_PASSWORD = re.compile("p(?=[a-z]{0,6}[@$045])[a@4][s$5]{2}w[o0]?r?d")
 _LEET = str.maketrans("@$045", "asoas")
 _BEARER = re.compile(r"(?<![a-z])(?:bearer|basic) (?P<rest>)(?=[0-9a-z_.~+/\-]{16})")
 _SECRET_CHARS = 200

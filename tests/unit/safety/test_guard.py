@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -80,7 +79,7 @@ def test_a_finding_for_a_person_is_not_lost_under_a_stronger_one() -> None:
     weak = Finding("profanity", "a", "flag", 4, 8, review=True)
     strong = Finding("threat", "b", "block", 0, 6)
     apart = Finding("profanity", "c", "flag", 8, 9)
-    assert resolve_overlaps([weak, strong, apart]) == (replace(strong, review=True), apart)
+    assert resolve_overlaps([weak, strong, apart]) == (strong._replace(review=True), apart)
 
 
 def test_a_number_inside_an_address_is_part_of_the_address() -> None:
@@ -216,7 +215,7 @@ def test_a_span_moves_with_what_is_masked_before_and_inside_it(
     hit = [f for f in findings if f.action == "mask" and f.start < end and f.end > start]
     wide_start = min([start, *(f.start for f in hit)])
     wide_end = max([end, *(f.end for f in hit)])
-    inside = [replace(f, start=f.start - wide_start, end=f.end - wide_start) for f in hit]
+    inside = [f._replace(start=f.start - wide_start, end=f.end - wide_start) for f in hit]
     assert masked[moved_start:moved_end] == mask_text(text[wide_start:wide_end], inside)
 
 
