@@ -52,6 +52,16 @@ def bench(
     lengths: Annotated[
         str, typer.Option(help="With --compare: tokens of a text, beside the rows' own lengths.")
     ] = "16,32,64,128,256",
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="With --compare: an earlier figures file; exit code 8 where worse."
+        ),
+    ] = None,
+    has_plot: Annotated[
+        bool,
+        typer.Option("--plot", help="With --compare and --out: speed by quality, PNG and SVG."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
     setting: Annotated[
         list[str] | None,
@@ -86,7 +96,7 @@ def bench(
             n_starts=n_starts,
             settings=setting or [],
         )
-        compare(asked, out=out, as_json=as_json)
+        compare(asked, out=out, against=against, has_plot=has_plot, as_json=as_json)
         return
     from instructrec_deploy.cli.benchmark.measure import BenchPlan, run_bench
     from instructrec_deploy.cli.benchmark.texts import load_texts

@@ -350,6 +350,13 @@ class PromotionRefused(ConfigError):
     exit_code = 8  # of its own: the run is there, and a nightly job must tell it from a mistake
 
 
+class RegressionFound(ConfigError):
+    """A comparison of models is slower, worse or larger than an earlier one, beyond the noise."""
+
+    code = "IR-1650"
+    exit_code = 8  # as a refused promotion: the figures are there, and say no
+
+
 class FeedbackOff(ConfigError):
     """The server keeps no feedback."""
 

@@ -47,7 +47,7 @@ OPTIONS = {
     | {"--test-split", "--out", "--json"},
     "bench": {"--data", "--rounds", "--seconds", "--cold-starts", "--out", "--json", "--set"}
     | {"--compare", "--checkpoint", "--task", "--split", "--limit", "--threads", "--batches"}
-    | {"--lengths"},
+    | {"--lengths", "--against", "--plot"},
     "feedback add": {"--label", "--task", "--predicted", "--lang", "--source", "--address"}
     | {"--bundle", "--timeout", "--json"},
     "feedback list": {"--task", "--with-text", "--history", "--limit", "--json"},

@@ -20,6 +20,7 @@ import numpy as np
 from instructrec_deploy.cli.benchmark.answers import Answers, answer_facts, right_labels
 from instructrec_deploy.cli.benchmark.cells import Cell
 from instructrec_deploy.cli.benchmark.figures import machine_facts, spread
+from instructrec_deploy.cli.benchmark.pareto import mark_front
 from instructrec_deploy.cli.benchmark.ratios import ratio_facts, throughput_ratio
 from instructrec_deploy.cli.benchmark.variant_process import PassTime, VariantProcess
 from instructrec_deploy.cli.benchmark.variants import STOCK, Variant
@@ -32,6 +33,7 @@ from instructrec_deploy.evaluation.requests import passage_of
 Say = Callable[[str], None]
 SETTLE_S = 1.0  # before idle memory is read
 PAUSE_S = 0.005  # between two variants: threads that wait busily fall asleep
+WHAT = "compressed variants of one model, paired in one run"
 COMPANY = 32  # texts of a batch in which answers are compared with those alone
 
 
@@ -171,8 +173,9 @@ def summarize(
             "cells": cell_facts(plan, base, own),
         }
         variants.append(told)
+    mark_front(variants)
     return {
-        "what": "compressed variants of one model, paired in one run",
+        "what": WHAT,
         "machine": machine_facts(),
         "settings": {
             "n_rounds": plan.n_rounds,

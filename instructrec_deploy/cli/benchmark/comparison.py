@@ -13,8 +13,14 @@ import typer
 from pydantic import ValidationError
 
 from instructrec_deploy.cli.benchmark.cells import make_cells
-from instructrec_deploy.cli.benchmark.compare import ComparePlan, run_compare
+from instructrec_deploy.cli.benchmark.compare import WHAT, ComparePlan, run_compare
 from instructrec_deploy.cli.benchmark.compare_tables import to_markdown
+from instructrec_deploy.cli.benchmark.pareto import draw_pareto, load_figure
+from instructrec_deploy.cli.benchmark.regression import (
+    find_regressions,
+    not_compared,
+    read_earlier,
+)
 from instructrec_deploy.cli.benchmark.runners import check_task
 from instructrec_deploy.cli.benchmark.texts import load_texts
 from instructrec_deploy.cli.benchmark.variants import Variant, list_variants
@@ -22,7 +28,7 @@ from instructrec_deploy.cli.report import check_writable, say
 from instructrec_deploy.cli.serve import parse_settings
 from instructrec_deploy.cli.shipped import find_data
 from instructrec_deploy.core.bundle import open_bundle
-from instructrec_deploy.core.errors import ConfigError
+from instructrec_deploy.core.errors import ConfigError, RegressionFound
 from instructrec_deploy.core.example import Example
 from instructrec_deploy.core.manifest import describe_faults
 from instructrec_deploy.evaluation.reader import read_examples
@@ -92,20 +98,58 @@ class Asked:
         return rows[: self.limit] if self.limit else rows
 
 
-def compare(asked: Asked, *, out: Path | None, as_json: bool) -> None:
-    """Measure, write JSON and Markdown side by side, print one of them."""
-    report = None if out is None else out.with_suffix(".md")
-    for file in (out, report):
+def compare(
+    asked: Asked, *, out: Path | None, against: Path | None, has_plot: bool, as_json: bool
+) -> None:
+    """Measure, write JSON, Markdown and the plot side by side, print one of them.
+
+    Args:
+        out: the JSON file; what else is written lies beside it.
+        against: an earlier JSON file.
+        has_plot: draw the plot, too.
+
+    Raises:
+        ConfigError: a plot without a place for it.
+        RegressionFound: something is worse than in `against`; what was measured is written before.
+    """
+    files = [] if out is None else [out, *map(out.with_suffix, (".md", ".png", ".svg"))]
+    if has_plot:
+        load_figure()
+        if out is None:
+            raise ConfigError("--plot goes beside the figures", hint="--out FILE.json")
+    for file in files if has_plot else files[:2]:
         check_writable(file)
+    earlier = None if against is None else read_earlier(against, what=WHAT)
     with tempfile.TemporaryDirectory(prefix="instructrec-compare-") as folder:
         result = run_compare(asked.plan(Path(folder)), Path(folder), say=say)
     result["settings"]["data"] = Path(asked.data).name if asked.data else "shipped texts"
     table = to_markdown(result)
-    if out is not None and report is not None:
+    if out is not None:
         out.write_text(json.dumps(result, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-        report.write_text(table, encoding="utf-8")
-        say(f"figures written to {out} and {report}")
+        files[1].write_text(table, encoding="utf-8")
+        if has_plot:
+            draw_pareto(result, out)
+        say(f"figures written to {out}; beside it: {'.md, .png, .svg' if has_plot else '.md'}")
     typer.echo(json.dumps(result, ensure_ascii=False) if as_json else table)
+    if earlier is not None:
+        check_regressions(result, earlier)
+
+
+def check_regressions(result: Mapping[str, Any], earlier: Mapping[str, Any]) -> None:
+    """Say what is not compared with the earlier result.
+
+    Raises:
+        RegressionFound: something is worse.
+    """
+    for line in not_compared(result, earlier):
+        say(line)
+    worse = find_regressions(result, earlier)
+    if worse:
+        raise RegressionFound(
+            f"worse than before: {'; '.join(worse)}",
+            hint="measure again with more --rounds; if it stays, look for the change",
+        )
+    say("nothing is worse than before")
 
 
 def _numbers(option: str, words: str, least: int) -> list[int]:
