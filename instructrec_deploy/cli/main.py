@@ -35,6 +35,7 @@ VERBS = {
     "evaluate": "evaluate:evaluate",
     "instructions": "instructions:app",
     "bench": "bench:bench",
+    "tune-engine": "tune_engine:tune_engine",
     "feedback": "feedback:app",
     "guard": "guard:guard",
     "review": "review:app",

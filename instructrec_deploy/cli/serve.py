@@ -113,6 +113,12 @@ def serve(
     if print_config:
         for key, value, origin in loaded.rows():
             typer.echo(f"{key} = {json.dumps(value, ensure_ascii=False)}  # {origin}")
+        if bundle is not None and loaded.settings.engine.runtime == "auto":
+            from instructrec_deploy.core.bundle import open_bundle
+            from instructrec_deploy.runtime.tuning import explain_tuning
+
+            for line in explain_tuning(open_bundle(bundle)):
+                typer.echo(f"# {line}")
         return
     settings = loaded.settings
     if bundle is None and not settings.models.repository:

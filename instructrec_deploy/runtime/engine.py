@@ -28,9 +28,10 @@ from instructrec_deploy.core.errors import BundleError, ConfigError, InternalErr
 from instructrec_deploy.core.settings import Section
 from instructrec_deploy.core.task import TaskKind
 from instructrec_deploy.runtime import openvino_session, providers
+from instructrec_deploy.runtime.tuning import Choice, find_tuning
 from instructrec_deploy.tasks.base import Floats, Ints
 
-RuntimeName = Literal["onnxruntime", "openvino"]
+RuntimeName = Literal["onnxruntime", "openvino", "auto"]
 MAX_SINGLE_LANES = 8  # more cores than that are worth threads inside an operator, for long texts
 MAX_LANES = 1024  # more than any machine has cores is a slip of the pen
 WIDE_LANES = 4  # then each lane has weights of its own: about 30 MB with MiniLM int8
@@ -43,7 +44,8 @@ Opened = tuple[Callable[[str], Any], Any, int]
 class EngineSettings(Section):
     """How the engine uses the machine; 0 means "as fits the machine"."""
 
-    runtime: RuntimeName = "onnxruntime"  # what runs the graphs; openvino computes on CPUs
+    # What runs the graphs; openvino computes on CPUs; auto: as `tune-engine` measured here.
+    runtime: RuntimeName = "onnxruntime"
     provider: providers.Provider = "auto"  # of onnxruntime
     n_lanes: int = Field(
         default=0, ge=0, le=MAX_LANES
@@ -62,6 +64,20 @@ class EngineSettings(Section):
         auto_lanes = 2 if is_gpu else n_cores if n_cores <= MAX_SINGLE_LANES else WIDE_LANES
         n_lanes = self.n_lanes or auto_lanes
         return n_lanes, self.threads_per_lane or max(1, n_cores // n_lanes)
+
+    def resolved(self, choice: Choice | None) -> EngineSettings:
+        """The same with its runtime known: "auto" is what was chosen, else onnxruntime.
+
+        The layout is taken over where none of it is set here.
+        """
+        if self.runtime != "auto":
+            return self
+        if choice is None:
+            return self.model_copy(update={"runtime": "onnxruntime"})
+        changes: dict[str, Any] = {"runtime": choice.runtime}
+        if not (self.n_lanes or self.threads_per_lane):
+            changes |= {"n_lanes": choice.n_lanes, "threads_per_lane": choice.threads_per_lane}
+        return self.model_copy(update=changes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,14 +119,17 @@ class Engine:
     Raises:
         BundleError: a graph is missing or cannot be opened.
         MissingExtra: onnxruntime, or openvino or CUDA where asked for, is missing.
-        ConfigError: CUDA is asked of openvino.
+        ConfigError: CUDA is asked of openvino, or a measurement of `tune-engine` is damaged.
     """
 
     def __init__(self, bundle: Bundle, settings: EngineSettings = EngineSettings()) -> None:
         model = bundle.manifest.model
         self.model = model
         self.is_fixed = model.kind != "instruction-encoder"
+        choice = _tuned_choice(bundle, settings)
+        settings = settings.resolved(choice)
         self.runtime = settings.runtime
+        self.batch_tokens = choice.max_batch_tokens if choice else 0  # measured; 0: nothing was
         if settings.runtime == "openvino":
             open_graph, first, n_own = self._with_openvino(bundle, settings)
         else:
@@ -311,3 +330,11 @@ class Engine:
                 f"{ENCODER_FILE} gives {sorted(found)}, wanted {sorted(wanted)}",
                 hint="export the bundle again with this version",
             )
+
+
+def _tuned_choice(bundle: Bundle, settings: EngineSettings) -> Choice | None:
+    """What was measured for a bundle here; CPUs alone are measured."""
+    if settings.runtime != "auto" or settings.provider == "cuda":
+        return None
+    found = find_tuning(bundle)
+    return found.choice if found else None

@@ -129,8 +129,9 @@ class Predictor:
             guard=guard,
             safety_bundle=open_bundle(safety_bundle) if safety_bundle else None,
         )
-        self._batching = batching.fitted(is_gpu=self.pipeline.engine.is_gpu)
-        n_lanes = self.pipeline.engine.n_lanes
+        own = self.pipeline.engine
+        self._batching = batching.fitted(is_gpu=own.is_gpu, batch_tokens=own.batch_tokens)
+        n_lanes = own.n_lanes
         self._is_closed = False
         self._threads = ThreadPoolExecutor(n_lanes, thread_name_prefix="predict")
         self._lanes: queue.SimpleQueue[int] = queue.SimpleQueue()

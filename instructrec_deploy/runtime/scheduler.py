@@ -64,7 +64,9 @@ class Scheduler:
         observer: Observer | None = None,
     ) -> None:
         self.pipeline = pipeline
-        self._settings = settings.fitted(is_gpu=pipeline.engine.is_gpu)
+        self._settings = settings.fitted(
+            is_gpu=pipeline.engine.is_gpu, batch_tokens=pipeline.engine.batch_tokens
+        )
         self._observer = observer or Observer()
         self._clock = pipeline.clock
         n_lanes = pipeline.engine.n_lanes

@@ -48,6 +48,7 @@ OPTIONS = {
     "bench": {"--data", "--rounds", "--seconds", "--cold-starts", "--out", "--json", "--set"}
     | {"--compare", "--checkpoint", "--task", "--split", "--limit", "--threads", "--batches"}
     | {"--lengths", "--against", "--plot"},
+    "tune-engine": {"--data", "--rounds", "--json"},
     "feedback add": {"--label", "--task", "--predicted", "--lang", "--source", "--address"}
     | {"--bundle", "--timeout", "--json"},
     "feedback list": {"--task", "--with-text", "--history", "--limit", "--json"},
@@ -90,5 +91,5 @@ def test_the_verbs_are_the_promised_ones(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = help_of("", monkeypatch, capsys)
-    found = re.findall(r"^  ([a-z]+)  ", text.split("Commands:")[1], flags=re.M)
+    found = re.findall(r"^  ([a-z-]+)  ", text.split("Commands:")[1], flags=re.M)
     assert set(found) == {name.split()[0] for name in OPTIONS if name}

@@ -6,9 +6,9 @@ import os
 import platform
 import statistics
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
+
+from instructrec_deploy.core.machine import cpu_name, package_versions
 
 PERCENTILES = (50, 95, 99)
 PACKAGES = (
@@ -48,28 +48,12 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
 def machine_facts() -> dict[str, Any]:
     """What the figures depend on."""
     return {
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
         "n_cores": len(os.sched_getaffinity(0))
         if hasattr(os, "sched_getaffinity")
         else os.cpu_count(),
         "system": platform.platform(),
         "python": platform.python_version(),
         "load_average": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
-        "packages": {name: found for name in PACKAGES if (found := _version(name))},
+        "packages": package_versions(PACKAGES),
     }
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return ""
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor())

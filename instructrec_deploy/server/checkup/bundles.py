@@ -11,6 +11,7 @@ from instructrec_deploy.core.errors import InstructRecError
 from instructrec_deploy.runtime.engine import EngineSettings
 from instructrec_deploy.runtime.golden import check_golden
 from instructrec_deploy.runtime.pipeline import Pipeline
+from instructrec_deploy.runtime.tuning import explain_tuning
 from instructrec_deploy.server.checkup.finding import Finding, ok, tried, warn
 from instructrec_deploy.server.checkup.machine import memory_mb
 from instructrec_deploy.server.places import Repository
@@ -37,6 +38,8 @@ def check_bundle(folder: Path, engine: EngineSettings = EngineSettings()) -> Ite
             f"about {MEMORY_FACTOR * size_mb:.0f} MB are wanted, {left_mb:.0f} MB are left",
             "free memory, or serve a smaller bundle (int8)",
         )
+    if engine.runtime == "auto":
+        yield tried(name, lambda: ok(name, "; ".join(explain_tuning(bundle))))
     yield tried(name, lambda: _golden(name, bundle, engine))
 
 
