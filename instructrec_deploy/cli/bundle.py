@@ -11,6 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     from instructrec_deploy.core.bundle import Bundle
+    from instructrec_deploy.runtime.golden import GoldenReport
 
 app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Look into a bundle, check it.")
 
@@ -45,12 +46,9 @@ def show(bundle: BundleArgument, as_json: JsonOption = False) -> None:
 def verify(bundle: BundleArgument, as_json: JsonOption = False) -> None:
     """Check every file's size and hash, and run the golden pairs on this machine."""
     from instructrec_deploy.core.bundle import open_bundle
-    from instructrec_deploy.runtime.golden import check_golden
-    from instructrec_deploy.runtime.pipeline import Pipeline
 
     opened = open_bundle(bundle)
-    with closing(Pipeline.open(opened)) as pipeline:  # reads the safety policy, too
-        golden = check_golden(opened, pipeline)
+    golden = _check(opened)
     facts = {
         "name": opened.manifest.name,
         "version": opened.manifest.version,
@@ -65,6 +63,20 @@ def verify(bundle: BundleArgument, as_json: JsonOption = False) -> None:
         else f"{facts['name']} {facts['version']}: {facts['n_files']} files intact, "
         f"{golden.n_pairs} golden pairs agree"
     )
+
+
+def _check(bundle: Bundle) -> GoldenReport:
+    """Run the golden pairs, as the bundle's kind has them."""
+    from instructrec_deploy.runtime.golden import check_golden
+    from instructrec_deploy.runtime.golden_texts import check_golden_texts
+    from instructrec_deploy.runtime.pipeline import Pipeline
+    from instructrec_deploy.runtime.writer import Writer
+
+    if bundle.manifest.model.generation is not None:
+        with Writer(bundle) as writer:
+            return check_golden_texts(bundle, writer)
+    with closing(Pipeline.open(bundle)) as pipeline:  # reads the safety policy, too
+        return check_golden(bundle, pipeline)
 
 
 def figure_lines(facts: dict[str, Any]) -> list[str]:
@@ -88,6 +100,12 @@ def figure_lines(facts: dict[str, Any]) -> list[str]:
             f"texts; probabilities moved by {parity['mean_difference']:.4f} on average, "
             f"{parity['max_difference']:.4f} at most, by the company of a batch "
             f"{parity['batch_difference']:.6f}"
+        )
+    elif parity := facts["writer_parity"]:
+        lines.append(
+            f"export  the checkpoint's next token in {parity['agreement']:.1%} of the steps behind "
+            f"{parity['n_texts']} texts; logits moved by {parity['mean_difference']:.2g} of the "
+            f"largest on average, {parity['max_difference']:.2g} at most"
         )
     elif facts["evaluation"]:
         lines.append("export  not compared with a checkpoint")
@@ -145,6 +163,7 @@ def describe_bundle(bundle: Bundle) -> dict[str, Any]:
             for name in _part(measured, "after")
         },
         "parity": _part(measured, "export", "parity"),
+        "writer_parity": _part(measured, "export", "writer_parity"),
     }
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from instructrec_deploy.core.manifest import GeneratorKind
     from instructrec_deploy.core.request import Request
     from instructrec_deploy.export.by_plan import PlanReport
     from instructrec_deploy.export.run import ExportReport
@@ -58,7 +59,8 @@ def export(
     precision: Annotated[
         Precision | None,
         typer.Option(
-            help="int8, the default: answers do not depend on batch neighbours either.",
+            help="int8, the default: answers do not depend on batch neighbours either. Of a "
+            "model that writes: fp32.",
             show_default=False,
         ),
     ] = None,
@@ -105,6 +107,16 @@ def export(
             "--vocabulary-size": bool(vocabulary_size and not trim_vocabulary),
         }
     _check_options(given, by_plan=bool(plan_name))
+    with need_extra("export", "train"):
+        if kind := _generator_kind(str(run)):
+            given = {
+                "--plan or --target": bool(plan_name),
+                "--calibration": bool(calibration),
+                "--trim-vocabulary": bool(trim_vocabulary),
+            }
+            _check_generator_options(given)
+            _generator(str(run), out, kind, precision, name, as_json=as_json)
+            return
     with need_extra("export", "train"), _source(str(run)) as source:
         if plan_name:
             folder = work or out.with_name(f"{out.name}.stages")
@@ -115,6 +127,64 @@ def export(
             _at_once(source, out, level, calibration, trimming, name, force=force, as_json=as_json)
 
 
+def _generator_kind(run: str) -> GeneratorKind | None:
+    """How the model of `hf:FOLDER` writes text; None where it does not, and of a run."""
+    from instructrec_deploy.export.imports import SCHEME, generator_kind
+
+    return generator_kind(_folder_of(run)) if run.startswith(SCHEME) else None
+
+
+def _folder_of(run: str) -> Path:
+    from instructrec_deploy.export.imports import SCHEME
+
+    return Path(run.removeprefix(SCHEME)).expanduser()
+
+
+def _check_generator_options(given: dict[str, bool]) -> None:
+    """Options that a model that writes has no use for.
+
+    Raises:
+        ConfigError: one is given.
+    """
+    from instructrec_deploy.core.errors import ConfigError
+
+    if named := ", ".join(option for option, is_given in given.items() if is_given):
+        raise ConfigError(
+            f"{named} has no effect on a model that writes text",
+            hint="of such a model --precision, --name, --out and --json are read",
+        )
+
+
+def _generator(
+    run: str,
+    out: Path,
+    kind: GeneratorKind,
+    precision: Precision | None,
+    name: str,
+    *,
+    as_json: bool,
+) -> None:
+    from instructrec_deploy.cli.report import say
+    from instructrec_deploy.export.generator_run import export_generator
+
+    report = export_generator(
+        _folder_of(run),
+        out,
+        kind=kind,
+        precision=(precision or Precision.FP32).value,
+        name=name,
+        progress=lambda stage: say(f"export: {stage}"),
+    )
+    if as_json:
+        typer.echo(json.dumps(report.to_dict(), ensure_ascii=False))
+        return
+    typer.echo(
+        f"{report.name} {report.version}, {report.precision}, {report.size_bytes / 1e6:.1f} MB, "
+        f"in {sum(report.seconds.values()):.1f} s: {report.out}"
+    )
+    typer.echo(f"next: instructrec bundle verify {report.out}; {report.out}/CARD.md says more")
+
+
 @contextmanager
 def _source(run: str) -> Iterator[Path]:
     """The run folder; of `hf:FOLDER` a temporary one that is made from it."""
@@ -123,7 +193,7 @@ def _source(run: str) -> Iterator[Path]:
     if not run.startswith(SCHEME):
         yield Path(run)
         return
-    folder = Path(run.removeprefix(SCHEME)).expanduser()
+    folder = _folder_of(run)
     with tempfile.TemporaryDirectory(prefix="instructrec-import-") as work:
         yield import_folder(folder, Path(work) / folder.resolve().name)
 

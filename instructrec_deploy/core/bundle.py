@@ -24,6 +24,7 @@ ENCODER_FILE = "graphs/encoder.onnx"
 PREPARE_FILE = "graphs/prepare.onnx"
 FUSION_FILE = "graphs/fusion.onnx"
 READER_FILE = "graphs/reader.onnx"  # of a model that finds spans
+DECODER_FILE = "graphs/decoder.onnx"  # of a model that writes: one step, with its cache
 LABELS_FILE = "labels.npz"  # task -> [L, H] float32, added to the vectors of its own labels
 TOKENIZER_FILE = "tokenizer.json"
 TASKS_FILE = "tasks.toml"
@@ -31,7 +32,9 @@ SAFETY_FILE = "safety.toml"
 GOLDEN_FILE = "golden.jsonl"
 EVALUATION_FILE = "evaluation.json"
 CARD_FILE = "CARD.md"
-REQUIRED_FILES = (ENCODER_FILE, TOKENIZER_FILE, TASKS_FILE, SAFETY_FILE, GOLDEN_FILE)
+REQUIRED_FILES = (TOKENIZER_FILE, TASKS_FILE, SAFETY_FILE, GOLDEN_FILE)
+# Graphs that a kind of model cannot do without; every other kind: the encoder.
+REQUIRED_GRAPHS = {"seq2seq": (ENCODER_FILE, DECODER_FILE), "causal": (DECODER_FILE,)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +93,8 @@ def open_bundle(root: str | Path) -> Bundle:
             f"no bundle folder {folder}", hint="`instructrec export RUN --out BUNDLE` makes one"
         )
     manifest = _read_manifest(folder)
-    for name in REQUIRED_FILES:
+    graphs = REQUIRED_GRAPHS.get(manifest.model.kind, (ENCODER_FILE,))
+    for name in (*graphs, *REQUIRED_FILES):
         if name not in manifest.files:
             raise BundleError(f"{folder}: the manifest names no {name}", hint="export it again")
     for name, entry in manifest.files.items():

@@ -305,6 +305,12 @@ class RollbackImpossible(BundleError):
     code = "IR-1504"
 
 
+class GeneratorNotServed(BundleError):
+    """The bundle's model writes text (seq2seq or causal); what was asked wants labels or spans."""
+
+    code = "IR-1505"
+
+
 class ModelDamaged(BundleError):
     """A fetched pretrained model is not the file this program knows."""
 

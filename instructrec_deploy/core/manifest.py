@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping, Sequence
 from statistics import median_low
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import (
     BaseModel,
@@ -34,8 +34,9 @@ Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 ModelKind = Literal[
     "instruction-encoder", "sequence-classification", "token-classification", "question-answering"
 ]
+GeneratorKind = Literal["seq2seq", "causal"]  # models that write text
 # Hugging Face heads that find spans, and the one kind of task that each answers.
-SPAN_HEADS: dict[ModelKind, TaskKind] = {
+SPAN_HEADS: dict[str, TaskKind] = {
     "token-classification": TaskKind.NER,
     "question-answering": TaskKind.QA,
 }
@@ -58,10 +59,24 @@ class FileEntry(Strict):
     sha256: Sha256
 
 
+class GenerationSection(Strict):
+    """Of a model that writes: the shape of its decoder's key-value cache, and where it stops."""
+
+    n_layers: int = Field(gt=0)  # of the decoder; each has keys and values in the cache
+    n_heads: int = Field(gt=0)  # of the cache: fewer than the queries' where they share them
+    head_size: int = Field(gt=0)
+    n_vocabulary: int = Field(gt=0)  # logits of a step
+    start_id: int = Field(-1, ge=-1)  # seq2seq: what the decoder begins with
+    stop_ids: tuple[int, ...] = ()  # any of them ends the text
+    forced_first_id: int = Field(-1, ge=-1)  # the first token of every text; -1: free
+    forced_last_id: int = Field(-1, ge=-1)  # the last one of a text that is cut off; -1: free
+    max_positions: int = Field(0, ge=0)  # the decoder knows; 0: as many as come
+
+
 class ModelSection(Strict):
     """What the graphs are and how a text reaches them."""
 
-    kind: ModelKind
+    kind: ModelKind | GeneratorKind
     precision: Precision
     hidden_size: int = Field(gt=0)
     max_tokens: int = Field(gt=2)  # window, control tokens included
@@ -77,6 +92,15 @@ class ModelSection(Strict):
     score_scale: float = Field(1.0, gt=0.0)  # multiplies the cosine (1 / temperature of the loss)
     base: str = ""  # what it was tuned from
     n_parameters: int = Field(0, ge=0)
+    generation: GenerationSection | None = None  # of a model that writes, and of no other
+
+    @model_validator(mode="after")
+    def _generation_fits(self) -> ModelSection:
+        if (self.generation is not None) != (self.kind in get_args(GeneratorKind)):
+            raise ValueError(f"generation does not go with kind {self.kind}")
+        if self.generation is not None and self.kind == "seq2seq" and self.generation.start_id < 0:
+            raise ValueError("a seq2seq model needs generation.start_id")
+        return self
 
 
 class Manifest(Strict):

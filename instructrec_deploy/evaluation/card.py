@@ -24,6 +24,8 @@ KINDS = {
     "was tuned for; the words of an instruction are ignored",
     "question-answering": "a reader of questions: a question and its passage are read as a pair, "
     "the answer is a span of the passage",
+    "seq2seq": "an encoder that reads a text and a decoder that writes another one",
+    "causal": "a decoder that writes on where a text ends",
 }
 
 
@@ -41,7 +43,7 @@ def write_card(
     """
     parts = [
         f"# {manifest.name} {manifest.version}",
-        _summary(manifest),
+        summary(manifest),
         *_tasks(book),
         *_quality(evaluation),
         *_parity(evaluation.get("export", {}), manifest),
@@ -50,12 +52,13 @@ def write_card(
         *_usage(manifest, book),
         *((safety,) if safety else ()),
         *_limits(manifest, book, evaluation),
-        *_origin(manifest, evaluation),
+        *origin(manifest, evaluation),
     ]
     return "\n\n".join(part.strip("\n") for part in parts) + "\n"
 
 
-def _summary(manifest: Manifest) -> str:
+def summary(manifest: Manifest) -> str:
+    """The table of what the model is."""
     model = manifest.model
     size = sum(entry.size_bytes for entry in manifest.files.values()) / MEGABYTE
     rows = [
@@ -67,7 +70,7 @@ def _summary(manifest: Manifest) -> str:
         ("Window", f"{model.max_tokens} tokens; longer texts lose their end"),
         ("Created", manifest.created),
     ]
-    return _table(("", ""), rows)
+    return table(("", ""), rows)
 
 
 def _tasks(book: TaskBook) -> Sequence[str]:
@@ -80,7 +83,7 @@ def _tasks(book: TaskBook) -> Sequence[str]:
             labels += f" and {len(spec.labels) - MAX_LABELS} more"
         mark = " (default)" if name == book.default_task else ""
         rows.append((f"{name}{mark}", spec.kind.value, _wording(spec), labels))
-    return ("## Tasks", _table(("Task", "Kind", "Instruction", "Labels"), rows))
+    return ("## Tasks", table(("Task", "Kind", "Instruction", "Labels"), rows))
 
 
 def _wording(spec: TaskSpec) -> str:
@@ -120,7 +123,7 @@ def _quality(evaluation: Mapping[str, Any]) -> Sequence[str]:
     return (
         "## Quality",
         notes,
-        _table(("Task", "Split", "Rows", "Figure", "Untuned", "Tuned"), rows),
+        table(("Task", "Split", "Rows", "Figure", "Untuned", "Tuned"), rows),
     )
 
 
@@ -194,7 +197,7 @@ def _stages(export: Mapping[str, Any]) -> Sequence[str]:
         f"Plan: {export.get('plan', '')}. Quality: the headline on validation rows, the mean over "
         "tasks. Speed: against the run's own bundle in 32-bit floats, both in turn, where it was "
         "exported.",
-        _table(("Stage", "Size", "Speed", "Quality", "Points lost"), rows),
+        table(("Stage", "Size", "Speed", "Quality", "Points lost"), rows),
     )
 
 
@@ -270,7 +273,8 @@ def _decisions(book: TaskBook) -> Sequence[str]:
     return lines
 
 
-def _origin(manifest: Manifest, evaluation: Mapping[str, Any]) -> Sequence[str]:
+def origin(manifest: Manifest, evaluation: Mapping[str, Any]) -> Sequence[str]:
+    """Where the weights come from."""
     lines = [
         f"Base model: {manifest.model.base or 'not stated'}"
         + (f" ({origin})." if (origin := evaluation.get("base_origin")) else ".")
@@ -291,7 +295,8 @@ def _origin(manifest: Manifest, evaluation: Mapping[str, Any]) -> Sequence[str]:
     return ("## Origin", "\n".join(f"- {line}" for line in lines))
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(_cell(c) for c in line) + " |" for line in lines)
 

@@ -135,7 +135,7 @@ def float_graphs(checkpoint: Checkpoint, *, work: Path) -> dict[str, onnx.ModelP
     ids = torch.full((2, EXAMPLE_TOKENS), max(3, checkpoint.section.pad_id + 1))
     mask = torch.ones_like(ids)
     wrapped, outputs = _wrapped(model, tags_tokens=checkpoint.section.kind in SPAN_HEADS)
-    traced = _trace(
+    traced = trace_module(
         wrapped,
         {"input_ids": (ids, TEXT_AXES), "attention_mask": (mask, TEXT_AXES)},
         outputs,
@@ -217,13 +217,13 @@ def _fusion_graphs(
         "pooled": (pooled, {0: "batch"}),
     }
     return {
-        PREPARE_FILE: _trace(
+        PREPARE_FILE: trace_module(
             _Prepare(fusion),
             {"candidate_vectors": (vectors, CANDIDATE_AXES)},
             {"fusion_queries": CANDIDATE_AXES, "fusion_values": CANDIDATE_AXES},
             work=work,
         ),
-        FUSION_FILE: _trace(
+        FUSION_FILE: trace_module(
             _Fuse(fusion, score_scale(model)),
             texts | candidates,
             {"scores": {0: "batch", 1: "candidates"}},
@@ -245,10 +245,10 @@ def _reader_graph(
         "candidate_vectors": (torch.ones(1, 3, hidden_size), {0: "memories", 1: "candidates"}),
     }
     axes = {0: "batch", 1: "tokens", 2: "candidates"}
-    return _trace(reader, inputs, {"span_scores": axes}, work=work)
+    return trace_module(reader, inputs, {"span_scores": axes}, work=work)
 
 
-def _trace(
+def trace_module(
     module: nn.Module,
     inputs: Mapping[str, tuple[Tensor, Mapping[int, str]]],
     outputs: Mapping[str, Mapping[int, str]],

@@ -14,7 +14,7 @@ import tomli_w
 
 from instructrec_deploy.core.bundle import TASKS_FILE
 from instructrec_deploy.core.errors import ConfigError, FileMissing, WeightsRefused
-from instructrec_deploy.core.manifest import ModelKind, TaskBook, TaskSpec
+from instructrec_deploy.core.manifest import GeneratorKind, ModelKind, TaskBook, TaskSpec
 from instructrec_deploy.core.tags import TagScheme
 from instructrec_deploy.core.task import TaskKind
 from instructrec_deploy.export.source import CHECKPOINT_FOLDER
@@ -26,6 +26,11 @@ HEADS: dict[str, ModelKind] = {  # how an architecture's name ends
     "ForSequenceClassification": "sequence-classification",
     "ForTokenClassification": "token-classification",
     "ForQuestionAnswering": "question-answering",
+}
+GENERATORS: dict[str, GeneratorKind] = {  # the same of models that write
+    "ForConditionalGeneration": "seq2seq",
+    "ForCausalLM": "causal",
+    "LMHeadModel": "causal",
 }
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle")
 TASKS: dict[ModelKind, tuple[str, TaskKind, str]] = {  # name, kind, what is shown as asked
@@ -88,6 +93,21 @@ def import_folder(folder: Path, run: Path) -> Path:
     return run
 
 
+def generator_kind(folder: Path) -> GeneratorKind | None:
+    """Whether the folder's model writes text, and how; None where it has a head, or neither.
+
+    Raises:
+        FileMissing, ConfigError: no configuration is there, or it is no JSON object.
+        WeightsRefused: the model writes, and its weights are a pickle.
+    """
+    for name in _architectures(_read_config(folder)):
+        for ending, kind in GENERATORS.items():
+            if name.endswith(ending):
+                check_weights(folder)
+                return kind
+    return None
+
+
 def check_weights(folder: Path) -> None:
     """Let only weights in safetensors pass.
 
@@ -124,15 +144,20 @@ def _read_config(folder: Path) -> dict[str, Any]:
 
 
 def _kind_of(config: dict[str, Any], folder: Path) -> ModelKind:
-    names = [str(name) for name in config.get("architectures") or ()]
+    names = _architectures(config)
     for name in names:
         for ending, kind in HEADS.items():
             if name.endswith(ending):
                 return kind
     raise ConfigError(
         f"{folder}: {', '.join(names) or 'no architecture named'}; none is imported",
-        hint=f"architectures that end with {', '.join(HEADS)}; a bare encoder is tuned first",
+        hint=f"architectures that end with {', '.join([*HEADS, *GENERATORS])}; a bare encoder is "
+        "tuned first",
     )
+
+
+def _architectures(config: dict[str, Any]) -> list[str]:
+    return [str(name) for name in config.get("architectures") or ()]
 
 
 def _labels_of(config: dict[str, Any]) -> tuple[str, ...]:

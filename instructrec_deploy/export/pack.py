@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from instructrec_deploy.core.bundle import (
+    DECODER_FILE,
     ENCODER_FILE,
     FUSION_FILE,
     GOLDEN_FILE,
@@ -38,6 +39,7 @@ VERSIONED_FILES = (
     PREPARE_FILE,
     FUSION_FILE,
     READER_FILE,
+    DECODER_FILE,
     LABELS_FILE,
     TOKENIZER_FILE,
     TASKS_FILE,
@@ -110,7 +112,7 @@ def file_entries(folder: Path) -> dict[str, FileEntry]:
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write bundle.json."""
-    write_json(folder / MANIFEST_FILE, manifest.model_dump(mode="json"))
+    write_json(folder / MANIFEST_FILE, manifest.model_dump(mode="json", exclude_none=True))
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

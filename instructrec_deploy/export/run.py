@@ -146,7 +146,7 @@ def export_run(
     check_target(out)
     if not force:
         check_promoted(run)
-    stages = _Stages(progress, clock)
+    stages = Stages(progress, clock)
     stages.begin("loading the checkpoint")
     source = read_run(run)
     reference = Reference(source.checkpoint)
@@ -185,7 +185,7 @@ def _trim(
     trimming: Trimming | None,
     samples: Mapping[str, Sequence[Sample]],
     stage: Path,
-    stages: _Stages,
+    stages: Stages,
 ) -> tuple[Source, TrimReport | None]:
     """The run with a smaller vocabulary, where one is wanted."""
     if trimming is None:
@@ -242,7 +242,7 @@ def finish_bundle(
     return manifest
 
 
-class _Stages:
+class Stages:
     """Says what is being done and keeps how long it took."""
 
     def __init__(self, progress: Callable[[str], None], clock: Callable[[], float]) -> None:
@@ -275,7 +275,7 @@ def _write_graphs(
     stage: Path,
     precision: Precision,
     calibration: Sequence[Request],
-    stages: _Stages,
+    stages: Stages,
 ) -> bool:
     """Trace, quantize, save; whether the encoder came out unpadded."""
     stages.begin("tracing and fusing the graphs")

@@ -24,7 +24,13 @@ from instructrec_deploy.core.bundle import (
     READER_FILE,
     Bundle,
 )
-from instructrec_deploy.core.errors import BundleError, ConfigError, InternalError, MissingExtra
+from instructrec_deploy.core.errors import (
+    BundleError,
+    ConfigError,
+    GeneratorNotServed,
+    InternalError,
+    MissingExtra,
+)
 from instructrec_deploy.core.settings import Section
 from instructrec_deploy.core.task import TaskKind
 from instructrec_deploy.runtime import openvino_session, providers
@@ -118,12 +124,19 @@ class Engine:
 
     Raises:
         BundleError: a graph is missing or cannot be opened.
+        GeneratorNotServed: the model writes text: see `runtime/writer.py`.
         MissingExtra: onnxruntime, or openvino or CUDA where asked for, is missing.
         ConfigError: CUDA is asked of openvino, or a measurement of `tune-engine` is damaged.
     """
 
     def __init__(self, bundle: Bundle, settings: EngineSettings = EngineSettings()) -> None:
         model = bundle.manifest.model
+        if model.generation is not None:
+            raise GeneratorNotServed(
+                f"bundle {bundle.manifest.name!r} writes text (kind {model.kind}): it gives no "
+                "labels and no spans, and is not served",
+                hint="instructrec_deploy.runtime.writer.Writer runs it in your own process",
+            )
         self.model = model
         self.is_fixed = model.kind != "instruction-encoder"
         choice = _tuned_choice(bundle, settings)

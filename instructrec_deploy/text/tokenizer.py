@@ -86,6 +86,10 @@ class TextTokenizer:
         """The control ids before and after every text, found by encoding nothing."""
         return list(self._head), list(self._tail)
 
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of token ids, without control tokens; what is no whole character is U+FFFD."""
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
+
     def encode_texts(self, texts: Sequence[str], *, use_offsets: bool = True) -> list[Encoded]:
         """Read texts, one result each, in order.
 

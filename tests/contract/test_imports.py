@@ -33,6 +33,8 @@ def loaded_after(code: str, *, folder: Path | None = None) -> set[str]:
         "instructrec_deploy.runtime.predictor",
         "instructrec_deploy.runtime.scheduler",
         "instructrec_deploy.runtime.feedback_intake",
+        "instructrec_deploy.runtime.writer",
+        "instructrec_deploy.runtime.golden_texts",
         "instructrec_deploy.server.app",
         "instructrec_deploy.client.sync",
         "instructrec_deploy.client.aio",
