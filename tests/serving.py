@@ -24,10 +24,14 @@ from pathlib import Path
 from instructrec_deploy.core.errors import InstructRecError
 from instructrec_deploy.server.app import run_server
 from instructrec_deploy.server.settings import load_settings
+from instructrec_deploy.server.workers.launch import run_workers
 try:
     overrides = json.loads(sys.argv[2])
     bundle = Path(sys.argv[1]) if sys.argv[1] else None
-    run_server(bundle, load_settings(overrides=overrides, environ={}).settings)
+    settings = load_settings(overrides=overrides, environ={}).settings
+    if settings.server.workers:
+        run_workers(bundle, settings, program="instructrec_deploy.cli.supervise")
+    run_server(bundle, settings)
 except InstructRecError as error:
     print(f"{error.code} {error.message} ({error.hint})", file=sys.stderr)
     sys.exit(error.exit_code)
@@ -110,7 +114,7 @@ def running_server(bundle: Path | None, folder: Path, **door: Any) -> Iterator[S
     """A server that is ready; killed at the end if the test did not stop it."""
     server = start_server(bundle, folder, **door)
     try:
-        ready = server.event("ready")
+        ready = server.event("ready", within_s=180.0)
         server.address, server.metrics_url = ready["address"], ready["metrics_address"]
         server.http_url = ready["http_address"]
         yield server

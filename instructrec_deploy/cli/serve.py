@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+SUPERVISOR = "instructrec_deploy.cli.supervise"
 WATCH_S = 2.0  # --watch; `--set models.watch_s` says otherwise
 
 
@@ -45,6 +46,10 @@ def serve(
     ] = None,
     http_port: Annotated[
         int | None, typer.Option("--http", metavar="PORT", help="JSON over HTTP, too. [off]")
+    ] = None,
+    workers: Annotated[
+        str | None,
+        typer.Option(metavar="N|auto", help="Processes that share the port; 0: one alone. [0]"),
     ] = None,
     target_p99_ms: Annotated[
         float | None,
@@ -93,7 +98,13 @@ def serve(
     from instructrec_deploy.server.settings import load_settings
 
     overrides = parse_settings(setting or [])
-    door = {"host": host, "port": port, "metrics_port": metrics_port, "http_port": http_port}
+    door: dict[str, Any] = {
+        "host": host,
+        "port": port,
+        "metrics_port": metrics_port,
+        "http_port": http_port,
+    }
+    door["workers"] = workers
     door["allow_insecure"] = True if allow_insecure else None
     given = {name: value for name, value in door.items() if value is not None}
     overrides["server"] = {**overrides.get("server", {}), **given}
@@ -123,6 +134,10 @@ def serve(
     settings = loaded.settings
     if bundle is None and not settings.models.repository:
         raise ConfigError("which bundle?", hint="instructrec serve BUNDLE, or --repository FOLDER")
+    if settings.server.workers:
+        from instructrec_deploy.server.workers.launch import run_workers
+
+        run_workers(bundle, settings, program=SUPERVISOR)
     from instructrec_deploy.runtime.opening import begin_opening
 
     opening = bundle and begin_opening(

@@ -349,6 +349,12 @@ class FileUnusable(ConfigError):
     code = "IR-1603"
 
 
+class WorkersCannot(ConfigError):
+    """Several worker processes cannot do that, or cannot be had on this system."""
+
+    code = "IR-1604"
+
+
 class PromotionRefused(ConfigError):
     """A retuned model lost on an old test, or nothing shows that it did not."""
 

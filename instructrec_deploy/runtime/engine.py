@@ -57,16 +57,20 @@ class EngineSettings(Section):
         default=0, ge=0, le=MAX_LANES
     )  # batches computed at a time, each in a worker thread
     threads_per_lane: int = Field(default=0, ge=0, le=MAX_LANES)  # threads inside one operator
+    n_cores: int = Field(default=0, ge=0, le=MAX_LANES)  # that lanes and threads share out
     # Lanes of one thread share their sessions: half the memory for a few percent of the speed.
     use_sharing: bool = True
     use_spinning: bool = False  # waiting threads burn their core; only for a lone lane
 
-    def layout(self, n_cores: int, *, is_gpu: bool = False) -> tuple[int, int]:
+    def layout(self, n_available: int, *, is_gpu: bool = False) -> tuple[int, int]:
         """(lanes, threads of each): a lane a core on small machines, else four that share them out.
+
+        `n_available`: cores of the machine that may be used; `n_cores` goes before it.
 
         A GPU runs one batch at a time, but a second lane fills it while the first one's results
         are being read.
         """
+        n_cores = self.n_cores or n_available
         auto_lanes = 2 if is_gpu else n_cores if n_cores <= MAX_SINGLE_LANES else WIDE_LANES
         n_lanes = self.n_lanes or auto_lanes
         return n_lanes, self.threads_per_lane or max(1, n_cores // n_lanes)

@@ -12,21 +12,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
-import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 from grpc_health.v1.health import SERVICE_NAME as HEALTH_NAME
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import disable_created_metrics
 
-from instructrec_deploy import __version__
 from instructrec_deploy.core.errors import ConfigError, MissingExtra
 from instructrec_deploy.runtime.opening import Opening
 from instructrec_deploy.server.access.gate import Gate
@@ -45,9 +42,11 @@ from instructrec_deploy.server.metrics import (
 from instructrec_deploy.server.places import OneBundle, Place, Repository, Source
 from instructrec_deploy.server.port import check_port, port_error
 from instructrec_deploy.server.quotas import Quotas
+from instructrec_deploy.server.ready import Ready, describe_ready, log_ready, tell_people
 from instructrec_deploy.server.served import Served, load_served
-from instructrec_deploy.server.service import InstructRecService
+from instructrec_deploy.server.service import InstructRecService, Operator
 from instructrec_deploy.server.settings import DoorSettings, ModelsSettings, ServerSettings
+from instructrec_deploy.server.signals import StopSignals, process_signals
 from instructrec_deploy.server.stream import StreamService
 from instructrec_deploy.server.tracing.tracer import open_tracer
 from instructrec_deploy.server.transport import server_options
@@ -62,32 +61,20 @@ STOP_GRACE_S = 0.5  # for handlers to notice that their callers are gone
 log = logging.getLogger(f"{LOGGER}.server")
 
 
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """What there is to say when the server answers."""
+class Membership(Protocol):
+    """What a worker process has to do with those that answer on the same port."""
 
-    address: str  # host:port
-    metrics_address: str  # URL; "" where off
-    http_address: str  # the same
-    model: str  # several: separated by commas, as are their versions
-    model_version: str
-    load_s: float
+    async def admitted(self, metrics: Metrics) -> None:
+        """The models are loaded; until it may listen."""
 
+    async def replaced(self, port: int) -> None:
+        """It listens on the port; until another one has taken its place and its callers."""
 
-class StopSignals:
-    """`first`: stop when all accepted calls are answered. `second`: stop now.
+    async def left(self) -> None:
+        """It answers no more, and ends."""
 
-    `reload`: look for a new version of what is served (SIGHUP).
-    """
-
-    def __init__(self) -> None:
-        self.reload = asyncio.Event()
-        self.first = asyncio.Event()
-        self.second = asyncio.Event()
-
-    def receive(self) -> None:
-        """Take one signal."""
-        (self.second if self.first.is_set() else self.first).set()
+    def operator(self, own: Operator) -> Operator:
+        """Who changes what all of them serve."""
 
 
 def run_server(
@@ -95,6 +82,7 @@ def run_server(
     settings: ServerSettings,
     *,
     on_ready: Callable[[Ready], None] | None = None,
+    team: Callable[[], Awaitable[Membership]] | None = None,
 ) -> None:
     """Serve a bundle until SIGTERM or SIGINT.
 
@@ -102,6 +90,7 @@ def run_server(
         bundle: its folder, or what `begin_opening` made of it; None: the settings say a repository.
         settings: of the server.
         on_ready: called when it answers; None says so on standard error.
+        team: joins the processes that answer on the same port; None: there are none.
 
     Raises:
         ConfigError: an address open to the network, a port in use.
@@ -112,7 +101,7 @@ def run_server(
     disable_created_metrics()  # type: ignore[no-untyped-call]
     sys.setswitchinterval(settings.server.switch_interval_ms / 1000)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(serve(bundle, settings, on_ready=on_ready or _tell_people))
+        runner.run(serve(bundle, settings, on_ready=on_ready or tell_people, team=team))
 
 
 async def serve(
@@ -121,6 +110,7 @@ async def serve(
     *,
     on_ready: Callable[[Ready], None] | None = None,
     signals: StopSignals | None = None,
+    team: Callable[[], Awaitable[Membership]] | None = None,
 ) -> None:
     """As `run_server`, in a running loop. `signals`: those of the process unless given."""
     door = settings.server
@@ -137,34 +127,40 @@ async def serve(
     )
     health = Health((SERVICE, INFERENCE_SERVICE))
     lifecycle = _lifecycle(bundle, settings, metrics, service, health)
+    member = None if team is None else await team()
+    if member is not None:
+        service.operator = member.operator(lifecycle)
     async with (
         _http(service, metrics, settings) as http_address,
         contextlib.AsyncExitStack() as stack,
     ):
         if signals is None:
-            signals = stack.enter_context(_process_signals())
-        server, port = _bind(settings, service, health)
+            signals = stack.enter_context(process_signals())
+        server = _make_server(settings, service, health, is_shared=member is not None)
         await health.start()
-        try:
+        async with contextlib.AsyncExitStack() as ending:  # the last one first
+            if member is not None:
+                ending.push_async_callback(member.left)
+            ending.push_async_callback(asyncio.to_thread, tracer.close)
+            ending.push_async_callback(lifecycle.close)
+            ending.push_async_callback(server.stop, STOP_GRACE_S)
             metrics_address = _start_metrics(stack, metrics, door)
-            await server.start()
-            if not await _start_models(lifecycle, signals):
+            listen = partial(_listen, server, settings, ending)
+            port = await _come_up(listen, lifecycle, signals, metrics, member)
+            if not port:
                 return
             watching = lifecycle.watch(settings.models.watch_s, signals.reload)
             stack.callback(asyncio.create_task(watching).cancel)
             calm_collector()
             metrics.metric("instructrec_ready").set(1)
-            ready = _ready((door.address(port), metrics_address, http_address), lifecycle.models)
-            _log_ready(ready)
+            addresses = (door.address(port), metrics_address, http_address)
+            ready = describe_ready(addresses, lifecycle.models)
+            log_ready(ready, "ready" if member is None else "worker ready")
             if on_ready is not None:
                 on_ready(ready)
-            await signals.first.wait()
+            replaced = asyncio.Event().wait() if member is None else member.replaced(port)
+            await _unless(signals.first, replaced)
             await _drain(service, health, metrics, signals, door)
-        finally:
-            cut_connections(port)
-            await server.stop(STOP_GRACE_S)
-            await lifecycle.close()
-            await asyncio.to_thread(tracer.close)
     log.info("stopped")
 
 
@@ -211,6 +207,27 @@ def _source(bundle: Path | Opening | None, models: ModelsSettings) -> Source:
     return OneBundle(bundle.folder if isinstance(bundle, Opening) else bundle)
 
 
+async def _come_up(
+    listen: Callable[[], Awaitable[int]],
+    lifecycle: Lifecycle,
+    signals: StopSignals,
+    metrics: Metrics,
+    member: Membership | None,
+) -> int:
+    """Listen and load, in that order; where others answer on the port, load first.
+
+    Returns:
+        The port; 0 where a signal came meanwhile.
+    """
+    if member is None:
+        port = await listen()
+        return port if await _start_models(lifecycle, signals) else 0
+    if not await _start_models(lifecycle, signals):
+        return 0
+    await _unless(signals.first, member.admitted(metrics))
+    return 0 if signals.first.is_set() else await listen()
+
+
 async def _start_models(lifecycle: Lifecycle, signals: StopSignals) -> bool:
     """Load and check the models; False where a signal came meanwhile."""
     loading = asyncio.create_task(lifecycle.start())
@@ -249,19 +266,14 @@ async def _unless(event: asyncio.Event, work: Coroutine[Any, Any, Any]) -> None:
         task.cancel()
 
 
-def _bind(
-    settings: ServerSettings, service: InstructRecService, health: Health
-) -> tuple[grpc.aio.Server, int]:
-    """A gRPC server with all services, bound but not started.
-
-    Raises:
-        PortInUse: the address cannot be bound.
-        ConfigError: the certificate cannot be used.
-    """
+def _make_server(
+    settings: ServerSettings, service: InstructRecService, health: Health, *, is_shared: bool
+) -> grpc.aio.Server:
+    """A gRPC server with all services, not bound yet. `is_shared`: its port has more of them."""
     door, access = settings.server, settings.access
-    credentials = server_credentials(access) if access.uses_tls else None
-    check_port(door.host.strip("[]"), door.port)
-    server = grpc.aio.server(options=server_options(door))
+    if not is_shared:
+        check_port(door.host.strip("[]"), door.port)
+    server = grpc.aio.server(options=server_options(door, is_shared=is_shared))
     inference = InferenceService(service, health)
     stream = StreamService(service, door)
     parts = (service, stream, inference, health)
@@ -269,21 +281,37 @@ def _bind(
     if not access.knows_callers if door.use_reflection is None else door.use_reflection:
         names = (SERVICE, INFERENCE_SERVICE, HEALTH_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, server)
+    return server
+
+
+async def _listen(
+    server: grpc.aio.Server, settings: ServerSettings, ending: contextlib.AsyncExitStack
+) -> int:
+    """Bind and answer; the port, whose connections are cut at the end.
+
+    Raises:
+        PortInUse: the address cannot be bound.
+        ConfigError: the certificate cannot be used.
+    """
+    door, access = settings.server, settings.access
+    address = door.address(door.port)
+    credentials = server_credentials(access) if access.uses_tls else None
     try:
-        address = door.address(door.port)
         if credentials is None:
-            port = server.add_insecure_port(address)
+            port: int = server.add_insecure_port(address)
         else:
             port = server.add_secure_port(address, credentials)
     except RuntimeError as error:  # somebody was faster
-        raise port_error(door.address(door.port), error) from error
-    return server, port
+        raise port_error(address, error) from error
+    ending.callback(cut_connections, port)
+    await server.start()
+    return port
 
 
 def _start_metrics(stack: contextlib.AsyncExitStack, metrics: Metrics, door: DoorSettings) -> str:
     if not door.metrics_port:
         return ""
-    metrics_door: MetricsDoor = open_metrics_door(metrics, door.host, door.metrics_port)
+    metrics_door: MetricsDoor = open_metrics_door(metrics.registry, door.host, door.metrics_port)
     stack.callback(metrics_door.close)
     return f"http://{door.address(door.metrics_port)}/metrics"
 
@@ -317,23 +345,6 @@ async def _http(
         await answering
 
 
-@contextlib.contextmanager
-def _process_signals() -> Iterator[StopSignals]:
-    """SIGTERM, SIGINT and SIGHUP as events of the running loop."""
-    loop = asyncio.get_running_loop()
-    signals = StopSignals()
-    handlers = {signal.SIGTERM: signals.receive, signal.SIGINT: signals.receive}
-    if hasattr(signal, "SIGHUP"):  # not on Windows
-        handlers[signal.SIGHUP] = signals.reload.set
-    for number, handler in handlers.items():
-        loop.add_signal_handler(number, handler)
-    try:
-        yield signals
-    finally:
-        for number in handlers:
-            loop.remove_signal_handler(number)
-
-
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     """uvloop's where it is installed (not on Windows): a fifth less time per call."""
     try:
@@ -347,36 +358,3 @@ def _log_stray(loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> N
     """An exception nobody awaited: its type and place, never its message."""
     error = context.get("exception")
     log.error("stray exception", exc_info=error if isinstance(error, BaseException) else None)
-
-
-def _ready(addresses: tuple[str, str, str], models: Sequence[Served]) -> Ready:
-    names = ", ".join(model.name for model in models)
-    versions = ", ".join(model.version for model in models)
-    return Ready(*addresses, names, versions, sum(model.load_s for model in models))
-
-
-def _log_ready(ready: Ready) -> None:
-    log.info(
-        "ready",
-        extra={
-            "address": ready.address,
-            "metrics_address": ready.metrics_address,
-            "http_address": ready.http_address,
-            "model": ready.model,
-            "model_version": ready.model_version,
-            "load_s": round(ready.load_s, 3),
-            "pid": os.getpid(),
-            "server_version": __version__,
-        },
-    )
-
-
-def _tell_people(ready: Ready) -> None:
-    metrics = f", metrics at {ready.metrics_address}" if ready.metrics_address else ""
-    http = f" and {ready.http_address}" if ready.http_address else ""
-    print(
-        f"Serving {ready.model} {ready.model_version} on {ready.address}{http}"
-        f" (loaded in {ready.load_s:.2f} s{metrics}). Ctrl-C stops.",
-        file=sys.stderr,
-        flush=True,
-    )

@@ -22,6 +22,36 @@ def cut_connections(port: int) -> int:
     Returns:
         How many sockets were cut; 0 where the system does not show a process its files.
     """
+    listeners, connections = _sockets(port)
+    for number in listeners:  # first, or callers would be back before the last of them is cut
+        with contextlib.suppress(OSError):
+            _replace(number)
+    for number in connections:
+        with contextlib.suppress(OSError), _copy(number) as one:
+            one.shutdown(socket.SHUT_RDWR)
+    return len(listeners) + len(connections)
+
+
+def stop_listening(port: int) -> int:
+    """Take no more connections on a TCP port; those that are there go on.
+
+    Returns:
+        How many sockets listened; 0 where the system does not show a process its files.
+    """
+    listeners, _ = _sockets(port)
+    for number in listeners:
+        with contextlib.suppress(OSError):
+            _replace(number)
+    return len(listeners)
+
+
+def count_connections(port: int) -> int:
+    """How many connections callers have to a TCP port of this process."""
+    return len(_sockets(port)[1])
+
+
+def _sockets(port: int) -> tuple[list[int], list[int]]:
+    """The open files that listen on a TCP port, and those that are connections to it."""
     listeners: list[int] = []
     connections: list[int] = []
     for number in _open_files():
@@ -30,13 +60,7 @@ def cut_connections(port: int) -> int:
             if is_tcp and one.getsockname()[1] == port:
                 is_listening = one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
                 (listeners if is_listening else connections).append(number)
-    for number in listeners:  # first, or callers would be back before the last of them is cut
-        with contextlib.suppress(OSError):
-            _replace(number)
-    for number in connections:
-        with contextlib.suppress(OSError), _copy(number) as one:
-            one.shutdown(socket.SHUT_RDWR)
-    return len(listeners) + len(connections)
+    return listeners, connections
 
 
 def _open_files() -> list[int]:

@@ -10,7 +10,7 @@ import gc
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import (
@@ -32,6 +32,7 @@ SECONDS = (0.001, 0.002, 0.004, 0.008, 0.015, 0.03, 0.06, 0.125, 0.25, 0.5, 1.0,
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 INLINE = "(inline)"  # the task of an instruction that is none of the bundle's
 OTHER = "(other)"  # a label value past the bound
+Across = Literal["sum", "max", "min"]
 MAX_VALUES = 200  # of one label: a bundle has some tens of tasks, a policy some tens of categories
 
 
@@ -45,6 +46,7 @@ class Spec:
     help: str
     labels: tuple[str, ...] = ()
     buckets: tuple[float, ...] = ()
+    across: Across = "sum"  # what several processes' values make together
 
     def make(self, registry: CollectorRegistry) -> Any:
         """The metric itself, in the registry."""
@@ -85,8 +87,13 @@ TABLE = (
     Spec("instructrec_in_flight_tokens", Gauge, "Tokens of texts accepted and not answered yet."),
     Spec("instructrec_limit_tokens", Gauge, "Tokens in flight at most, by the target; 0: none."),
     Spec("instructrec_pace_tokens", Gauge, "Tokens computed in a second, as measured lately."),
-    Spec("instructrec_expected_wait_seconds", Gauge, "Until all that is in flight is answered."),
-    Spec("instructrec_tenants", Gauge, "Tenants with texts in flight."),
+    Spec(
+        "instructrec_expected_wait_seconds",
+        Gauge,
+        "Until all that is in flight is answered.",
+        across="max",
+    ),
+    Spec("instructrec_tenants", Gauge, "Tenants with texts in flight.", across="max"),
     Spec("instructrec_prepare_seconds", Histogram, "Preparing an instruction.", (), SECONDS),
     Spec("instructrec_prepared_hits_total", CounterMetricFamily, "Instructions found prepared."),
     Spec("instructrec_prepared_misses_total", CounterMetricFamily, "Instructions not prepared."),
@@ -112,7 +119,13 @@ TABLE = (
         "What the safety filter would have done, were it not for a dry run.",
         ("category", "action"),
     ),
-    Spec("instructrec_safety_policy_info", Gauge, "1 for the policy in force.", ("version",)),
+    Spec(
+        "instructrec_safety_policy_info",
+        Gauge,
+        "1 for the policy in force.",
+        ("version",),
+        across="max",
+    ),
     Spec("instructrec_safety_policy_reloads_total", Counter, "Changed policies.", ("outcome",)),
     Spec("instructrec_safety_cases_total", Counter, "Cases for review.", ("outcome",)),
     Spec("instructrec_safety_audit_total", Counter, "Lines for the audit log.", ("outcome",)),
@@ -122,6 +135,7 @@ TABLE = (
         Gauge,
         "1 for each model being served.",
         ("model", "version", "kind", "precision"),
+        across="max",
     ),
     Spec(
         "instructrec_model_swaps_total",
@@ -129,8 +143,14 @@ TABLE = (
         "New versions swapped in, refused, or gone back from.",
         ("outcome",),
     ),
-    Spec("instructrec_ready", Gauge, "1 while the server answers, else 0."),
-    Spec("instructrec_load_seconds", Gauge, "Time the model took to load and check."),
+    Spec("instructrec_ready", Gauge, "1 while the server answers, else 0.", across="max"),
+    Spec("instructrec_load_seconds", Gauge, "Time the model took to load and check.", across="max"),
+)
+
+# Of the process that looks after workers (`serve --workers`).
+WORKERS_TABLE = (
+    Spec("instructrec_workers", Gauge, "Worker processes that take new connections."),
+    Spec("instructrec_worker_starts_total", Counter, "Worker processes started.", ("reason",)),
 )
 
 
@@ -304,14 +324,14 @@ class MetricsDoor:
         self.server.server_close()
 
 
-def open_metrics_door(metrics: Metrics, host: str, port: int) -> MetricsDoor:
+def open_metrics_door(registry: CollectorRegistry, host: str, port: int) -> MetricsDoor:
     """Serve `/metrics` in a thread of its own.
 
     Raises:
         PortInUse: the address cannot be bound.
     """
     try:
-        server, _ = start_http_server(port, addr=host.strip("[]"), registry=metrics.registry)
+        server, _ = start_http_server(port, addr=host.strip("[]"), registry=registry)
     except OSError as error:
         raise PortInUse(
             f"cannot serve metrics on {host}:{port} ({error.strerror or 'not a usable address'})",

@@ -13,7 +13,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator
 
@@ -33,6 +33,8 @@ from instructrec_deploy.server.tracing.settings import TracingSettings
 
 CONFIG_FILE = "instructrec.toml"
 ENV_PREFIX = "INSTRUCTREC_"
+MAX_WORKERS = 256
+SHARED_AGE_S = 30.0  # a worker that is replaced waits so long for its last connection to end
 
 
 class DoorSettings(Section):
@@ -51,6 +53,11 @@ class DoorSettings(Section):
     max_stream_items: int = Field(default=256, ge=1)
     # A connection that says nothing for so long is pinged, and cut where no answer comes; 0: never.
     keepalive_s: float = Field(default=60.0, ge=0.0)
+    # Processes that answer on the port, under one that starts and restarts them; 0: this one alone.
+    workers: Annotated[int, Field(ge=0, le=MAX_WORKERS)] | Literal["auto"] = 0
+    # So old is a connection when its caller is told to connect anew, calls under way apart; 0:
+    # never; None: with workers 30, else never.
+    connection_age_s: float | None = Field(default=None, ge=0.0)
     compression: Literal["none", "gzip", "deflate"] = "none"  # of answers; clients choose their own
     drain_wait_s: float = Field(
         default=0.0, ge=0.0
@@ -73,6 +80,12 @@ class DoorSettings(Section):
             return ipaddress.ip_address(self.host.strip("[]")).is_loopback
         except ValueError:
             return False
+
+    def max_connection_age_s(self, *, is_shared: bool) -> float:
+        """How old a connection gets; 0: as it likes. `is_shared`: several processes answer."""
+        if self.connection_age_s is None:
+            return SHARED_AGE_S if is_shared else 0.0
+        return self.connection_age_s
 
     def address(self, port: int) -> str:
         """host:port as gRPC and URLs write it; an IPv6 host stands in brackets."""

@@ -17,16 +17,20 @@ COMPRESSIONS = {
 }
 
 
-def server_options(door: DoorSettings) -> list[tuple[str, Any]]:
-    """Options of the gRPC server."""
+def server_options(door: DoorSettings, *, is_shared: bool = False) -> list[tuple[str, Any]]:
+    """Options of the gRPC server. `is_shared`: other processes listen on its port, too."""
     options: list[tuple[str, Any]] = [
-        ("grpc.so_reuseport", 0),  # a second server on the port fails, and says so
+        # Not shared: a second server on the port fails, and says so.
+        ("grpc.so_reuseport", int(is_shared)),
         ("grpc.max_receive_message_length", door.max_message_bytes),
         ("grpc.max_send_message_length", -1),
         ("grpc.http2.min_ping_interval_without_data_ms", 1000 * MIN_PING_S),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.default_compression_algorithm", COMPRESSIONS[door.compression].value),
     ]
+    if age_s := door.max_connection_age_s(is_shared=is_shared):
+        # Then gRPC tells the caller to connect anew (GOAWAY); calls that are under way go on.
+        options.append(("grpc.max_connection_age_ms", int(1000 * age_s)))
     if door.keepalive_s:
         options += [
             ("grpc.keepalive_time_ms", int(1000 * door.keepalive_s)),

@@ -29,7 +29,7 @@ OPTIONS = {
         "--target-p99-ms",
         "--watch",
     }
-    | {"--repository", "--http"},
+    | {"--repository", "--http", "--workers"},
     "swap": {"--rollback", "--address", "--timeout", "--json"},
     "keys new": {"--file", "--role", "--task", "--model", "--days", "--tokens-per-s"}
     | {"--burst-tokens", "--share"},

@@ -63,6 +63,11 @@ def test_the_client_loads_neither_numpy_nor_an_engine(name: str) -> None:
     assert found.isdisjoint({"numpy", "onnxruntime", "tokenizers", *TRAINING})
 
 
+def test_the_supervisor_of_workers_loads_neither_grpc_nor_an_engine() -> None:
+    found = loaded_after("import instructrec_deploy.cli.supervise")
+    assert found.isdisjoint({"grpc", "numpy", "onnxruntime", "pydantic", "typer", *TRAINING})
+
+
 def test_importing_the_package_loads_next_to_nothing() -> None:
     found = loaded_after("import instructrec_deploy")
     assert found.isdisjoint({"numpy", "grpc", "onnxruntime", "pydantic", *TRAINING})

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from instructrec_deploy.server.metrics import TABLE
+from instructrec_deploy.server.metrics import TABLE, WORKERS_TABLE
 
 
 def test_names_and_labels_of_metrics_are_these() -> None:
-    found = {f"{spec.name} {spec.kind.__name__}": spec.labels for spec in TABLE}
+    found = {f"{spec.name} {spec.kind.__name__}": spec.labels for spec in (*TABLE, *WORKERS_TABLE)}
     assert found == {
         "instructrec_requests_total Counter": ("method", "status"),
         "instructrec_request_seconds Histogram": ("method",),
@@ -47,11 +47,13 @@ def test_names_and_labels_of_metrics_are_these() -> None:
         "instructrec_model_swaps_total Counter": ("outcome",),
         "instructrec_ready Gauge": (),
         "instructrec_load_seconds Gauge": (),
+        "instructrec_workers Gauge": (),
+        "instructrec_worker_starts_total Counter": ("reason",),
     }
 
 
 def test_units_end_the_names() -> None:
-    for spec in TABLE:
+    for spec in (*TABLE, *WORKERS_TABLE):
         end = spec.name.rsplit("_", 1)[1]
         if spec.kind.__name__ in ("Counter", "CounterMetricFamily"):
             assert end == "total", spec.name

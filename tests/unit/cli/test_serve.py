@@ -29,6 +29,18 @@ def test_print_config_says_where_each_value_came_from(
     assert 'server.host = "127.0.0.1"  # default' in out
 
 
+@pytest.mark.parametrize(("word", "value"), [("3", "3"), ("auto", '"auto"'), ("0", "0")])
+def test_workers_are_a_number_or_left_to_the_machine(run: Run, word: str, value: str) -> None:
+    out = run("serve", "--workers", word, "--print-config").out
+    assert f"server.workers = {value}  # command line" in out
+
+
+@pytest.mark.parametrize("word", ["-1", "many", "1.5", "9999"])
+def test_other_numbers_of_workers_are_refused(run: Run, word: str) -> None:
+    done = run("serve", f"--workers={word}", "--print-config")
+    assert (done.code, "server.workers" in done.err) == (2, True)
+
+
 def test_an_unknown_setting_names_the_nearest(run: Run) -> None:
     done = run("serve", "--set", "server.prot=1", "--print-config")
     assert done.code == 2

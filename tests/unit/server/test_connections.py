@@ -8,7 +8,11 @@ from collections.abc import Iterator
 import pytest
 
 from instructrec_deploy.server import connections
-from instructrec_deploy.server.connections import cut_connections
+from instructrec_deploy.server.connections import (
+    count_connections,
+    cut_connections,
+    stop_listening,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -38,6 +42,22 @@ def test_nobody_can_connect_afterwards() -> None:
         cut_connections(port)
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", port))
+
+
+def test_connections_that_are_there_go_on_when_nobody_listens() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        assert count_connections(port) == 0
+        with socket.create_connection(("127.0.0.1", port)) as caller:
+            server_side, _ = listener.accept()
+            with server_side:
+                assert stop_listening(port) == 1
+                assert count_connections(port) == 1
+                caller.sendall(b"still here")
+                assert server_side.recv(100) == b"still here"
+                with pytest.raises(ConnectionRefusedError):
+                    socket.create_connection(("127.0.0.1", port))
+            assert count_connections(port) == 0
 
 
 def test_other_ports_go_on() -> None:

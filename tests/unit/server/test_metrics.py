@@ -74,7 +74,7 @@ def test_metrics_are_served_over_http_on_their_own_port() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    door = open_metrics_door(Metrics(), "127.0.0.1", port)
+    door = open_metrics_door(Metrics().registry, "127.0.0.1", port)
     try:
         text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5).read().decode()
     finally:
@@ -87,4 +87,4 @@ def test_taken_port_is_said_with_a_hint() -> None:
         other.bind(("127.0.0.1", 0))
         other.listen()
         with pytest.raises(PortInUse, match=r"cannot serve metrics on 127\.0\.0\.1"):
-            open_metrics_door(Metrics(), "127.0.0.1", other.getsockname()[1])
+            open_metrics_door(Metrics().registry, "127.0.0.1", other.getsockname()[1])

@@ -32,3 +32,18 @@ def test_our_clients_never_ping_more_often_than_a_server_allows() -> None:
 def test_an_unknown_compression_is_refused(word: str) -> None:
     with pytest.raises(ValueError, match="compression"):
         DoorSettings.model_validate({"compression": word})
+
+
+def test_connections_to_several_workers_are_made_anew_now_and_then() -> None:
+    alone, shared = DoorSettings(), DoorSettings(workers=2)
+    assert "grpc.max_connection_age_ms" not in dict(server_options(alone))
+    options = dict(server_options(shared, is_shared=True))
+    assert (options["grpc.so_reuseport"], options["grpc.max_connection_age_ms"]) == (1, 30_000)
+
+
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_the_age_of_connections_is_as_told(is_shared: bool) -> None:
+    never = dict(server_options(DoorSettings(connection_age_s=0), is_shared=is_shared))
+    assert "grpc.max_connection_age_ms" not in never
+    told = dict(server_options(DoorSettings(connection_age_s=2.5), is_shared=is_shared))
+    assert told["grpc.max_connection_age_ms"] == 2500
