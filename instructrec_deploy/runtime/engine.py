@@ -85,7 +85,7 @@ class EngineSettings(Section):
         if choice is None:
             return self.model_copy(update={"runtime": "onnxruntime"})
         changes: dict[str, Any] = {"runtime": choice.runtime}
-        if not (self.n_lanes or self.threads_per_lane):
+        if not (self.n_lanes or self.threads_per_lane or self.n_cores):
             changes |= {"n_lanes": choice.n_lanes, "threads_per_lane": choice.threads_per_lane}
         return self.model_copy(update=changes)
 
