@@ -1,4 +1,4 @@
-"""Structured personal data: F1, hard negatives hit, obfuscated found, leaked.
+"""Structured personal data: F1, hard negatives hit, obfuscated and disguised found, leaked.
 
     PYTHONPATH=. .venv/bin/python benchmarks/safety/measure.py \\
         --out benchmarks/results/safety.json
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.safety.cases import Case, hard_negatives, obfuscated, planted
+from benchmarks.safety.contacts import HELD, TUNE, contact_cases, contact_negatives
 from instructrec_deploy.evaluation.safety import Span as Finding
 from instructrec_deploy.evaluation.safety import span_figures
 from instructrec_deploy.safety.guard import Guard
@@ -64,7 +65,38 @@ def measure(find: Filter) -> dict[str, Any]:
         recalls += found["recall"] * len(disguised)
         n_all += len(disguised)
     result["obfuscated_found"] = {"share": round(recalls / n_all, 4), "n": n_all, "by": shares}
+    result["contacts"] = contact_figures(find)
     return result
+
+
+def contact_figures(find: Filter) -> dict[str, Any]:
+    """Contacts in disguise, on the list that the rules were written by and on the one kept back.
+
+    A value counts as found where a finding of its type overlaps it and nothing of it is left.
+    """
+    result: dict[str, Any] = {}
+    for name, contacts, seed in (("tune", TUNE, SEED + 3), ("held", HELD, SEED + 5)):
+        figures: dict[str, Any] = {}
+        n_found = n_all = 0
+        for kind, cases in contact_cases(contacts, seed, ROUNDS).items():
+            spans = find([case.text for case in cases])
+            hit = sum(map(is_masked_whole, cases, spans))
+            figures[kind] = {"found": round(hit / len(cases), 4), "n": len(cases)}
+            n_found, n_all = n_found + hit, n_all + len(cases)
+        hard = contact_negatives(contacts, seed + 1, ROUNDS)
+        hits = [bool(found) for found in find([case.text for case in hard])]
+        figures["found"] = {"share": round(n_found / n_all, 4), "n": n_all}
+        figures["hard_negatives_hit"] = {"share": round(sum(hits) / len(hits), 4), "n": len(hits)}
+        result[name] = figures
+    return result
+
+
+def is_masked_whole(case: Case, found: list[Finding]) -> bool:
+    """Whether the case's one value is found by its type, and no letter or digit of it is left."""
+    kind, start, end = case.values[0]
+    covered = {at for _, begin, stop in found for at in range(begin, stop)}
+    is_left = any(at not in covered for at in range(start, end) if case.text[at].isalnum())
+    return not is_left and any(f[0] == kind and f[1] < end and start < f[2] for f in found)
 
 
 def _some(cases: list[Case], hit: list[bool]) -> list[str]:

@@ -14,7 +14,14 @@ from itertools import accumulate, compress, groupby
 from operator import attrgetter, itemgetter
 
 from instructrec_deploy.safety.pending import Shape
-from instructrec_deploy.safety.spellings import SINGLE, Edit, Unspelled, apply_edits, keep_only
+from instructrec_deploy.safety.spellings import (
+    SINGLE,
+    Edit,
+    Span,
+    Unspelled,
+    apply_edits,
+    keep_only,
+)
 
 # One sign, one letter: every offset stays. 1 is an i in one copy and an l in the other.
 _LEET = str.maketrans("01345789@$€", "oieastbgase")
@@ -53,8 +60,6 @@ every one this that what my me our whole family up down off out people such
 _COMMON = frozenset(_COMMON_WORDS.split())
 _DOUBLES = frozenset("ls")  # killll, asssshole: letters that the list's words have twice
 
-Span = tuple[int, int]
-
 
 @dataclass(frozen=True, slots=True)
 class Plain:
@@ -70,15 +75,18 @@ class Plain:
         return [span for span in spans if _MIXED.search(self.leet, *span)]
 
 
-def undisguise(text: str, words: frozenset[str], *, is_open: bool = False) -> Iterator[Plain]:
+def undisguise(
+    text: str, words: frozenset[str], *, is_open: bool = False, has_han: bool = True
+) -> Iterator[Plain]:
     """Copies of the text with such spellings undone; none where nothing is spelled so.
 
     Args:
         text: folded, in lower case.
         words: triggers of the word list; what is spelled apart is cut into them.
         is_open: the text goes on, so that a digit at its end may begin a word.
+        has_han: whether marks between Han characters matter.
     """
-    plain = apply_edits(text, _copy_edits(text, words))
+    plain = apply_edits(text, _copy_edits(text, words, has_han=has_han))
     if plain is not None:
         yield Plain(plain)
     copy = plain.text if plain is not None else text
@@ -99,14 +107,14 @@ def disguised(text: str, words: frozenset[str]) -> list[Edit]:
     return sorted(edits, key=_START)
 
 
-def _copy_edits(text: str, words: frozenset[str]) -> list[Edit]:
+def _copy_edits(text: str, words: frozenset[str], *, has_han: bool) -> list[Edit]:
     """The same, with as few edits as may be: gaps that follow each other are one."""
     edits = [*_word_edits(text, words)]
     if edits:  # of letters, too: a stretch could overlap them
         edits += _gap_edits(_LATIN_GAP, text)
     else:
         edits += _stretch_edits(_LATIN_STRETCH, text)
-    if not text.isascii():
+    if has_han and not text.isascii():
         edits += _stretch_edits(_HAN_STRETCH, text)
     edits.sort(key=_START)
     return edits

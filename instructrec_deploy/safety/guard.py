@@ -163,7 +163,9 @@ class Checker:
     def check(self, text: str, numbers: Numbers | None = None) -> tuple[str, tuple[Finding, ...]]:
         """The text as it may go on, and why. `numbers`: of the texts that belong to it."""
         try:
-            findings = self.apply(text, self.find(text), numbers or Numbers())
+            findings = self.find(text)
+            if findings:
+                findings = self.apply(text, findings, numbers or Numbers())
         except BROKEN as fault:
             findings = (self.failure(fault),)
         if not findings:
@@ -178,9 +180,10 @@ class Checker:
         if not findings:
             return self._clean
         action = max({finding.action for finding in findings}, key=STRENGTH.__getitem__)
-        undone = {finding.dry_run_action for finding in findings} - {""}
+        undone = {finding.dry_run_action for finding in findings if finding.dry_run_action}
         dry_run_action = max(undone, key=STRENGTH.__getitem__, default="")
-        return replace(self._clean, action=action, findings=findings, dry_run_action=dry_run_action)
+        clean = self._clean
+        return Verdict(action, findings, clean.policy_version, clean.direction, dry_run_action)
 
     def judged(self, verdict: Verdict, heads: Heads, scores: Mapping[str, float | None]) -> Verdict:
         """The verdict with what heads say about the whole text."""
@@ -245,14 +248,18 @@ class Checker:
         if self._categories:
             hits += self._lexicon.find(lower_in_place(folded.text), self._categories)
         places = None if folded.is_aligned else folded.span
+        new = tuple.__new__  # without the constructor's call: half the time
         found: list[Finding] = []
         for hit in hits:
-            span = places(hit.start, hit.end) if places else (hit.start, hit.end)
-            action = self._plain.get(hit.category)
-            if action is not None and not hit.is_quoted:
-                found.append(Finding(hit.category, hit.rule, action, *span, hit.score))
-            elif (step := step_at(self._steps[hit.category], hit.score)) is not None:
-                found.append(self._finding(hit, step, *span))
+            category, rule, start, end, is_quoted, score = hit
+            if places:
+                start, end = places(start, end)
+            action = self._plain.get(category)
+            if action is not None and not is_quoted:
+                made = (category, rule, action, start, end, score, "", "", False)
+                found.append(new(Finding, made))
+            elif (step := step_at(self._steps[category], score)) is not None:
+                found.append(self._finding(hit, step, start, end))
         if self._escapes:
             found += [Finding(TOKEN_CATEGORY, "token", "mask", *span) for span in find_tokens(text)]
         return found

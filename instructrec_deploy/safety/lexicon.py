@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from instructrec_deploy.safety import reach
 from instructrec_deploy.safety.disguises import DISGUISE_SHAPES, undisguise
-from instructrec_deploy.safety.match import Match
+from instructrec_deploy.safety.match import Match, matches
 from instructrec_deploy.safety.pending import Shape, first_open
 
 _WORD = re.compile(r"[a-z0-9]+(?:[*$]+[a-z0-9]+)*")
@@ -224,18 +224,13 @@ class Lexicon:
         """
         if not _LETTER.search(text):
             return []
-        hits = [
-            Match(category, rule, start, end)
-            for category, rule, spans in self._spans(text, categories)
-            for start, end in spans
-        ]
-        for plain in undisguise(text, self._words):
-            starts, ends = plain.copy.starts, plain.copy.ends
-            hits += [
-                Match(category, rule, starts[start], ends.get(last := starts[end - 1], last + 1))
-                for category, rule, spans in self._spans(plain.copy.text, categories)
-                for start, end in plain.spelled(spans)
-            ]
+        hits: list[Match] = []
+        for category, rule, spans in self._spans(text, categories):
+            hits += matches(category, rule, spans)
+        has_han = not text.isascii() and self._any_gate.search(text) is not None
+        for plain in undisguise(text, self._words, has_han=has_han):
+            for category, rule, spans in self._spans(plain.copy.text, categories):
+                hits += matches(category, rule, plain.copy.spans(plain.spelled(spans)))
         if hits and _QUOTES.search(text):
             quotes = _Quotes(text)
             hits = [hit._replace(is_quoted=quotes.hold(hit.start, hit.end)) for hit in hits]

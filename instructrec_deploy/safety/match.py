@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 
@@ -20,6 +20,12 @@ class Match(NamedTuple):  # cheap to make: a hostile text has thousands
     end: int
     is_quoted: bool = False
     score: float = 1.0
+
+
+def matches(category: str, rule: str, spans: Iterable[tuple[int, int]]) -> list[Match]:
+    """Hits of one rule. Without the constructor's call each takes half the time."""
+    new = tuple.__new__
+    return [new(Match, (category, rule, start, end, False, 1.0)) for start, end in spans]
 
 
 def scan(

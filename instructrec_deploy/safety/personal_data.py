@@ -23,6 +23,7 @@ from instructrec_deploy.safety.recognizers.bank import (
     find_cards,
     find_ibans,
 )
+from instructrec_deploy.safety.recognizers.chat import CHAT_SHAPES, find_chat_ids
 from instructrec_deploy.safety.recognizers.china import (
     CN_ID_SHAPES,
     CN_USCC_SHAPES,
@@ -65,8 +66,26 @@ _IBAN = re.compile(r"(?<![0-9A-Za-z])[A-Za-z]{2}[0-9]{2}[ -]?[0-9A-Za-z]")
 _IP = re.compile(r"[0-9]\.[0-9]{1,3}\.[0-9]|[23][0-9A-Fa-f]{3}:")
 _ANYTHING = re.compile("")
 
-# Types of which a value may have no digit.
-_WITHOUT_DIGIT = frozenset(("EMAIL", "URL", "ADDRESS", "SECRET"))
+# How many digits a text must hold for a value of a type.
+_LEAST_DIGITS = {
+    name: n
+    for n, names in (
+        (0, "EMAIL URL ADDRESS SECRET CHAT_ID"),
+        (1, "IP"),
+        (2, "IBAN CN_USCC LICENSE_PLATE"),
+        (4, "PASSPORT"),
+        (6, "UK_NINO"),
+        (7, "PHONE ES_DNI IT_FISCAL"),
+        (9, "US_SSN NL_BSN"),
+        (10, "UK_NHS"),
+        (11, "DE_TAX_ID PL_PESEL"),
+        (12, "CREDIT_CARD"),
+        (14, "FR_NIR"),
+        (17, "CN_ID"),
+    )
+    for name in names.split()
+}
+_DIGITS = "0123456789"
 
 # The first of equals wins an overlap: what a checksum proves stands before what only looks like it.
 RECOGNIZERS: dict[str, tuple[re.Pattern[str], Recognizer]] = {
@@ -81,6 +100,7 @@ RECOGNIZERS: dict[str, tuple[re.Pattern[str], Recognizer]] = {
     "LICENSE_PLATE": (_DIGIT, find_license_plates),
     **{national.category: (_CODE, national.find) for national in NATIONAL_IDS},
     "PHONE": (_NUMBER, find_phones),
+    "CHAT_ID": (_ANYTHING, find_chat_ids),
     "ADDRESS": (_PLACE, find_addresses),
     "SECRET": (_ANYTHING, find_secrets),
 }
@@ -101,6 +121,7 @@ SHAPES: dict[str, tuple[Shape, ...]] = {
     "LICENSE_PLATE": PLATE_SHAPES,
     **{national.category: national.shapes for national in NATIONAL_IDS},
     "PHONE": PHONE_SHAPES,
+    "CHAT_ID": CHAT_SHAPES,
     "ADDRESS": (*CN_ADDRESS_SHAPES, *EN_ADDRESS_SHAPES),
     "SECRET": SECRET_SHAPES,
 }
@@ -149,9 +170,9 @@ def find_personal_data(text: str, types: frozenset[str]) -> list[Match]:
 
 def _find(text: str, lower: str, types: frozenset[str]) -> Iterator[Match]:
     is_open: dict[re.Pattern[str], bool] = {}
-    has_digit = _DIGIT.search(text) is not None
+    n_digits = sum(map(text.count, _DIGITS)) if _DIGIT.search(text) else 0
     for name, (gate, find) in RECOGNIZERS.items():
-        if name not in types or not (has_digit or name in _WITHOUT_DIGIT):
+        if n_digits < _LEAST_DIGITS[name] or name not in types:
             continue
         if gate not in is_open:
             is_open[gate] = gate.search(text) is not None

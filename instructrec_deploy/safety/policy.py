@@ -26,6 +26,7 @@ class PersonalDataPolicy(Strict):
 
     EMAIL: Steps = always("mask")
     PHONE: Steps = always("mask")
+    CHAT_ID: Steps = always("mask")  # accounts of messengers, where the text names them
     ADDRESS: Steps = always("mask")  # of streets; a town alone is none
     CREDIT_CARD: Steps = always("mask")  # bank cards too
     IBAN: Steps = always("mask")

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from instructrec_deploy.safety import reach
 from instructrec_deploy.safety.pending import Shape
+from instructrec_deploy.safety.recognizers.nearby import has_any
 
 _HAN_DIGITS = "〇零○一二三四五六七八九幺壹贰叁参肆伍陆柒捌玖两拐洞勾"
 _HAN = str.maketrans(_HAN_DIGITS, "000123456789112334567892709")
@@ -35,7 +36,7 @@ _DIGITS = frozenset("0123456789")
 _LETTERS = str.maketrans("OoОоQIil|ІSsZzBЗзб", "000001111155228336")
 _AS_DIGIT = "[0-9OoОоQIil|ІSsZzBЗзб]"
 _LETTER_RUN = re.compile(
-    rf"(?<![0-9A-Za-z]){_AS_DIGIT}(?:[ .\-]?{_AS_DIGIT}){{6,30}}(?![0-9A-Za-z])"
+    rf"(?<![0-9A-Za-z])(?![Ii]s ){_AS_DIGIT}(?:[ .\-]?{_AS_DIGIT}){{6,30}}(?![0-9A-Za-z])"
 )
 _LETTER_NEAR_DIGIT = re.compile(
     r"[OoОоQIil|ІSsZzBЗзб](?:(?=[ .\-]?[0-9])|(?<=[0-9].)|(?<=[0-9][ .\-].))"
@@ -59,13 +60,25 @@ _DOT = re.compile(
     r" ?[\[({<#*] ?(?:dot|点|\.) ?[\])}>#*] ?| dot | ?点 ?(?=[a-z])| \. (?=[a-z])"
     r"|(?<=[a-z0-9]) ?[。丶·] ?(?=[a-z])"
 )
+# Dots spelled before such an "@", with what stands between them.
+_LOCAL = r"[a-z0-9_%+\-]{1,32}"
+_LOCAL_DOT = re.compile(
+    r" ?[\[({<#*] ?(?:dot|点|\.) ?[\])}>#*] ?| dot | ?点 ?(?=[a-z0-9])| \. (?=[a-z0-9])"
+    r"|(?<=[a-z0-9]) ?[。丶·] ?(?=[a-z0-9])"
+)
+_LOCAL_PART = re.compile(_LOCAL)
+_LOCAL_CHARS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_%+-")
+_DOTTED_AT = re.compile(rf"(?:{_LOCAL}(?:{_LOCAL_DOT.pattern})){{1,3}}{_LOCAL}(?:{_AT.pattern})")
+_BRACKETED_AT = re.compile(r"[\[({<#*] ?at ?[\])}>#*]")
+_BRACKETED_DOT = re.compile(r"[\[({<] ?\.")
 # What more text could turn into such a spelling.
 SPELLING_SHAPES = (
     *(Shape(pattern) for pattern in (_RUN, _LETTER_RUN)),
-    *(Shape(pattern, is_lower=True) for pattern in (_NAME_RUN, _AT, _DOT)),
+    *(Shape(pattern, is_lower=True) for pattern in (_NAME_RUN, _AT, _DOT, _DOTTED_AT)),
 )
 
 
+Span = tuple[int, int]
 SINGLE: Mapping[int, int] = MappingProxyType({})  # each character stands for one
 
 
@@ -85,6 +98,13 @@ class Unspelled:
         """A non-empty half-open span of `text` as a span of the folded text."""
         last = self.starts[end - 1]
         return self.starts[start], self.ends.get(last, last + 1)
+
+    def spans(self, spans: list[Span]) -> list[Span]:
+        """Non-empty half-open spans of `text` as spans of the folded text."""
+        starts, ends = self.starts, self.ends
+        if isinstance(starts, range) and not ends:  # as leetspeak: every character in its place
+            return spans
+        return [(starts[a], ends.get(last := starts[b - 1], last + 1)) for a, b in spans]
 
 
 class Edit(NamedTuple):  # cheap to make: a hostile text has thousands
@@ -183,7 +203,7 @@ def _letter_edits(text: str) -> Iterator[Edit]:
 
 def _name_edits(lower: str) -> Iterator[Edit]:
     """English names of digits become digits."""
-    if not any(name in lower for name in _NAMES):
+    if not has_any(_NAMES, lower):
         return
     for run in _NAME_RUN.finditer(lower):
         if _LETTER.search(run[0]):
@@ -195,15 +215,43 @@ def _name_edits(lower: str) -> Iterator[Edit]:
 
 def _mark_edits(lower: str) -> Iterator[Edit]:
     """`[at]`, `艾特` become @, and the dots spelled behind them dots."""
-    if "at" not in lower and "艾特" not in lower and "@" not in lower:
+    if not _may_spell_at(lower):
         return
     found = list(_AT.finditer(lower))
     ends = [*(following.start() for following in found[1:]), len(lower)][: len(found)]
+    done = 0
     for at, end in zip(found, ends, strict=True):
+        yield from _local_dots(lower, done, at)
         yield _one(at, "@")
+        done = at.end()
         if at.end() < end:
             for dot in _DOT.finditer(lower, at.end(), min(end, at.end() + reach.MAIL_DOTS)):
                 yield _one(dot, ".")
+
+
+def _local_dots(lower: str, done: int, at: re.Match[str]) -> Iterator[Edit]:
+    """The dots spelled before an "@", from there back to where the name begins."""
+    start = max(done, at.start() - reach.MAIL_NAME)
+    end, is_spaced = at.start(), at[0] == " @ "
+    for dot in reversed(list(_LOCAL_DOT.finditer(lower, start, end))):
+        begins = dot.start() > start and lower[dot.start() - 1] in _LOCAL_CHARS
+        if not begins or not _LOCAL_PART.fullmatch(lower, dot.end(), end):
+            return
+        if dot[0] == " . " and not is_spaced:  # the end of a sentence
+            return
+        yield _one(dot, ".")
+        end = dot.start()
+
+
+def _may_spell_at(lower: str) -> bool:
+    """Whether a text may hold what `_AT` looks for: a quick look before it."""
+    if "@" in lower or "艾特" in lower:
+        return True
+    if "at" not in lower:
+        return False
+    if " at " in lower and ("dot" in lower or "点" in lower or _BRACKETED_DOT.search(lower)):
+        return True
+    return _BRACKETED_AT.search(lower) is not None
 
 
 def _one(found: re.Match[str], new: str) -> Edit:

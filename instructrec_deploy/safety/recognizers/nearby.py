@@ -7,6 +7,7 @@ never fire in "电话138...".
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from instructrec_deploy.safety import reach
 
@@ -23,9 +24,12 @@ def words(latin: str, other: str = "") -> re.Pattern[str]:
     return re.compile(f"{pattern}|{other}" if other else pattern)
 
 
-def has_any(stems: tuple[str, ...], lower: str) -> bool:
+def has_any(stems: Iterable[str], lower: str) -> bool:
     """Whether a text in lower case holds one of the stems: a quick look before a pattern."""
-    return any(stem in lower for stem in stems)
+    for stem in stems:  # noqa: SIM110 - `any` with a generator takes twice as long
+        if stem in lower:
+            return True
+    return False
 
 
 def is_near(names: re.Pattern[str], lower: str, start: int, end: int) -> bool:

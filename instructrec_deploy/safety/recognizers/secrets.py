@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from instructrec_deploy.safety import reach
 from instructrec_deploy.safety.match import Match
 from instructrec_deploy.safety.pending import Shape
+from instructrec_deploy.safety.recognizers.nearby import has_any
 
 # How keys begin, and what they go on with. Length and alphabet are what tells them from words.
 _KEYS = re.compile(
@@ -39,10 +40,10 @@ _PEM_HEAD = Shape(_PEM)
 
 # Words that name a secret; `in` on the lower-case text is the gate.
 _NAMING = (
-    *("passw", "pwd", "secret", "token", "api", "access", "auth", "bearer", "basic ", "private"),
-    *("signing", "encryption", "credential", "passphrase", "pass:", "pass="),
-    *("密", "口令", "令牌", "秘钥", "私钥"),
+    *("pass", "pwd", "secret", "token", "api", "access", "auth", "bearer", "basic ", "private"),
+    *("signing", "encryption", "credential"),
 )
+_NAMING_ZH = ("密", "口令", "令牌", "秘钥", "私钥")
 _LINK = r"(?P<link>['\"]? ?(?::=|=>|[:=]|(?<![a-z])(?:is|was|set to)(?![a-z])|是|为)|) ?"
 _NAMED = re.compile(
     r"(?:(?<![a-z])(?:(?:[a-z0-9]{1,20}[_\-]){0,4}"
@@ -113,7 +114,7 @@ def find_secrets(text: str, lower: str) -> Iterator[Match]:
         key = _KEYS.match(text, token.end())
         if key and _looks_random(key[0][4:]):
             yield Match("SECRET", "known_key", key.start(), key.end())
-    if any(word in lower for word in _NAMING):
+    if has_any(_NAMING, lower) or (not text.isascii() and has_any(_NAMING_ZH, lower)):
         yield from _find_named(text, lower)
     plain = _LEET_PASSWORD.sub(lambda word: word[0].translate(_LEET), lower)
     if plain != lower:

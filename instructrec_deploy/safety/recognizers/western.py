@@ -32,6 +32,7 @@ class NationalId:
         stems: parts of words one of which every such word has.
         gate: what a text must hold where no word names it.
         plain: shapes that need no such word; None for none.
+        has_capital: whether the gate asks for a capital letter.
     """
 
     category: str
@@ -41,6 +42,7 @@ class NationalId:
     stems: tuple[str, ...]
     plain: re.Pattern[str] | None = None
     gate: re.Pattern[str] | None = None
+    has_capital: bool = False
 
     @property
     def shapes(self) -> tuple[Shape, ...]:
@@ -50,7 +52,7 @@ class NationalId:
     def find(self, text: str, lower: str) -> Iterator[Match]:
         """Hits in a folded text; `lower` is the same in lower case."""
         has_name = has_any(self.stems, lower) and self.names.search(lower) is not None
-        if not has_name and (self.gate is None or not self.gate.search(text)):
+        if not has_name and not self._may_be(text, lower):
             return
 
         def accept(found: re.Match[str]) -> bool:
@@ -63,6 +65,12 @@ class NationalId:
 
         for found in scan(self.pattern, text, accept):
             yield Match(self.category, self.category.lower(), found.start(), found.end())
+
+    def _may_be(self, text: str, lower: str) -> bool:
+        """Whether a text may hold one that no word names."""
+        if self.gate is None or (self.has_capital and text == lower):
+            return False
+        return self.gate.search(text) is not None
 
 
 def is_us_ssn(digits: str) -> bool:
@@ -168,6 +176,7 @@ NATIONAL_IDS = (
         words(r"nino|national insurance|ni (?:no|number|num)|insurance (?:no|number)", "国民保险"),
         stems=("nino", "insurance", "ni n", "国民保险"),
         gate=re.compile(r"[A-Z]{2} ?[0-9]{2} ?[0-9]{2}"),
+        has_capital=True,
         plain=re.compile(r"[A-Z]{2}( ?)[0-9]{2}\1[0-9]{2}\1[0-9]{2}\1[A-D]"),
     ),
     NationalId(
@@ -209,6 +218,7 @@ NATIONAL_IDS = (
         words(r"dni|nie|nif|documento nacional|extranjero", "西班牙"),
         stems=("dni", "nie", "nif", "documento", "extranjero", "西班牙"),
         gate=re.compile(r"[0-9]-?[A-Z](?![0-9A-Za-z])"),
+        has_capital=True,
         plain=re.compile(r"[0-9]{8}-?[A-Z]|[XYZ]-?[0-9]{7}-?[A-Z]"),
     ),
     NationalId(

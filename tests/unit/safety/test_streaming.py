@@ -42,6 +42,14 @@ FRAGMENTS = [
     *("上海市浦东新区人民路12号3栋501室", "人民路", "12号", "北京市朝阳区建国路八号"),
     *("12 Main St", ", Apt 4, Springfield, IL 62701", "PO Box 1234", "Flat 3, "),
     *("bob at mail dot com", "bob [at] mail.example.com", "bob艾特example点com", "one two three "),
+    *(
+        "ann [dot] lee [at] mail [dot] com",
+        "ann点li艾特",
+        " dot ",
+        "加微 ",
+        "vx：ab_12345",
+        "qq 123456",
+    ),
     *("password is ", "hunter22!", "'a b1 c'", "密码是", "API_KEY=", "p@ssw0rd: ", "bearer "),
     *(
         "电话",
