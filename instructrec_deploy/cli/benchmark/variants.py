@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -107,19 +109,30 @@ def write_stock_int8(bundle: Bundle, folder: Path) -> Path:
     shutil.copytree(bundle.root, folder)
     for name in (ENCODER_FILE, FUSION_FILE):
         if bundle.has(name):
-            quantize_dynamic(
-                str(bundle.path(name)),
-                str(folder / name),
-                per_channel=True,
-                weight_type=QuantType.QInt8,
-                extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
-            )
+            with _quiet_root_logger():
+                quantize_dynamic(
+                    str(bundle.path(name)),
+                    str(folder / name),
+                    per_channel=True,
+                    weight_type=QuantType.QInt8,
+                    extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
+                )
     (folder / MANIFEST_FILE).unlink()
     model = bundle.manifest.model.model_copy(update={"precision": "int8"})
     changes = {"name": f"{bundle.manifest.name}-stock", "model": model}
     manifest = bundle.manifest.model_copy(update=changes | {"files": file_entries(folder)})
     write_manifest(folder, manifest)
     return folder
+
+
+@contextmanager
+def _quiet_root_logger() -> Iterator[None]:
+    """The quantizer advises a preparation that the graphs have had, in the root logger's name."""
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def _variant(name: str, bundle: Bundle, engine: EngineName) -> Variant:
