@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -98,6 +99,8 @@ def bench(
         )
         compare(asked, out=out, against=against, has_plot=has_plot, as_json=as_json)
         return
+    loose = {"--checkpoint": checkpoint, "--task": task, "--limit": limit, "--threads": threads}
+    refuse_without_comparison(loose | {"--against": against, "--plot": has_plot})
     from instructrec_deploy.cli.benchmark.measure import BenchPlan, run_bench
     from instructrec_deploy.cli.benchmark.texts import load_texts
     from instructrec_deploy.cli.report import check_writable, say
@@ -115,6 +118,22 @@ def bench(
         typer.echo(json.dumps(result, ensure_ascii=False))
     else:
         print_tables(result)
+
+
+def refuse_without_comparison(options: Mapping[str, object]) -> None:
+    """Options that only --compare knows.
+
+    Raises:
+        ConfigError: one was given.
+    """
+    from instructrec_deploy.core.errors import ConfigError
+
+    given = [name for name, value in options.items() if value]
+    if given:
+        raise ConfigError(
+            f"{', '.join(given)}: of use with --compare alone",
+            hint="add --compare, or leave it out",
+        )
 
 
 def print_tables(result: dict[str, Any]) -> None:

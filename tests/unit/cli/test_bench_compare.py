@@ -218,6 +218,12 @@ def test_options_that_cannot_be_are_refused(
     assert words in done.err
 
 
+def test_what_only_a_comparison_knows_is_refused_without_one(run: Run, tiny_bundle: Path) -> None:
+    done = run("bench", tiny_bundle, "--against", "earlier.json", "--plot")
+    assert done.code == 2
+    assert "--against, --plot: of use with --compare alone" in done.err
+
+
 def test_a_variant_answers_from_a_process_of_its_own(tiny_bundle: Path, tmp_path: Path) -> None:
     variant = Variant("tiny", "onnxruntime", "fp32", str(tiny_bundle), 1)
     with VariantProcess(
