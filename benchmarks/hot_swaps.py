@@ -83,16 +83,35 @@ def scores_of(prediction: Prediction) -> Scores:
 
 
 class Load:
-    """Callers that ask without a pause and look at every answer."""
+    """Callers that ask again and again and look at every answer.
 
-    def __init__(self, address: str, texts: list[str], right: dict[str, list[Scores]]) -> None:
-        self._texts, self._right = texts, right
-        self._client = Client(address, retry=ONCE, timeout_s=60)
+    Args:
+        right: by version, the scores of each text.
+        n_clients: connections, which the callers share out among them.
+        retry: of the clients.
+        pause_s: of each caller between two calls.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        texts: list[str],
+        right: dict[str, list[Scores]],
+        *,
+        n_clients: int = 1,
+        retry: RetryPolicy = ONCE,
+        pause_s: float = 0.0,
+    ) -> None:
+        self._texts, self._right, self._pause_s = texts, right, pause_s
+        self._clients = [Client(address, retry=retry, timeout_s=60) for _ in range(n_clients)]
         self._has_ended = threading.Event()
         self._lock = threading.Lock()
         self.counts: Counter[str] = Counter()
         kinds = [self._ask_one] * 8 + [self._ask_batch] * 2
-        self._threads = [threading.Thread(target=kind) for kind in kinds]
+        self._threads = [
+            threading.Thread(target=kind, args=(self._clients[number % n_clients],))
+            for number, kind in enumerate(kinds)
+        ]
         for thread in self._threads:
             thread.start()
 
@@ -101,23 +120,26 @@ class Load:
         self._has_ended.set()
         for thread in self._threads:
             thread.join()
-        self._client.close()
+        for client in self._clients:
+            client.close()
 
-    def _ask_one(self) -> None:
+    def _ask_one(self, client: Client) -> None:
         place = 0
         while not self._has_ended.is_set():
             place = (place + 7) % len(self._texts)
+            time.sleep(self._pause_s)
             try:
-                found = self._client.predict(self._texts[place], top_k=0)
+                found = client.predict(self._texts[place], top_k=0)
             except InstructRecError as error:
                 self._count(f"failed {error.code}")
             else:
                 self._count("calls", self._judge(found, place))
 
-    def _ask_batch(self) -> None:
+    def _ask_batch(self, client: Client) -> None:
         while not self._has_ended.is_set():
+            time.sleep(self._pause_s)
             try:
-                found = self._client.predict_batch(self._texts[:16], top_k=0)
+                found = client.predict_batch(self._texts[:16], top_k=0)
             except InstructRecError as error:
                 self._count(f"failed {error.code}")
                 continue

@@ -26,6 +26,7 @@ DEFAULT_TIMEOUT_S = 10.0
 DEFAULT_TOP_K = 5
 DEFAULT_KEEPALIVE_S = 30.0
 MIN_KEEPALIVE_S = 10.0  # what our server allows
+INITIAL_RECONNECT_MS = 100  # doubled each time, up to two minutes
 PING_TIMEOUT_S = 20
 COMPRESSIONS = {
     "none": grpc.Compression.NoCompression,
@@ -103,6 +104,11 @@ def channel_options(
     options: list[tuple[str, Any]] = [
         ("grpc.enable_http_proxy", 0 if is_local else 1),  # a proxy cannot reach our loopback
         ("grpc.service_config", retry.service_config()),
+        # gRPC's own second is longer than all attempts of `RetryPolicy` together: a server that
+        # was replaced at once would be found too late.
+        ("grpc.initial_reconnect_backoff_ms", INITIAL_RECONNECT_MS),
+        # Each client has a connection of its own: several of them reach several workers.
+        ("grpc.use_local_subchannel_pool", 1),
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.max_send_message_length", -1),
         ("grpc.primary_user_agent", "instructrec"),

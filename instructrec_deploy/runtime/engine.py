@@ -246,6 +246,23 @@ class Engine:
         states, pooled = self._run(session, ["token_states", "pooled"], feed)
         return Encoding(mask, states, pooled)
 
+    def shrink(self) -> None:
+        """Give back the memory that the batches so far took; the next ones take what they need.
+
+        ONNX Runtime keeps what its largest batch took. Warming reads all labels of a task at once,
+        more than most batches of callers.
+
+        Raises:
+            InternalError: the graph failed.
+        """
+        if self.runtime != "onnxruntime" or self.is_gpu:
+            return
+        options = providers.shrinking_run()
+        ids = np.zeros((1, 1), np.int64)
+        feed = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+        for session in self._encoders:
+            self._run(session, [session.get_outputs()[0].name], feed, options)
+
     def prepare_vectors(
         self, vectors: Floats, kind: TaskKind
     ) -> tuple[Floats | None, Floats | None]:
@@ -326,9 +343,11 @@ class Engine:
         """Give the sessions' memory back. Nothing may be run afterwards."""
         self._encoders, self._fusions, self._readers, self._prepare = [], [], [], None
 
-    def _run(self, session: Any, outputs: list[str], feed: dict[str, Any]) -> list[Any]:
+    def _run(
+        self, session: Any, outputs: list[str], feed: dict[str, Any], *options: Any
+    ) -> list[Any]:
         try:
-            found: list[Any] = session.run(outputs, feed)
+            found: list[Any] = session.run(outputs, feed, *options)
         except self._errors as error:
             # The runtime's own words may quote a value of the input: they stay out of the message.
             raise InternalError(

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from instructrec_deploy.core.bundle import open_bundle
+from instructrec_deploy.core.memory import return_freed_memory
 from instructrec_deploy.runtime.engine import EngineSettings
 from instructrec_deploy.runtime.golden import GoldenReport, check_golden
 from instructrec_deploy.runtime.pipeline import Pipeline
@@ -60,7 +61,10 @@ def begin_opening(
         pipeline.warm()
         if judge is not None and pipeline.judged_by is not None:
             check_golden(judge, pipeline.judged_by)
-        return pipeline, check_golden(bundle, pipeline)
+        report = check_golden(bundle, pipeline)
+        pipeline.engine.shrink()
+        return_freed_memory()
+        return pipeline, report
 
     thread = ThreadPoolExecutor(1, thread_name_prefix="open")
     opening = Opening(folder, time.monotonic(), thread.submit(work))

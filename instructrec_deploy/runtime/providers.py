@@ -133,6 +133,13 @@ def open_session(
     return session
 
 
+def shrinking_run() -> Any:
+    """Options of a run after which the CPU's memory arena holds what is in use, and no more."""
+    options = load_onnxruntime().RunOptions()
+    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+    return options
+
+
 def _cpu_quota(cgroup: Path) -> float:
     """Cores a container may use by its quota; 0.0 where there is none."""
     try:

@@ -163,6 +163,18 @@ def test_loopback_is_never_asked_through_a_proxy(address: str, use_proxy: int) -
     assert options["grpc.enable_http_proxy"] == use_proxy
 
 
+def test_a_server_that_is_back_at_once_is_found_within_the_attempts() -> None:
+    policy = RetryPolicy()
+    pauses = [policy.initial_backoff_s * 2**n for n in range(policy.max_attempts - 1)]
+    options = dict(channel_options("there:1", policy, 1))
+    assert options["grpc.initial_reconnect_backoff_ms"] / 1000 <= sum(pauses) / 2
+
+
+def test_each_client_has_a_connection_of_its_own() -> None:
+    options = dict(channel_options("there:1", RetryPolicy(), 1))
+    assert options["grpc.use_local_subchannel_pool"] == 1
+
+
 def test_pings_and_compression_are_told_to_grpc() -> None:
     options = dict(channel_options("there:1", RetryPolicy(), 1, keepalive_s=15, compression="gzip"))
     assert options["grpc.keepalive_time_ms"] == 15_000

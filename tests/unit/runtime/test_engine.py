@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from instructrec_deploy.core.bundle import open_bundle
 from instructrec_deploy.core.errors import BundleError, InternalError
+from instructrec_deploy.core.memory import return_freed_memory
 from instructrec_deploy.core.task import TaskKind
 from instructrec_deploy.runtime.engine import Engine, EngineSettings, pad_rows
 from tests.tiny import HIDDEN, LABELS, seal, write_tiny_bundle
@@ -38,6 +40,32 @@ def test_every_lane_answers_alike_whether_sessions_are_shared_or_not(
     engine = Engine(open_bundle(tiny_bundle), EngineSettings.model_validate(lanes))
     found = [engine.encode(*pad_rows([[2, 9, 10, 3]], 0), lane=lane).pooled for lane in (0, 1)]
     assert found[0] == pytest.approx(found[1], abs=1e-6)
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_an_engine_that_has_shrunk_answers_as_before(tiny_bundle: Path, runtime: str) -> None:
+    if runtime == "openvino":
+        pytest.importorskip("openvino")
+    settings = EngineSettings.model_validate(ONE_LANE.model_dump() | {"runtime": runtime})
+    engine = Engine(open_bundle(tiny_bundle), settings)
+    batch = pad_rows([[2, 9, 10, 3]] * 3, 0)
+    before = engine.encode(*batch).pooled
+    engine.shrink()
+    assert np.array_equal(engine.encode(*batch).pooled, before)
+
+
+def test_a_shrunk_engine_holds_no_memory_of_its_largest_batch(tiny_bundle: Path) -> None:
+    engine = Engine(open_bundle(tiny_bundle), ONE_LANE)
+    engine.encode(*pad_rows([[2, *[9] * 60, 3]] * 2000, 0))  # tens of megabytes of states
+    before = resident_bytes()
+    engine.shrink()
+    return_freed_memory()
+    assert before - resident_bytes() > 10e6
+
+
+def resident_bytes() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def test_rows_are_padded_to_the_longest() -> None:

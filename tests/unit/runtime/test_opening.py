@@ -9,6 +9,7 @@ import pytest
 from instructrec_deploy.core.errors import BundleError, FileMissing, GoldenFailed
 from instructrec_deploy.core.request import Request
 from instructrec_deploy.core.result import Prediction
+from instructrec_deploy.runtime.engine import Engine
 from instructrec_deploy.runtime.opening import begin_opening
 from tests.tiny import write_tiny_bundle
 from tests.unit.runtime.conftest import ONE_LANE
@@ -20,6 +21,15 @@ def test_an_opened_bundle_is_warm_and_answers(tiny_bundle: Path) -> None:
     (answer,) = pipeline.answer([Request("I lost my card")])
     assert isinstance(answer, Prediction)
     assert answer.label == "card lost"
+
+
+def test_what_warming_took_is_given_back(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shrunk: list[Engine] = []
+    monkeypatch.setattr(Engine, "shrink", lambda engine: shrunk.append(engine))
+    pipeline, _ = begin_opening(tiny_bundle, engine=ONE_LANE).found.result()
+    assert shrunk == [pipeline.engine]
 
 
 def test_a_missing_folder_fails_for_who_waits(tmp_path: Path) -> None:
