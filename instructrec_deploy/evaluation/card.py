@@ -14,6 +14,10 @@ PRECISIONS = {
     "fp32": "32-bit floats, as trained",
     "int8": "8-bit weights and embeddings; activations 8 bit with one scale per token, "
     "so that an answer never depends on the rest of its batch",
+    "int8-weights": "8-bit weights in blocks of 32 and 8-bit embeddings; activations in 32-bit "
+    "floats",
+    "int4-weights": "4-bit weights in blocks of 32, 8-bit embeddings and output words; activations "
+    "in 32-bit floats",
 }
 KINDS = {
     "instruction-encoder": "an instruction encoder: texts and candidates are read apart, any "

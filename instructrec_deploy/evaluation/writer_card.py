@@ -37,10 +37,11 @@ def _parity(export: Mapping[str, Any], manifest: Manifest) -> tuple[str, ...]:
         "## Against its checkpoint",
         f"Behind {parity['n_texts']} texts, over {parity['n_steps']} steps each, given the "
         f"checkpoint's tokens: the likeliest next token is the checkpoint's in "
-        f"{parity['agreement']:.1%} of the steps (ties within the mean difference count as "
-        f"equal). A step's most different logit moved by {parity['mean_difference']:.2g} of the "
-        f"largest logit on average and by {parity['max_difference']:.2g} at most; asked alone and "
-        f"in a batch of mixed lengths, by at most {parity['batch_difference']:.2g}. "
+        f"{parity['agreement']:.1%} of the steps (ties within 1e-4 of the largest logit "
+        "count as equal). A step's most different logit moved by "
+        f"{parity['mean_difference']:.2g} of the largest logit on average and by "
+        f"{parity['max_difference']:.2g} at most; asked alone and in a batch of mixed lengths, by "
+        f"at most {parity['batch_difference']:.2g}. "
         "`instructrec bundle verify` runs golden.jsonl again: log probabilities must be within "
         f"{manifest.score_tolerance:g}.",
     )

@@ -29,6 +29,7 @@ from instructrec_deploy.core.bundle import (
 from instructrec_deploy.core.errors import ConfigError
 from instructrec_deploy.core.manifest import (
     FORMAT_VERSION,
+    WEIGHT_BITS,
     GeneratorKind,
     Manifest,
     ModelSection,
@@ -50,6 +51,8 @@ from instructrec_deploy.export.pack import (
     write_json,
     write_manifest,
 )
+from instructrec_deploy.export.quantize import quantize_graph
+from instructrec_deploy.export.quantize_weights import quantize_weights
 from instructrec_deploy.export.run import Stages
 from instructrec_deploy.export.source import weights_hash
 from instructrec_deploy.models.generator import Generator, load_generator
@@ -59,8 +62,14 @@ from instructrec_deploy.safety.policy import default_policy_text
 from instructrec_deploy.tasks.base import Ints
 
 N_GOLDEN = 6  # texts: loading runs them all, a step a token
-# How far a log probability of a golden token may stray on another processor.
-GOLDEN_TOLERANCE: Mapping[Precision, float] = {"fp32": 1e-2}
+# How far a log probability of a golden token may stray on another processor. int8: a value near
+# the edge of two of 256 steps may tip over.
+GOLDEN_TOLERANCE: Mapping[Precision, float] = {
+    "fp32": 1e-2,
+    "int8": 0.2,
+    "int8-weights": 1e-2,
+    "int4-weights": 1e-2,
+}
 MAX_GRAPH_BYTES = 2**31 - 2**24  # an ONNX file is one protobuf message; some room for its nodes
 
 
@@ -119,7 +128,6 @@ def export_generator(
         ParityFailed: the graphs do not write as the checkpoint; nothing was written.
     """
     check_target(out)
-    _check_precision(precision)
     stages = Stages(progress, clock)
     stages.begin("loading the checkpoint")
     with staged_folder(out) as stage:
@@ -130,6 +138,10 @@ def export_generator(
         _check_size(generator, folder)
         stages.begin("tracing the graphs")
         graphs = generator_graphs(generator, work=stage)
+        if precision != "fp32":
+            stages.begin(f"quantizing to {precision}")
+            n_words = generator.section.n_vocabulary
+            graphs = {f: _quantized(graph, precision, n_words) for f, graph in graphs.items()}
         _write(graphs, stage)
         manifest = _manifest(generator, folder, stage, name=name, precision=precision)
         write_manifest(stage, manifest)
@@ -152,12 +164,10 @@ def export_generator(
     )
 
 
-def _check_precision(precision: Precision) -> None:
-    if precision not in LIMITS:
-        raise ConfigError(
-            f"a model that writes is not exported with precision {precision}",
-            hint=f"one of {', '.join(LIMITS)}",
-        )
+def _quantized(graph: onnx.ModelProto, precision: Precision, n_words: int) -> onnx.ModelProto:
+    if bits := WEIGHT_BITS.get(precision):
+        return quantize_weights(graph, bits=bits, n_words=n_words)[0]
+    return quantize_graph(graph)[0]
 
 
 def _check_size(generator: Generator, folder: Path) -> None:

@@ -97,18 +97,23 @@ def quantize_graph(model: onnx.ModelProto) -> tuple[onnx.ModelProto, QuantizeRep
     Returns:
         A new model of opset 21 with the same inputs and outputs, and what was rewritten.
     """
+    copy = ready_to_rewrite(model)
+    return copy, Rewriter(copy).run()
+
+
+def ready_to_rewrite(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of a model, of opset 21 and with ONNX Runtime's own operators allowed."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     declare_microsoft(copy)
     if next(o.version for o in copy.opset_import if o.domain in ("", "ai.onnx")) < OPSET:
         copy = version_converter.convert_version(copy, OPSET)
     copy.ir_version = max(copy.ir_version, IR_VERSION)
-    rewriter = _Rewriter(copy)
-    return copy, rewriter.run()
+    return copy
 
 
-class _Rewriter:
-    """One pass over a graph."""
+class Rewriter:
+    """One pass over a graph: products and tables are replaced, all else stays."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self.graph = model.graph
@@ -118,13 +123,14 @@ class _Rewriter:
         self.quantized: dict[str, tuple[str, str, str]] = {}  # input -> bytes, scale, zero point
 
     def run(self) -> QuantizeReport:
+        """Rewrite the graph in place."""
         nodes: list[onnx.NodeProto] = []
         counts: dict[str, int] = defaultdict(int)
         for node in self.graph.node:
             product = as_product(node, self.constants)
             table = self._as_table(node)
             if product is not None:
-                nodes += self._product_nodes(product)
+                nodes += self.product_nodes(product)
                 counts["products"] += 1
             elif table is not None:
                 nodes += self._table_nodes(node, table)
@@ -143,7 +149,8 @@ class _Rewriter:
         table = numpy_helper.to_array(constant)
         return table if table.size >= MIN_TABLE else None
 
-    def _product_nodes(self, product: Product) -> list[onnx.NodeProto]:
+    def product_nodes(self, product: Product) -> list[onnx.NodeProto]:
+        """What stands in place of a product."""
         out = product.output
         weight, scale = quantize_columns(product.weight)
         nodes: list[onnx.NodeProto] = []
@@ -153,9 +160,9 @@ class _Rewriter:
         data, row_scale, zero = self.quantized[source]
         inputs = [
             data,
-            self._constant(f"{out}_weight_int8", weight),
-            self._constant("int8_one", np.float32(1.0)),
-            self._constant(f"{out}_weight_scale", scale),
+            self.constant(f"{out}_weight_int8", weight),
+            self.constant("int8_one", np.float32(1.0)),
+            self.constant(f"{out}_weight_scale", scale),
             zero,
         ]
         plain, scaled = f"{out}_unscaled", f"{out}_unbiased" if product.bias else out
@@ -170,10 +177,10 @@ class _Rewriter:
         producer = self.producer.get(source)
         is_gelu = producer is not None and producer.op_type in GELU_OPS
         zero = GELU_ZERO_POINT if is_gelu else ZERO_POINT
-        last = self._constant("int8_last_axis", np.array([-1], np.int64))
-        up = self._constant(f"int8_up_{zero}", np.float32(1.0 / (MAX_BYTE - zero)))
-        down = self._constant(f"int8_down_{zero}", np.float32(-1.0 / zero))
-        tiny = self._constant("int8_tiny", np.float32(TINY))
+        last = self.constant("int8_last_axis", np.array([-1], np.int64))
+        up = self.constant(f"int8_up_{zero}", np.float32(1.0 / (MAX_BYTE - zero)))
+        down = self.constant(f"int8_down_{zero}", np.float32(-1.0 / zero))
+        tiny = self.constant("int8_tiny", np.float32(TINY))
         name = f"{source}_row"
         fill = helper.make_tensor("value", TensorProto.UINT8, [1], [zero])
         nodes = [
@@ -192,7 +199,7 @@ class _Rewriter:
                 block_size=width,
             ),
         ]
-        point = self._constant(f"int8_zero_{zero}", np.uint8(zero))
+        point = self.constant(f"int8_zero_{zero}", np.uint8(zero))
         self.quantized[source] = (f"{name}_uint8", f"{name}_scale", point)
         return nodes
 
@@ -201,16 +208,15 @@ class _Rewriter:
         name = node.input[0]
         rows, scale = quantize_rows(table)
         return [
-            helper.make_node(
-                "Gather", [self._constant(f"{name}_int8", rows), ids], [f"{out}_int8"]
-            ),
+            helper.make_node("Gather", [self.constant(f"{name}_int8", rows), ids], [f"{out}_int8"]),
             helper.make_node("Cast", [f"{out}_int8"], [f"{out}_whole"], to=TensorProto.FLOAT),
             helper.make_node(
-                "Gather", [self._constant(f"{name}_scale", scale), ids], [f"{out}_scale"]
+                "Gather", [self.constant(f"{name}_scale", scale), ids], [f"{out}_scale"]
             ),
             helper.make_node("Mul", [f"{out}_whole", f"{out}_scale"], [out]),
         ]
 
-    def _constant(self, name: str, value: npt.NDArray[np.generic] | np.generic) -> str:
+    def constant(self, name: str, value: npt.NDArray[np.generic] | np.generic) -> str:
+        """Add a constant, and return its name."""
         self.added.append(numpy_helper.from_array(np.asarray(value), name))
         return name

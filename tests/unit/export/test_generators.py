@@ -26,6 +26,7 @@ from instructrec_deploy.export import generator_run
 from instructrec_deploy.export.generator_graphs import generator_graphs
 from instructrec_deploy.export.generator_run import GeneratorReport, export_generator
 from instructrec_deploy.export.imports import generator_kind
+from instructrec_deploy.export.quantize_weights import quantize_blocks
 from instructrec_deploy.runtime.predictor import Predictor
 from instructrec_deploy.runtime.writer import Writer, WriterSettings
 from tests.tiny_generators import FAMILIES, write_generator
@@ -187,3 +188,41 @@ def test_the_command_line_exports_and_verifies_and_serving_is_refused(
     assert (code, "IR-1505" in said) == (6, True)
     with pytest.raises(GeneratorNotServed, match="writes text"):
         Predictor(out)
+
+
+@pytest.mark.parametrize("precision", ["int8", "int8-weights", "int4-weights"])
+@pytest.mark.parametrize("family", ["t5", "gpt2"])
+def test_quantized_graphs_answer_alike_in_any_company(
+    family: str, precision: Any, tmp_path: Path
+) -> None:
+    _, exact = export_family(tmp_path, family)
+    folder = tmp_path / f"tiny-{family}"
+    kind = generator_kind(folder)
+    assert kind is not None
+    report = export_generator(folder, tmp_path / "small", kind=kind, precision=precision)
+    assert report.size_bytes < 0.5 * exact.size_bytes
+    assert report.parity.batch_difference <= 1e-5
+    if precision != "int4-weights":  # the roughest there is, on weights without any structure
+        assert report.parity.mean_difference < 0.2
+    settings = WriterSettings(max_new_tokens=6)
+    with Writer(report.out) as writer:
+        together = writer.write(list(TEXTS), settings)
+        assert [writer.write([text], settings)[0] for text in TEXTS] == together
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("n_inner", [64, 70])
+def test_weights_in_blocks_come_back_within_half_a_step(bits: int, n_inner: int) -> None:
+    weight = np.random.default_rng(1).normal(size=(n_inner, 5)).astype(np.float32)
+    weight[:32, 0] = 0.0  # a block of zeros
+    steps, scale = quantize_blocks(weight, bits)
+    assert steps.shape == (5, -(-n_inner // 32), 32 * bits // 8)
+    if bits == 4:
+        steps = np.stack([steps & 15, steps >> 4], axis=-1).reshape(*steps.shape[:2], 32)
+    zero = 2 ** (bits - 1)
+    restored = ((steps.astype(np.float32) - zero) * scale[..., None]).reshape(5, -1)[:, :n_inner]
+    # One whole step where a value as far out on the other side has no step of its own.
+    allowed = np.repeat(np.abs(scale), 32, axis=1)[:, :n_inner]
+    error = np.abs(restored - weight.T)
+    assert (error <= allowed * 1.001).all()
+    assert (error <= allowed * 0.501).mean() > 0.97
