@@ -41,7 +41,10 @@ class Target(StrEnum):
 
 def export(
     run: Annotated[
-        Path, typer.Argument(metavar="RUN", help="A run of `instructrec train`, or hf:FOLDER.")
+        Path,
+        typer.Argument(
+            metavar="RUN", help="A run of `instructrec train`, hf:FOLDER or hf:ORG/NAME."
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The bundle folder to write.")],
     plan: Annotated[
@@ -110,17 +113,19 @@ def export(
         }
     _check_options(given, by_plan=bool(plan_name))
     with need_extra("export", "train"):
-        if kind := _generator_kind(str(run)):
+        model = _model_folder(str(run))
+        if model and (kind := _generator_kind(model)):
             given = {
                 "--plan or --target": bool(plan_name),
                 "--calibration": bool(calibration),
                 "--trim-vocabulary": bool(trim_vocabulary),
             }
             _check_generator_options(given)
-            _generator(str(run), out, kind, precision, name, as_json=as_json)
+            _generator(model, out, kind, precision, name, as_json=as_json)
             return
-    with need_extra("export", "train"), _source(str(run)) as source:
+    with need_extra("export", "train"), _source(run, model) as source:
         if plan_name:
+            _check_has_weights(model)
             folder = work or out.with_name(f"{out.name}.stages")
             _by_plan(source, out, plan_name, data_root, folder, name, force=force, as_json=as_json)
         else:
@@ -129,17 +134,38 @@ def export(
             _at_once(source, out, level, calibration, trimming, name, force=force, as_json=as_json)
 
 
-def _generator_kind(run: str) -> GeneratorKind | None:
-    """How the model of `hf:FOLDER` writes text; None where it does not, and of a run."""
-    from instructrec_deploy.export.imports import SCHEME, generator_kind
-
-    return generator_kind(_folder_of(run)) if run.startswith(SCHEME) else None
-
-
-def _folder_of(run: str) -> Path:
+def _model_folder(run: str) -> Path | None:
+    """The folder of `hf:FOLDER`, or of `hf:ORG/NAME` once it is fetched; None of a run."""
     from instructrec_deploy.export.imports import SCHEME
+    from instructrec_deploy.models.hub import fetch_from_hub, is_hub_id
 
-    return Path(run.removeprefix(SCHEME)).expanduser()
+    if not run.startswith(SCHEME):
+        return None
+    name = run.removeprefix(SCHEME)
+    return fetch_from_hub(name) if is_hub_id(name) else Path(name).expanduser()
+
+
+def _generator_kind(model: Path) -> GeneratorKind | None:
+    """How the model of a folder writes text; None where it does not."""
+    from instructrec_deploy.export.imports import generator_kind
+
+    return generator_kind(model)
+
+
+def _check_has_weights(model: Path | None) -> None:
+    """A plan prunes and distils, which a graph that was imported does not bear.
+
+    Raises:
+        ConfigError: there is only a graph.
+    """
+    from instructrec_deploy.core.errors import ConfigError
+    from instructrec_deploy.export.onnx_import import is_onnx_folder
+
+    if model and is_onnx_folder(model):
+        raise ConfigError(
+            f"{model}: there is a graph and no weights, and a plan works on weights",
+            hint="leave out --plan or --target, or import the weights that it was exported from",
+        )
 
 
 def _check_generator_options(given: dict[str, bool]) -> None:
@@ -158,7 +184,7 @@ def _check_generator_options(given: dict[str, bool]) -> None:
 
 
 def _generator(
-    run: str,
+    model: Path,
     out: Path,
     kind: GeneratorKind,
     precision: Precision | None,
@@ -170,7 +196,7 @@ def _generator(
     from instructrec_deploy.export.generator_run import export_generator
 
     report = export_generator(
-        _folder_of(run),
+        model,
         out,
         kind=kind,
         precision=(precision or Precision.FP32).value,
@@ -188,16 +214,15 @@ def _generator(
 
 
 @contextmanager
-def _source(run: str) -> Iterator[Path]:
-    """The run folder; of `hf:FOLDER` a temporary one that is made from it."""
-    from instructrec_deploy.export.imports import SCHEME, import_folder
+def _source(run: Path, model: Path | None) -> Iterator[Path]:
+    """The run folder; of a model's folder a temporary one that is made from it."""
+    from instructrec_deploy.export.imports import import_folder
 
-    if not run.startswith(SCHEME):
-        yield Path(run)
+    if model is None:
+        yield run
         return
-    folder = _folder_of(run)
     with tempfile.TemporaryDirectory(prefix="instructrec-import-") as work:
-        yield import_folder(folder, Path(work) / folder.resolve().name)
+        yield import_folder(model, Path(work) / model.resolve().name)
 
 
 def _check_options(given: dict[str, bool], *, by_plan: bool) -> None:

@@ -23,6 +23,7 @@ from instructrec_deploy.core.bundle import (
     READER_FILE,
 )
 from instructrec_deploy.core.manifest import SPAN_HEADS
+from instructrec_deploy.export.onnx_model import OnnxModel, adapt_graph
 from instructrec_deploy.export.products import declare_microsoft
 from instructrec_deploy.models.checkpoint import Checkpoint
 from instructrec_deploy.models.instruction_encoder import InstructionEncoder, LateFusion
@@ -128,6 +129,12 @@ def float_graphs(checkpoint: Checkpoint, *, work: Path) -> dict[str, onnx.ModelP
         Models by their path in the bundle.
     """
     model: Any = checkpoint.model
+    section = checkpoint.section
+    n_heads = section.kept_heads or section.n_heads
+    width = section.hidden_size // section.n_heads * n_heads
+    if isinstance(model, OnnxModel):
+        adapted = adapt_graph(model)
+        return {ENCODER_FILE: fuse_attention(adapted, n_heads=n_heads, hidden_size=width)}
     is_encoder = isinstance(model, InstructionEncoder)
     # The optimizer knows attention by its plain form, not by the one fused in torch.
     model.set_attn_implementation("eager")
@@ -141,13 +148,7 @@ def float_graphs(checkpoint: Checkpoint, *, work: Path) -> dict[str, onnx.ModelP
         outputs,
         work=work,
     )
-    section = checkpoint.section
-    n_heads = section.kept_heads or section.n_heads
-    graphs = {
-        ENCODER_FILE: fuse_attention(
-            traced, n_heads=n_heads, hidden_size=section.hidden_size // section.n_heads * n_heads
-        )
-    }
+    graphs = {ENCODER_FILE: fuse_attention(traced, n_heads=n_heads, hidden_size=width)}
     if is_encoder and has_fusion(model):
         graphs |= _fusion_graphs(model, ids, mask, work)
     if is_encoder and model.reader is not None:

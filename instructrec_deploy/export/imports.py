@@ -1,7 +1,8 @@
 """`hf:FOLDER`: a tuned model of transformers becomes a run that can be exported.
 
-The folder is in Hugging Face's layout (`config.json`, `model.safetensors`, a tokenizer). Nothing in
-it is executed: weights that are a pickle are refused, and code of the folder's own is not run.
+The folder is in Hugging Face's layout (`config.json`, `model.safetensors`, a tokenizer), or one
+that Optimum exported (`model.onnx` in place of weights). Nothing in it is executed: weights that
+are a pickle are refused, and code of the folder's own is not run.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from instructrec_deploy.core.errors import ConfigError, FileMissing, WeightsRefu
 from instructrec_deploy.core.manifest import GeneratorKind, ModelKind, TaskBook, TaskSpec
 from instructrec_deploy.core.tags import TagScheme
 from instructrec_deploy.core.task import TaskKind
+from instructrec_deploy.export.onnx_import import import_onnx, is_onnx_folder
 from instructrec_deploy.export.source import CHECKPOINT_FOLDER
 from instructrec_deploy.models.checkpoint import build_checkpoint, save_checkpoint
 
@@ -60,7 +62,9 @@ def import_folder(folder: Path, run: Path) -> Path:
     """
     config = _read_config(folder)
     kind = _kind_of(config, folder)
-    check_weights(folder)
+    is_onnx = is_onnx_folder(folder)
+    if not is_onnx:
+        check_weights(folder)
     labels = _labels_of(config) if kind != "question-answering" else ()
     if kind == "sequence-classification" and len(labels) < 2:
         raise ConfigError(
@@ -68,15 +72,19 @@ def import_folder(folder: Path, run: Path) -> Path:
             hint="models that answer with a number are not served",
         )
     types = TagScheme.of(labels).types if kind == "token-classification" else labels
-    checkpoint = build_checkpoint(
-        str(folder.resolve()),
-        kind=kind,
-        labels=types,
-        max_tokens=MAX_TOKENS,
-        work=run / "imported",
-        has_own_pairs=kind == "sequence-classification",
-    )
-    save_checkpoint(checkpoint, run / CHECKPOINT_FOLDER)
+    target = run / CHECKPOINT_FOLDER
+    if is_onnx:
+        import_onnx(folder, target, config, kind=kind, labels=labels, max_tokens=MAX_TOKENS)
+    else:
+        checkpoint = build_checkpoint(
+            str(folder.resolve()),
+            kind=kind,
+            labels=types,
+            max_tokens=MAX_TOKENS,
+            work=run / "imported",
+            has_own_pairs=kind == "sequence-classification",
+        )
+        save_checkpoint(checkpoint, target)
     name, task_kind, words = TASKS[kind]
     is_any = config.get("problem_type") == "multi_label_classification"
     spec = TaskSpec(

@@ -31,6 +31,7 @@ from instructrec_deploy.core.bundle import (
     open_bundle,
     read_text,
 )
+from instructrec_deploy.core.errors import ConfigError
 from instructrec_deploy.core.manifest import (
     FORMAT_VERSION,
     Manifest,
@@ -42,6 +43,7 @@ from instructrec_deploy.core.request import Request
 from instructrec_deploy.evaluation.card import write_card
 from instructrec_deploy.export.equalize import equalize_graph
 from instructrec_deploy.export.graphs import float_graphs, score_scale
+from instructrec_deploy.export.onnx_model import OnnxModel
 from instructrec_deploy.export.pack import (
     check_target,
     content_version,
@@ -190,6 +192,11 @@ def _trim(
     """The run with a smaller vocabulary, where one is wanted."""
     if trimming is None:
         return source, None
+    if isinstance(source.checkpoint.model, OnnxModel):
+        raise ConfigError(
+            "the vocabulary of an imported graph cannot be trimmed",
+            hint="import the weights that it was exported from",
+        )
     stages.begin("trimming the vocabulary")
     own = task_texts(source.book, samples)
     with tempfile.TemporaryDirectory(prefix=".trimming.", dir=stage.parent) as work:

@@ -14,6 +14,7 @@ from instructrec_deploy.core.errors import ConfigError, FileMissing
 from instructrec_deploy.core.manifest import SPAN_HEADS, TaskBook, parse_toml
 from instructrec_deploy.core.tags import TagScheme
 from instructrec_deploy.core.task import SHAPES, Shape, TaskKind
+from instructrec_deploy.export.onnx_import import is_onnx_folder, read_onnx_checkpoint
 from instructrec_deploy.export.samples import Sample, read_samples
 from instructrec_deploy.models.checkpoint import Checkpoint, CheckpointSection, load_checkpoint
 
@@ -43,7 +44,9 @@ def read_run(run: Path) -> Source:
         raise FileMissing(
             f"{run} is no run (no {TASKS_FILE})", hint="name a run folder of `instructrec train`"
         )
-    checkpoint = load_checkpoint(run / CHECKPOINT_FOLDER)
+    folder = run / CHECKPOINT_FOLDER
+    read = read_onnx_checkpoint if is_onnx_folder(folder) else load_checkpoint
+    checkpoint = read(folder)
     book = parse_toml(TaskBook, read_text(tasks), where=str(tasks))
     _check_tasks(checkpoint, book)
     return Source(run, checkpoint, book, read_samples(run), _read_evaluation(run))
@@ -69,7 +72,7 @@ def _read_evaluation(run: Path) -> dict[str, Any]:
 def weights_hash(checkpoint: Path) -> str:
     """SHA-256 over the hashes of all weight files, by path."""
     digest = hashlib.sha256()
-    for path in sorted(checkpoint.rglob("*.safetensors")):
+    for path in sorted([*checkpoint.rglob("*.safetensors"), *checkpoint.glob("*.onnx")]):
         digest.update(f"{path.relative_to(checkpoint).as_posix()} {hash_file(path)}\n".encode())
     return digest.hexdigest()
 

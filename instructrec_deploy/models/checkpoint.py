@@ -85,7 +85,9 @@ class Checkpoint:
 
     @property
     def n_parameters(self) -> int:
-        """How many weights the model has."""
+        """How many weights the model has; of a graph that was imported, by its own count."""
+        if counted := getattr(self.model, "n_weights", 0):
+            return int(counted)
         return sum(p.numel() for p in self.model.parameters())
 
     def open_tokenizer(self) -> TextTokenizer:
