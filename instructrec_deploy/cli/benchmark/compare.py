@@ -114,6 +114,7 @@ def measure_start(plan: ComparePlan, variant: Variant, found: Measured, work: Pa
         found.start_s.append(process.start_s)
         time.sleep(SETTLE_S)
         found.idle_mb.append(process.memory_mb())
+        found.peak_mb = max(found.peak_mb, process.peak_mb())
 
 
 def measure_answers(plan: ComparePlan, variant: Variant, found: Measured, work: Path) -> None:

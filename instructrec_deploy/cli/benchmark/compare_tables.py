@@ -7,7 +7,12 @@ from typing import Any
 
 from instructrec_deploy.cli.benchmark.variants import TITLES
 
-SPEEDS = {"fixed": "fixed lengths", "real": "real lengths"}
+SPEEDS = {
+    "fixed": "fixed lengths",
+    "real": "real lengths",
+    "fixed_cpu": "fixed lengths by processor time",
+    "real_cpu": "real lengths by processor time",
+}
 
 
 def to_markdown(result: dict[str, Any]) -> str:
