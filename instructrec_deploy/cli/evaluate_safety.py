@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from instructrec_deploy.safety.guard import Guard
     from instructrec_deploy.safety.guards import PolicyGuards
 
-NOT_ABUSE = "self_harm"  # whoever discloses it attacks nobody
+NOT_ABUSE = frozenset(("self_harm", "injection"))  # attacks on nobody
 PARTS = {  # of the report for people, in this order
     "personal_data": "personal data",
     "hard_negatives": "texts without personal data",
@@ -174,7 +174,7 @@ def _checked(findings: Sequence[Finding], score: float | None = None) -> Checked
 def _abuse() -> frozenset[str]:
     from instructrec_deploy.safety.policy import CONTENT_CATEGORIES
 
-    return CONTENT_CATEGORIES - {NOT_ABUSE}
+    return CONTENT_CATEGORIES - NOT_ABUSE
 
 
 def _pairs(renamed: Sequence[str]) -> dict[str, str]:

@@ -26,6 +26,7 @@ HeadCategory = Literal[
     "self_harm",
     "illegal_advice",
     "profanity",
+    "injection",
 ]
 _HAN = re.compile("[\u3400-\u9fff]")
 

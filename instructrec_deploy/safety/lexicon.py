@@ -1,4 +1,4 @@
-"""A small curated word list, English and Chinese: threats, harassment, profanity, self-harm.
+"""A small curated list, English and Chinese: threats, harassment, profanity, self-harm, injection.
 
 It finds plain wordings only; it is a floor under a classifier, not in place of one. English
 entries are looked at when one of their trigger words stands in the text as a whole word (so
@@ -58,6 +58,10 @@ _YOU_ARE = (
 _INSULTS = (
     "idiots?|morons?|imbeciles?|retards?|scum|trash|garbage|vermin|losers?|pathetic|worthless"
 )
+
+_EARLIER = r"(?:previous|prior|above|earlier|preceding|former|existing|original|initial|system)"
+_ORDERS = r"(?:instructions?|prompts?|rules?|directions?|guidelines?|directives?|orders given)"
+_ANY_OF = r"(?:all |any |of |the |your |my |our |these |those |every )"
 
 ENTRIES = (
     # English
@@ -127,7 +131,44 @@ ENTRIES = (
         r"|wish i (?:was|were) dead",
         "myself life die live alive exist wake suicidal dead without suicide",
     ),
+    Entry(
+        "injection",
+        "injection_en",
+        rf"(?:ignore|disregard|forget|override|bypass) {_ANY_OF}{{0,4}}"
+        rf"(?:{_EARLIER}(?:(?: and|,|/)? \w{{1,12}}){{0,2}} {_ORDERS}"
+        rf"|{_ORDERS}(?: (?:above|before|you)))"
+        r"|(?:ignore|disregard|forget) (?:everything|anything|what)"
+        r" (?:you (?:were|have been|know)|above)"
+        r"|(?:your )?new instructions?(?: are| is)?:"
+        r"|(?:reveal|print|show|repeat|output|leak) (?:me )?(?:your|the) (?:\w{1,12} )?"
+        r"(?:system|hidden|initial|secret) (?:prompts?|instructions?|messages?)"
+        r"|(?:classify|label|mark|tag|categori[sz]e|rate) (?:this|it|the above|that)"
+        r"(?: (?:text|message|review|request|one))? (?:as|with)"
+        r"|(?:the )?(?:correct|right|true|only|final) (?:answer|label|class|category|intent|output)"
+        r"(?: (?:here|now|for this(?: text| message)?))? (?:is|must be|should be|=|:)"
+        r"|(?:answer|respond|reply|output)(?: only| just)? with (?:the |only )?"
+        r"(?:label|word|class|category|intent)"
+        r"|do anything now|(?:dan|developer|god|jailbreak) mode|jailbroken",
+        "ignore disregard forget override bypass new reveal print show repeat output leak classify"
+        " label mark tag categorise categorize rate correct right true only final answer respond"
+        " reply anything mode jailbroken",
+    ),
     # Chinese
+    Entry(
+        "injection",
+        "injection_zh",
+        r"(?:忽略|无视|忘记|忘掉|不要理会|不用管|抛开|跳过)(?:掉|你|所有|全部|一切|任何)?的?"
+        r"(?:之前|以上|上面|上述|前面|先前|此前|原有|原来|系统|所有|全部)的?[^，。！？；,.!?;\s]{0,6}?"
+        r"(?:指令|提示|要求|规则|设定|指示|说明|命令|限制)"
+        r"|(?:输出|显示|告诉我|打印|重复|泄露|说出)(?:一下|出)?你的?(?:系统|初始|隐藏|全部)?的?"
+        r"(?:提示词|系统提示|指令|设定)"
+        r"|[请把将](?:把|将)?(?:这|它|本|上|此|该)[^，。！？；,.!?;\s]{0,6}?(?:分类|归类|标记|标注|标为|判断|判定|分)"
+        r"(?:为|成|到|作)"
+        r"|(?:正确|标准|真正|唯一)的?(?:答案|标签|类别|分类|意图)(?:只能)?(?:是|为|应该是|应为|:)"
+        r"|(?:只|仅|直接)(?:需|要|能)?(?:回答|输出|回复)(?:标签|类别|分类)|新的?指令(?:是|如下|:)"
+        r"|(?:开发者|越狱|上帝)模式",
+        gate="指提要规设示说命限词类归标判答式",
+    ),
     Entry(
         "threat",
         "threat_zh",

@@ -55,6 +55,7 @@ class ContentPolicy(Strict):
     harassment: Steps = always("flag")
     profanity: Steps = always("flag")
     self_harm: Steps = always("flag")  # somebody who needs help must not meet a closed door
+    injection: Steps = always("flag")  # signs only: a text that talks to the model as its master
 
 
 PERSONAL_TYPES = frozenset(PersonalDataPolicy.model_fields)
@@ -267,6 +268,7 @@ fail = "closed"                       # a check that breaks: "closed" blocks, "o
 [input.personal_data]
 EMAIL = "mask"
 PHONE = "mask"
+CHAT_ID = "mask"
 ADDRESS = "mask"                      # of streets, with a number; a town alone is none
 CREDIT_CARD = "mask"                  # bank cards too
 IBAN = "mask"
@@ -292,6 +294,7 @@ threat = "block"                      # announced violence; within quotation mar
 harassment = "flag"
 profanity = "flag"
 self_harm = "flag"                    # disclosures: flag them, so that somebody can help
+injection = "flag"                    # words that try to instruct the model
 
 [output]                              # the labels that go out
 fail = "closed"
@@ -299,6 +302,7 @@ fail = "closed"
 [output.personal_data]
 EMAIL = "mask"
 PHONE = "mask"
+CHAT_ID = "mask"
 ADDRESS = "mask"
 CREDIT_CARD = "mask"
 IBAN = "mask"
@@ -324,4 +328,5 @@ threat = "block"
 harassment = "flag"
 profanity = "flag"
 self_harm = "flag"
+injection = "flag"
 """
