@@ -23,6 +23,7 @@ from instructrec_deploy.evaluation.requests import read_items
 from instructrec_deploy.evaluation.targets import label_of, label_set_of
 from instructrec_deploy.text.tokenizer import TextTokenizer
 from instructrec_training.catalogue import Catalogue, user_of
+from instructrec_training.injected import with_attacks
 from instructrec_training.mixture import Mixture, row_factors
 from instructrec_training.prompted import rename_labels, rows_where, take_apart
 from instructrec_training.recipe import DataPart, Recipe
@@ -104,7 +105,10 @@ def _load_task(
     test: list[Example] = []
     for part in parts:
         train, *held_out = _split(part, resolve_data(part.path, root), spec)
-        trains.append(few_shot(train, spec, part.shots, seed=seed) if part.shots else train)
+        train = few_shot(train, spec, part.shots, seed=seed) if part.shots else train
+        trains.append(
+            with_attacks(train, spec, part.attacked, seed=seed) if part.attacked else train
+        )
         validation += held_out[0]
         test += held_out[1]
     if not any(trains):

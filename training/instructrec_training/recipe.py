@@ -74,6 +74,9 @@ class DataPart(Strict):
     limit: int = Field(0, ge=0)  # at most so many training rows; 0 takes all
     held_out_labels: int = Field(0, ge=0)  # so many are left out: those with the least SHA-256
     shots: int = Field(0, ge=0)  # of each label, drawn by a hash of seed and id; 0 takes all
+    attacked: float = Field(
+        0.0, ge=0.0, le=1.0
+    )  # a copy of so many rows tries to name another label
     columns: dict[str, str] = Field(default_factory=dict)  # our field -> the file's column
     where: dict[str, str] = Field(
         default_factory=dict
@@ -235,6 +238,10 @@ class Recipe(Strict):
             elif part.held_out_labels and not self._has_one_label(part.task):
                 faults.append(
                     f"data.{position}.held_out_labels: task {part.task!r} has no rows of one label"
+                )
+            elif part.attacked and not self._has_one_label(part.task):
+                faults.append(
+                    f"data.{position}.attacked: task {part.task!r} has no rows of one label"
                 )
         if self.default_task and self.default_task not in self.tasks:
             faults.append(f"default_task {self.default_task!r} is not in [tasks]")
