@@ -68,7 +68,7 @@ def test_rows_that_fit_no_label_are_left_alone() -> None:
 
 def attacked(recipe: Recipe, position: int, **changes: object) -> Recipe:
     content = recipe.model_dump()
-    content["data"][position] |= {"attacked": 1.0, **changes}
+    content["data"][position].update({"attacked": 1.0, **changes})
     return Recipe.model_validate(content)
 
 
