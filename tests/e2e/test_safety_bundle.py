@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from instructrec_deploy import Client
 from instructrec_deploy.core.result import Prediction
+from instructrec_deploy.export.run import export_run
 from tests.serving import ServerProcess, running_server, start_server
 from tests.tiny import write_tiny_bundle
 
@@ -73,3 +76,30 @@ def test_labels_go_out_by_the_output_policy(tiny_bundle: Path, tmp_path: Path) -
         assert blocked.action == "block"
         assert server.stop() == 0
         assert NUMBER not in server.stdout + server.stderr
+
+
+@pytest.mark.slow
+def test_the_words_of_spans_go_out_by_the_output_policy(tmp_path: Path) -> None:
+    from instructrec_training.run import train
+    from tests.tiny_base import write_tiny_base
+    from tests.tiny_heads import recipe_of, write_rows
+
+    root = write_rows(tmp_path / "data", "ner")
+    rows = root / "rows.jsonl"
+    rows.write_text(rows.read_text(encoding="utf-8").replace("余额", "傻逼"), encoding="utf-8")
+    recipe = recipe_of(write_tiny_base(tmp_path / "base"), "token-classification", "ner")
+    train(recipe, tmp_path / "run", data_root=root, is_quiet=True)
+    export_run(tmp_path / "run", tmp_path / "bundle", precision="fp32")
+    policy = tmp_path / "safety.toml"
+    policy.write_text('[output.content]\nprofanity = "mask"\n')
+    with running_server(
+        tmp_path / "bundle", tmp_path / "server", safety={"policy": str(policy)}
+    ) as server:
+        found = ask(server, "查询傻逼")
+        assert server.stop() == 0
+    (span,) = found.answers[0].spans
+    assert (span.start, span.end, span.text) == (2, 4, "[PROFANITY]")
+    assert [(v.direction, v.action) for v in found.verdicts] == [
+        ("input", "flag"),
+        ("output", "mask"),
+    ]
