@@ -135,13 +135,17 @@ def export(
 
 
 def _model_folder(run: str) -> Path | None:
-    """The folder of `hf:FOLDER`, or of `hf:ORG/NAME` once it is fetched; None of a run."""
+    """The folder of `hf:FOLDER`, of a preset or of `hf:ORG/NAME`, fetched; None of a run."""
+    from instructrec_deploy.cli.report import say
     from instructrec_deploy.export.imports import SCHEME
     from instructrec_deploy.models.hub import fetch_from_hub, is_hub_id
+    from instructrec_deploy.models.presets import PRESETS, resolve_model
 
     if not run.startswith(SCHEME):
         return None
     name = run.removeprefix(SCHEME)
+    if name in PRESETS:
+        return Path(resolve_model(name, say=say))
     return fetch_from_hub(name) if is_hub_id(name) else Path(name).expanduser()
 
 

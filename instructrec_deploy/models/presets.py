@@ -1,4 +1,4 @@
-"""Small pretrained encoders that need no model hub, and how a model's name becomes a folder."""
+"""Small pretrained models that need no model hub, and how a model's name becomes a folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MARKER_FILE = "preset.txt"  # in an unpacked folder: which preset it is
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """A pretrained encoder that a package of the Python registry carries, and how to use it."""
+    """A pretrained model that a package of the Python registry carries, and how to use it."""
 
     name: str
     title: str
@@ -70,6 +70,22 @@ PRESETS: dict[str, Preset] = {
             source="intfloat/multilingual-e5-small, restored from 4-bit weights",
             text_prefix="query: ",
             instruction_weight=0.7,  # tnews untuned: 0.440 against 0.396 with 0.0
+        ),
+        Preset(
+            name="flan-t5",
+            title="flan-t5-small, tuned to write titles: writes text, 8 + 8 layers, 512 wide",
+            package="traceforge-title-model",
+            version="0.2.0",
+            wheel_sha256="41e051205c01f724a0d12ad65a52ca4e90661de3fd959e6ce2efab4919024d31",
+            wheel_mb=69,
+            weights_bytes=307_867_048,
+            n_parameters=76_961_152,
+            hidden_size=512,
+            n_layers=8,
+            languages=("en",),
+            licence="MIT (package)",
+            source="google/flan-t5-small, distilled to write titles, restored from int8 weights",
+            max_tokens=512,
         ),
     )
 }

