@@ -35,20 +35,22 @@ Samples = Mapping[str, Sequence[Sample]]  # by task
 class ParityLimits:
     """What an export may change at most. Differences are of probabilities."""
 
-    max_difference: float  # of any one score
+    max_difference: float  # of any one score, but in the texts left aside
     mean_difference: float  # of a text's most different score, over all texts
     min_agreement: float  # share of texts whose label is the checkpoint's
     max_batch_difference: float  # between a text alone and in a batch of mixed lengths
     max_span_batch_difference: float = 2e-2  # the same of a token's probability to border a span
+    aside: float = 0.0  # share of texts that `max_difference` leaves out: those that differ most
 
 
 # fp32: the same sums in another order. int8: on MiniLM and e5 the mean is about 0.01 and single
-# texts between two labels move by up to 0.06 (docs/adr/0002-rowwise-int8.md).
+# texts between two labels move by up to 0.06 (docs/adr/0002-rowwise-int8.md). The more tasks and
+# texts, the farther out lies the one that moves most, so that of 200 one is left aside.
 LIMITS = {
     "fp32": ParityLimits(2e-4, 5e-5, 1.0, 2e-4, 2e-4),
     # A token stands alone where a class has the mean of all: of thousands of tokens one will be
     # near the edge between two of 256 steps, and padding adds up in another order.
-    "int8": ParityLimits(0.2, 0.03, 0.95, 1e-3, 2e-2),
+    "int8": ParityLimits(0.2, 0.03, 0.95, 1e-3, 2e-2, aside=0.005),
 }
 
 
@@ -59,6 +61,7 @@ class ParityReport:
     n_texts: int
     agreement: float
     max_difference: float
+    upper_difference: float  # the largest, but for the share of texts that the limits leave aside
     mean_difference: float
     batch_difference: float
     span_batch_difference: float = 0.0
@@ -111,6 +114,7 @@ def check_parity(
         n_texts=len(worst),
         agreement=float(np.concatenate([one.agreed for one in compared.values()]).mean()),
         max_difference=float(worst.max()),
+        upper_difference=float(np.quantile(worst, 1.0 - limits.aside, method="higher")),
         mean_difference=float(worst.mean()),
         batch_difference=_most(compared, by_labels),
         span_batch_difference=_most(compared, by_spans),
@@ -213,7 +217,12 @@ def _agreement(scores: Floats, truth: Floats, *, tie: float) -> Floats:
 def _judge(report: ParityReport, limits: ParityLimits) -> None:
     checks = (
         ("label agreement", report.agreement, limits.min_agreement, True),
-        ("largest score difference", report.max_difference, limits.max_difference, False),
+        (
+            f"largest score difference, {limits.aside:.1%} of texts aside",
+            report.upper_difference,
+            limits.max_difference,
+            False,
+        ),
         ("mean score difference", report.mean_difference, limits.mean_difference, False),
         ("alone against batched", report.batch_difference, limits.max_batch_difference, False),
         (

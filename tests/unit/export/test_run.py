@@ -320,3 +320,31 @@ def test_the_gate_sees_a_label_that_crossed_its_threshold(
         check_parity(moved, Shifted(checkpoint), samples, limits=limits)
     _, same = check_parity(moved, Reference(checkpoint), samples, limits=limits)
     assert same["topics"].predictions[0].abstained
+
+
+@pytest.mark.parametrize(("aside", "passes"), [(0.0, False), (0.3, False), (0.5, True)])
+def test_of_many_texts_the_limits_may_leave_those_aside_that_differ_most(
+    run_maker: Callable[..., Path], tmp_path: Path, aside: float, passes: bool
+) -> None:
+    class Odd(Reference):
+        """A checkpoint that is far from the bundle in one text."""
+
+        def logits(self, name: str, spec: TaskSpec, requests: Sequence[Request]) -> Floats:
+            found = super().logits(name, spec, requests)
+            for row, request in zip(found, requests, strict=True):
+                if request.text == "card lost":
+                    row[row.argmin()] += 60.0
+            return found
+
+    run = run_maker(tasks=DECIDING_TASKS)
+    bundle = open_bundle(export_run(run, tmp_path / "bundle", precision="fp32").out)
+    texts = ("card lost", "refund please", "余额")
+    samples = {"intent": [Sample(Request(text)) for text in texts]}
+    limits = ParityLimits(1e-3, 1.0, 0.0, 1e-3, aside=aside)
+    odd = Odd(load_checkpoint(run / "checkpoint"))
+    if passes:
+        report, _ = check_parity(bundle, odd, samples, limits=limits)
+        assert report.max_difference > 0.5 > 1e-3 >= report.upper_difference
+    else:
+        with pytest.raises(ParityFailed, match=r"largest score difference.* FAILED"):
+            check_parity(bundle, odd, samples, limits=limits)
