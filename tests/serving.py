@@ -57,7 +57,8 @@ class ServerProcess:
         return (self.folder / "stderr").read_text()
 
     def events(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.stdout.splitlines()]
+        whole, _, _ = self.stdout.rpartition("\n")  # the last line may be on its way
+        return [json.loads(line) for line in whole.splitlines()]
 
     def event(self, name: str, *, within_s: float = 30.0) -> dict[str, Any]:
         """The log line of that name, waited for while the process lives."""

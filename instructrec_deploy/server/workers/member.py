@@ -12,7 +12,11 @@ from collections.abc import Sequence
 
 from instructrec_deploy.core.errors import WorkersCannot
 from instructrec_deploy.core.status import ModelChange, ServedModel
-from instructrec_deploy.server.connections import count_connections, stop_listening
+from instructrec_deploy.server.connections import (
+    count_connections,
+    hold_off,
+    stop_listening,
+)
 from instructrec_deploy.server.logs import LOGGER
 from instructrec_deploy.server.metrics import Metrics
 from instructrec_deploy.server.ready import Ready
@@ -20,8 +24,10 @@ from instructrec_deploy.server.service import Operator
 from instructrec_deploy.server.workers.figures import tell_figures
 from instructrec_deploy.server.workers.link import Link
 
+TAKE_IN_S = 0.5  # for those who have begun to connect: some round trips, and our own turn
 LOOK_S = 0.1  # between two looks at whether the last caller has gone
 AGE_SPREAD = 1.1  # gRPC lets a connection get up to a tenth older than it is told
+LEAVE_WITHIN_S = 10.0  # then: for calls under way, and on a busy machine
 log = logging.getLogger(f"{LOGGER}.workers")
 
 
@@ -56,9 +62,11 @@ class Member:
     async def replaced(self, port: int) -> None:
         """See `Membership`. Nobody is refused: callers are told to connect anew, in their turn."""
         await self._retired.wait()
+        if hold_off(port):
+            await asyncio.sleep(TAKE_IN_S)
         n_listened = stop_listening(port)
         log.info("leaving", extra={"n_connections": count_connections(port)})
-        end_s = time.monotonic() + AGE_SPREAD * self._age_s + 1.0
+        end_s = time.monotonic() + AGE_SPREAD * self._age_s + LEAVE_WITHIN_S
         while n_listened and self._age_s and time.monotonic() < end_s:
             if not await asyncio.to_thread(count_connections, port):
                 return

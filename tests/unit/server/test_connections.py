@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +12,7 @@ from instructrec_deploy.server import connections
 from instructrec_deploy.server.connections import (
     count_connections,
     cut_connections,
+    hold_off,
     stop_listening,
 )
 
@@ -58,6 +60,31 @@ def test_connections_that_are_there_go_on_when_nobody_listens() -> None:
                 with pytest.raises(ConnectionRefusedError):
                     socket.create_connection(("127.0.0.1", port))
             assert count_connections(port) == 0
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a filter of Linux")
+@pytest.mark.parametrize(
+    ("family", "host"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")]
+)
+def test_who_has_begun_to_connect_is_taken_in_and_nobody_else(
+    family: socket.AddressFamily, host: str
+) -> None:
+    try:
+        listener = socket.create_server((host, 0), family=family)
+    except OSError:
+        pytest.skip("no such address here")
+    with listener:
+        address = listener.getsockname()
+        with socket.create_connection(address[:2]) as caller:
+            assert hold_off(address[1]) == 1
+            with pytest.raises(TimeoutError):
+                socket.create_connection(address[:2], timeout=0.2)
+            caller.sendall(b"I was here before")
+            server_side, _ = listener.accept()
+            with server_side:
+                assert server_side.recv(100) == b"I was here before"
+                server_side.sendall(b"you were")
+                assert caller.recv(100) == b"you were"
 
 
 def test_other_ports_go_on() -> None:
