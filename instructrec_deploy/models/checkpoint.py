@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from instructrec_deploy.core.errors import BundleError, FileMissing
+from instructrec_deploy.core.errors import BundleError, ConfigError, FileMissing
 from instructrec_deploy.core.manifest import ModelKind, Strict, describe_faults
 from instructrec_deploy.core.tags import TagScheme, fresh_tags
 from instructrec_deploy.core.task import SCORED_KINDS, TaskKind
@@ -148,8 +148,14 @@ def build_checkpoint(
         labels = _tags_for(source, labels)
     head = _native_head(kind, pooling)
     encoder = load_transformers(source, labels, head=head, dropout=dropout)
-    tokenizer, tokenizer_path = load_tokenizer(source, work)
     config = encoder.config
+    if head == "AutoModel" and getattr(config, "is_encoder_decoder", False):
+        raise ConfigError(
+            f"{base} is no encoder: its decoder writes text",
+            hint="tune an encoder (`instructrec models list`); a model that writes is exported as "
+            "it is: `instructrec export hf:FOLDER`",
+        )
+    tokenizer, tokenizer_path = load_tokenizer(source, work)
     section = CheckpointSection(
         kind=kind,
         base=base,

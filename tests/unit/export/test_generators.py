@@ -28,6 +28,7 @@ from instructrec_deploy.export.generator_graphs import generator_graphs
 from instructrec_deploy.export.generator_run import GeneratorReport, export_generator
 from instructrec_deploy.export.imports import generator_kind
 from instructrec_deploy.export.quantize_weights import quantize_blocks
+from instructrec_deploy.models.checkpoint import build_checkpoint
 from instructrec_deploy.models.presets import PRESETS, is_complete, models_home
 from instructrec_deploy.runtime.predictor import Predictor
 from instructrec_deploy.runtime.writer import Writer, WriterSettings
@@ -162,6 +163,18 @@ def test_what_a_graph_would_get_wrong_is_refused(tmp_path: Path) -> None:
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(WeightsRefused, match="pickle"):
         generator_kind(folder)
+
+
+def test_a_model_that_writes_is_no_base_to_tune(tmp_path: Path) -> None:
+    write_generator(tmp_path / "t5", "t5")
+    with pytest.raises(ConfigError, match="no encoder"):
+        build_checkpoint(
+            str(tmp_path / "t5"),
+            kind="instruction-encoder",
+            labels=(),
+            max_tokens=32,
+            work=tmp_path / "work",
+        )
 
 
 def test_the_command_line_exports_and_verifies_and_serving_is_refused(
