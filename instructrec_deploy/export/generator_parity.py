@@ -20,6 +20,7 @@ import torch
 from instructrec_deploy.core.bundle import Bundle
 from instructrec_deploy.core.errors import ParityFailed
 from instructrec_deploy.core.manifest import Precision
+from instructrec_deploy.export.report import judge
 from instructrec_deploy.export.samples import CHINESE, ENGLISH
 from instructrec_deploy.models.generator import Generator
 from instructrec_deploy.runtime.decoding import Decoder
@@ -163,21 +164,12 @@ def _agreement(ours: Floats, theirs: Floats, *, tie: float) -> float:
 
 
 def _judge(report: GeneratorParity, limits: GeneratorLimits) -> None:
-    checks = (
-        ("largest difference", report.max_difference, limits.max_difference),
-        ("mean difference", report.mean_difference, limits.mean_difference),
-        ("alone against batched", report.batch_difference, limits.max_batch_difference),
+    judge(
+        f"the graphs do not write as their checkpoint, {report.n_texts} texts",
+        (
+            ("steps with the same token", report.agreement, limits.min_agreement, True),
+            ("largest difference", report.max_difference, limits.max_difference, False),
+            ("mean difference", report.mean_difference, limits.mean_difference, False),
+            ("alone against batched", report.batch_difference, limits.max_batch_difference, False),
+        ),
     )
-    is_failed = not report.agreement >= limits.min_agreement
-    lines = [f"same token in {report.agreement:.4g} of steps (at least {limits.min_agreement:g})"]
-    for name, value, limit in checks:
-        is_over = not value <= limit
-        is_failed |= is_over
-        lines.append(f"{name} {value:.4g} (at most {limit:g}{', FAILED' if is_over else ''})")
-    if is_failed:
-        raise ParityFailed(
-            f"the graphs do not write as their checkpoint, {report.n_texts} texts: "
-            + "; ".join(lines),
-            hint="try precision fp32; if that fails too, the model has a part this export "
-            "does not know: please report it",
-        )

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,7 @@ from instructrec_deploy.export.pack import (
 )
 from instructrec_deploy.export.quantize import quantize_graph
 from instructrec_deploy.export.quantize_weights import quantize_weights
+from instructrec_deploy.export.report import Report
 from instructrec_deploy.export.run import Stages
 from instructrec_deploy.export.source import weights_hash
 from instructrec_deploy.models.generator import Generator, load_generator
@@ -73,33 +74,7 @@ GOLDEN_TOLERANCE: Mapping[Precision, float] = {
 MAX_GRAPH_BYTES = 2**31 - 2**24  # an ONNX file is one protobuf message; some room for its nodes
 
 
-@dataclass(frozen=True, slots=True)
-class GeneratorReport:
-    """What an export made."""
-
-    out: Path
-    name: str
-    version: str
-    precision: Precision
-    size_bytes: int
-    n_parameters: int
-    n_golden: int
-    parity: GeneratorParity
-    seconds: Mapping[str, float] = field(default_factory=dict)  # by stage
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON output."""
-        return {
-            "out": str(self.out),
-            "name": self.name,
-            "version": self.version,
-            "precision": self.precision,
-            "size_bytes": self.size_bytes,
-            "n_parameters": self.n_parameters,
-            "n_golden": self.n_golden,
-            "parity": self.parity.to_dict(),
-            "seconds": {stage: round(s, 2) for stage, s in self.seconds.items()},
-        }
+GeneratorReport = Report[GeneratorParity]
 
 
 def export_generator(

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from instructrec_deploy.core.bundle import Bundle
-from instructrec_deploy.core.errors import ParityFailed
 from instructrec_deploy.core.manifest import TaskSpec
 from instructrec_deploy.core.result import Prediction
 from instructrec_deploy.core.task import SHAPES, Shape
@@ -22,6 +21,7 @@ from instructrec_deploy.export.compared import (
     request_of,
 )
 from instructrec_deploy.export.reference import Reference
+from instructrec_deploy.export.report import judge
 from instructrec_deploy.export.samples import Sample
 from instructrec_deploy.export.span_parity import ask_spans, compare_spans
 from instructrec_deploy.runtime.predictor import Predictor
@@ -215,33 +215,23 @@ def _agreement(scores: Floats, truth: Floats, *, tie: float) -> Floats:
 
 
 def _judge(report: ParityReport, limits: ParityLimits) -> None:
-    checks = (
-        ("label agreement", report.agreement, limits.min_agreement, True),
+    judge(
+        f"the bundle does not answer as its checkpoint, {report.n_texts} texts",
         (
-            f"largest score difference, {limits.aside:.1%} of texts aside",
-            report.upper_difference,
-            limits.max_difference,
-            False,
-        ),
-        ("mean score difference", report.mean_difference, limits.mean_difference, False),
-        ("alone against batched", report.batch_difference, limits.max_batch_difference, False),
-        (
-            "spans alone against batched",
-            report.span_batch_difference,
-            limits.max_span_batch_difference,
-            False,
+            ("label agreement", report.agreement, limits.min_agreement, True),
+            (
+                f"largest score difference, {limits.aside:.1%} of texts aside",
+                report.upper_difference,
+                limits.max_difference,
+                False,
+            ),
+            ("mean score difference", report.mean_difference, limits.mean_difference, False),
+            ("alone against batched", report.batch_difference, limits.max_batch_difference, False),
+            (
+                "spans alone against batched",
+                report.span_batch_difference,
+                limits.max_span_batch_difference,
+                False,
+            ),
         ),
     )
-    lines, is_failed = [], False
-    for name, value, limit, is_floor in checks:
-        passed = value >= limit if is_floor else value <= limit
-        is_failed |= not passed
-        sign = "at least" if is_floor else "at most"
-        lines.append(f"{name} {value:.4g} ({sign} {limit:g}{'' if passed else ', FAILED'})")
-    if is_failed:
-        raise ParityFailed(
-            f"the bundle does not answer as its checkpoint, {report.n_texts} texts: "
-            + "; ".join(lines),
-            hint="try precision fp32; if that fails too, the model has a part this export "
-            "does not know: please report it",
-        )

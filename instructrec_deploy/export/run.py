@@ -10,7 +10,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,7 @@ from instructrec_deploy.export.parity import LIMITS, ParityLimits, ParityReport,
 from instructrec_deploy.export.promotion import check_promoted
 from instructrec_deploy.export.quantize import quantize_graph
 from instructrec_deploy.export.reference import Reference
+from instructrec_deploy.export.report import Report
 from instructrec_deploy.export.samples import Sample, task_samples
 from instructrec_deploy.export.source import (
     CHECKPOINT_FOLDER,
@@ -82,33 +83,7 @@ MAX_CALIBRATION = 128  # texts; each channel's largest value hardly moves beyond
 SCORE_TOLERANCE: Mapping[Precision, float] = {"fp32": 1e-3, "int8": 2e-2}
 
 
-@dataclass(frozen=True, slots=True)
-class ExportReport:
-    """What an export made."""
-
-    out: Path
-    name: str
-    version: str
-    precision: Precision
-    size_bytes: int
-    n_parameters: int
-    n_golden: int
-    parity: ParityReport
-    seconds: Mapping[str, float] = field(default_factory=dict)  # by stage
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON output."""
-        return {
-            "out": str(self.out),
-            "name": self.name,
-            "version": self.version,
-            "precision": self.precision,
-            "size_bytes": self.size_bytes,
-            "n_parameters": self.n_parameters,
-            "n_golden": self.n_golden,
-            "parity": self.parity.to_dict(),
-            "seconds": {stage: round(s, 2) for stage, s in self.seconds.items()},
-        }
+ExportReport = Report[ParityReport]
 
 
 def export_run(
