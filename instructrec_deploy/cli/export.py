@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from enum import StrEnum
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -27,7 +27,7 @@ class Precision(StrEnum):
 
     FP32 = "fp32"
     INT8 = "int8"
-    INT8_WEIGHTS = "int8-weights"  # of a model that writes
+    INT8_WEIGHTS = "int8-weights"
     INT4_WEIGHTS = "int4-weights"
 
 
@@ -130,7 +130,7 @@ def export(
             _by_plan(source, out, plan_name, data_root, folder, name, force=force, as_json=as_json)
         else:
             trimming = (trim_vocabulary, vocabulary_size)
-            level = _of_encoder(precision or Precision.INT8)
+            level = precision or Precision.INT8
             _at_once(source, out, level, calibration, trimming, name, force=force, as_json=as_json)
 
 
@@ -248,28 +248,10 @@ def _check_options(given: dict[str, bool], *, by_plan: bool) -> None:
         )
 
 
-def _of_encoder(precision: Precision) -> Literal["fp32", "int8"]:
-    """Of what is no model that writes.
-
-    Raises:
-        ConfigError: weights alone are not quantized there.
-    """
-    from instructrec_deploy.core.errors import ConfigError
-
-    if precision is Precision.FP32:
-        return "fp32"
-    if precision is Precision.INT8:
-        return "int8"
-    raise ConfigError(
-        f"precision {precision} is for models that write",
-        hint="of an encoder int8 is as small and faster: --precision int8 or fp32",
-    )
-
-
 def _at_once(
     run: Path,
     out: Path,
-    precision: Literal["fp32", "int8"],
+    precision: Precision,
     calibration: str,
     trimming: tuple[str, int],
     name: str,
@@ -283,7 +265,7 @@ def _at_once(
     report = export_run(
         run,
         out,
-        precision=precision,
+        precision=precision.value,
         name=name,
         calibration=_requests(calibration),
         trimming=Trimming(_corpus(corpus), size) if corpus else None,

@@ -177,9 +177,9 @@ class _Export:
             limit = plan.vocabulary.max_loss
             self._gate("vocabulary", before, done, limit, lambda: self._larger(run, base, before))
         if plan.quantize.precision != "fp32":
-            before = done
-            done = self._bundle("quantize", run, base | {"precision": "int8"}, trimming=trimming)
-            stages.append(stage_figures("quantize", done, before, {"precision": "int8"}))
+            before, settings = done, {"precision": plan.quantize.precision}
+            done = self._bundle("quantize", run, base | settings, trimming=trimming)
+            stages.append(stage_figures("quantize", done, before, settings))
             hint = f'quantize.precision = "fp32" passes, at {megabytes(before)}'
             self._gate("quantize", before, done, plan.quantize.max_loss, lambda: hint)
         self._gate("pack", self._whole, done, plan.pack.max_loss, lambda: dearest_step(stages))

@@ -51,6 +51,9 @@ LIMITS = {
     # A token stands alone where a class has the mean of all: of thousands of tokens one will be
     # near the edge between two of 256 steps, and padding adds up in another order.
     "int8": ParityLimits(0.2, 0.03, 0.95, 1e-3, 2e-2, aside=0.005),
+    # Activations stay floats, and a batch as invariant as in fp32.
+    "int8-weights": ParityLimits(0.05, 0.005, 0.98, 2e-4, 2e-3, aside=0.005),
+    "int4-weights": ParityLimits(0.4, 0.06, 0.9, 2e-4, 2e-3, aside=0.005),
 }
 
 

@@ -47,14 +47,15 @@ def quantize_blocks(weight: Floats, bits: int) -> tuple[Bytes, Floats]:
 
 
 def quantize_weights(
-    model: onnx.ModelProto, *, bits: int, n_words: int
+    model: onnx.ModelProto, *, bits: int, n_words: int = 0
 ) -> tuple[onnx.ModelProto, QuantizeReport]:
     """Rewrite a float graph; the argument is left as it was.
 
     Args:
         model: of 32-bit floats.
         bits: 8 or 4, of the weights of products; embedding tables get 8, one scale per row.
-        n_words: outputs of the product that chooses a token, which gets 8 bits in any case.
+        n_words: outputs of the product that chooses a token, which gets 8 bits in any case; 0
+            where there is none.
 
     Returns:
         A new model with the same inputs and outputs, and what was rewritten.

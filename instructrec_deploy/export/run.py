@@ -34,6 +34,7 @@ from instructrec_deploy.core.bundle import (
 from instructrec_deploy.core.errors import ConfigError
 from instructrec_deploy.core.manifest import (
     FORMAT_VERSION,
+    WEIGHT_BITS,
     Manifest,
     ModelSection,
     Precision,
@@ -57,6 +58,7 @@ from instructrec_deploy.export.pack import (
 from instructrec_deploy.export.parity import LIMITS, ParityLimits, ParityReport, check_parity
 from instructrec_deploy.export.promotion import check_promoted
 from instructrec_deploy.export.quantize import quantize_graph
+from instructrec_deploy.export.quantize_weights import quantize_weights
 from instructrec_deploy.export.reference import Reference
 from instructrec_deploy.export.report import Report
 from instructrec_deploy.export.samples import Sample, task_samples
@@ -80,7 +82,12 @@ from instructrec_deploy.safety.policy import default_policy_text, parse_policy
 MAX_CALIBRATION = 128  # texts; each channel's largest value hardly moves beyond
 # How far a probability may stray on another processor. fp32: other kernels add in another order.
 # int8: such a difference can tip a value over to the next of 256 steps.
-SCORE_TOLERANCE: Mapping[Precision, float] = {"fp32": 1e-3, "int8": 2e-2}
+SCORE_TOLERANCE: Mapping[Precision, float] = {
+    "fp32": 1e-3,
+    "int8": 2e-2,
+    "int8-weights": 1e-3,
+    "int4-weights": 1e-3,
+}
 
 
 ExportReport = Report[ParityReport]
@@ -273,6 +280,9 @@ def _write_graphs(
         graphs[ENCODER_FILE] = unpad_graph(equal)
         unpadded = graphs[ENCODER_FILE] is not equal
         graphs = {file: quantize_graph(graph)[0] for file, graph in graphs.items()}
+    elif bits := WEIGHT_BITS.get(precision):
+        stages.begin(f"quantizing weights to {bits} bit")
+        graphs = {file: quantize_weights(graph, bits=bits)[0] for file, graph in graphs.items()}
     (stage / ENCODER_FILE).parent.mkdir()
     for file, graph in graphs.items():
         onnx.save(graph, stage / file)

@@ -114,7 +114,7 @@ def _smaller_vocabulary(manifest: Manifest, product: Path, excess: float) -> str
     """How many pieces would fit, by arithmetic: a row of the table and a line of the tokenizer."""
     model, file = manifest.model, product / TOKENIZER_FILE
     n_pieces = len(json.loads(read_text(file))["model"]["vocab"])
-    row = model.hidden_size + 4 if model.precision == "int8" else 4 * model.hidden_size
+    row = model.hidden_size + 4 if model.precision != "fp32" else 4 * model.hidden_size
     per_piece = row + file.stat().st_size / n_pieces
     size = int((n_pieces - excess / per_piece) / SIZE_STEP - 1) * SIZE_STEP
     if size < 10 * SIZE_STEP:

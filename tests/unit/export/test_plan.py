@@ -239,6 +239,12 @@ def test_limits_without_rows_are_refused_and_plans_without_limits_go_on(
         export(encoder_run, tmp_path / "bundle", plan_of(prune={"ffn": 0.5}), Tools({}))
 
 
+def test_a_plan_quantizes_weights_alone_where_it_says_so(encoder_run: Path, tmp_path: Path) -> None:
+    plan = plan_of(quantize={"precision": "int8-weights"})
+    report = export(encoder_run, tmp_path / "bundle", plan, Tools({}))
+    assert report.precision == open_bundle(report.out).manifest.model.precision == "int8-weights"
+
+
 def test_a_bundle_that_does_not_answer_as_its_checkpoint_stops_the_plan(
     run_maker: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
