@@ -23,7 +23,7 @@ from instructrec_deploy.core.errors import (
 from instructrec_deploy.core.instruction import Candidate, Instruction, as_candidates
 from instructrec_deploy.core.request import MarkLike, Question, Request
 from instructrec_deploy.core.result import Prediction
-from instructrec_deploy.core.task import TaskKind, parse_kind
+from instructrec_deploy.core.task import SHAPES, Shape, TaskKind, parse_kind
 
 Outcome = Prediction | InstructRecError
 BATCH_ITEMS = 64  # of one message to a server
@@ -357,6 +357,39 @@ def free_question(asked: Asked) -> Question:
         decision=PLAIN.changed(asked.change),
     )
     return Question(instruction=instruction)
+
+
+def with_task_of_kind(asked: Asked, asker: Asker) -> Asked:
+    """What is asked, by the task of the kind it names, where the default task answers otherwise.
+
+    Args:
+        asked: left as it is where it names a task, or brings instruction and candidates.
+        asker: whose tasks are meant.
+
+    Raises:
+        TaskUnknown: no task is of that kind, or several are.
+    """
+    if not asked.kind or asked.task or (asked.instruction and asked.candidates):
+        return asked
+    kind, known = parse_kind(asked.kind), asker.tasks()
+    if any(task.is_default and _answer_alike(task.kind, kind) for task in known):
+        return asked
+    fitting = [task.name for task in known if task.kind is kind]
+    if not fitting:
+        raise TaskUnknown(
+            f"no task is of kind {kind}", hint="name one by --task, or send --candidates, too"
+        )
+    if len(fitting) > 1:
+        raise TaskUnknown(
+            f"several tasks are of kind {kind}: {', '.join(fitting)}", hint="name one by --task"
+        )
+    return replace(asked, task=fitting[0])
+
+
+def _answer_alike(one: TaskKind, other: TaskKind) -> bool:
+    """Labels stand for labels; spans and rankings each for their own kind."""
+    ranked = TaskKind.RANKING in (one, other)
+    return one is other or (SHAPES[one] is SHAPES[other] is Shape.CLASSIFY and not ranked)
 
 
 def bundle_question(bundle: Bundle, asked: Asked) -> Question:

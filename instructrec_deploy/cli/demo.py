@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shlex
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -37,6 +38,7 @@ def demo(
     stories = [story for story in STORIES if lang in (story.lang, "all")]
     if not stories:
         raise ConfigError("--lang takes en, zh or all", hint="instructrec demo --lang zh")
+    stop_all_on_sigterm()
     begun = time.monotonic()
     for story in stories:
         tell(story, keep / story.lang, fresh=fresh)
@@ -112,8 +114,23 @@ def verb(*words: str) -> None:
 
     show(["instructrec", *words])
     with timed(f"instructrec {words[0]}"):
-        done = subprocess.run(verb_command(*words), check=False)
-    check(done.returncode, f"instructrec {words[0]}")
+        process = subprocess.Popen(verb_command(*words))
+        try:
+            exit_code = process.wait()
+        except BaseException:  # the demo is stopped, and what it started with it
+            process.terminate()
+            process.wait()
+            raise
+    check(exit_code, f"instructrec {words[0]}")
+
+
+def stop_all_on_sigterm() -> None:
+    """SIGTERM ends the demo as an exception does: whatever it started is stopped, too."""
+
+    def leave(number: int, _: object) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, leave)
 
 
 def show(command: list[str]) -> None:

@@ -82,7 +82,12 @@ def predict(
     "threshold", "none_label" of its own. Beside its text it may bring "text2", or "head" and
     "tail" as {"start", "end"}; "history", a list of items, stands in place of the text.
     """
-    from instructrec_deploy.cli.asking import Asked, open_asker, split_candidates
+    from instructrec_deploy.cli.asking import (
+        Asked,
+        open_asker,
+        split_candidates,
+        with_task_of_kind,
+    )
     from instructrec_deploy.core.errors import ConfigError
 
     given = list(words or [])
@@ -95,6 +100,8 @@ def predict(
     lines = read_lines(sys.stdin.buffer) if from_stdin else argument_lines(given)
     writer = JsonWriter() if as_json or from_stdin else TableWriter()
     with open_asker(bundle, address, timeout_s=timeout_s, model=model) as asker:
+        if not from_stdin:  # a line may bring what is missing
+            asked = with_task_of_kind(asked, asker)
         while chunk := list(islice(lines, CHUNK)):
             for line, outcome in answer_lines(
                 chunk, asked, top_k, asker, text2=text2, explain=explain

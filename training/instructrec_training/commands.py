@@ -79,6 +79,7 @@ def train(
         changes["model.base"] = base
     if probe_only:
         changes |= {"training.epochs": 0, "training.probe": True}
+        changes |= {"training.probe_again": False, "training.average_with_base": 0.0}
     plan = with_values(plan, changes)
     root = find_root(data_root)
     if search is not None:

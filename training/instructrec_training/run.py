@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ import tomli_w
 import torch
 from accelerate import Accelerator
 
-from instructrec_deploy.core.errors import ConfigError
+from instructrec_deploy.core.errors import ConfigError, InstructRecError
 from instructrec_deploy.core.request import plain_request
 from instructrec_deploy.core.task import SHAPES, Shape
 from instructrec_deploy.evaluation.figures import HEADLINES
@@ -99,7 +100,7 @@ def train(
     started = time.monotonic()
     set_seed(recipe.training.seed)
     accelerator = start_accelerator(recipe.training.precision)
-    _claim_folder(out, recipe, resume=resume, is_main=accelerator.is_main_process)
+    is_new = _claim_folder(out, recipe, resume=resume, is_main=accelerator.is_main_process)
     accelerator.wait_for_everyone()
     tracker = Tracker(
         out / "log.jsonl",
@@ -108,8 +109,13 @@ def train(
         tensorboard=out / "tensorboard" if recipe.training.tensorboard else None,
     )
     with tracker:
-        with accelerator.main_process_first():  # it writes tokenizer.json and may fetch a preset
-            checkpoint, tasks = (prepare or _prepare)(recipe, out, data_root)
+        try:
+            with accelerator.main_process_first():  # it writes tokenizer.json, may fetch a preset
+                checkpoint, tasks = (prepare or _prepare)(recipe, out, data_root)
+        except InstructRecError:
+            if is_new:  # the corrected command is to find the name free
+                shutil.rmtree(out, ignore_errors=True)
+            raise
         _announce(tracker, recipe, checkpoint, tasks, accelerator)
         freeze(checkpoint.model, recipe.training)
         suit_attention(checkpoint.model, accelerator)
@@ -153,9 +159,10 @@ def train(
     return report
 
 
-def _claim_folder(out: Path, recipe: Recipe, *, resume: bool, is_main: bool) -> None:
+def _claim_folder(out: Path, recipe: Recipe, *, resume: bool, is_main: bool) -> bool:
+    """Whether this process has made the run's folder, or begun in an empty one."""
     if not is_main:
-        return
+        return False
     content = recipe.model_dump_json(indent=2)
     known = out / RECIPE_FILE
     if known.is_file():
@@ -175,6 +182,8 @@ def _claim_folder(out: Path, recipe: Recipe, *, resume: bool, is_main: bool) -> 
         out.mkdir(parents=True, exist_ok=True)
         forget_state(out / STATE_FOLDER)
         known.write_text(content + "\n", encoding="utf-8")
+        return True
+    return False
 
 
 def _prepare(recipe: Recipe, out: Path, root: Path) -> tuple[Checkpoint, list[TaskData]]:

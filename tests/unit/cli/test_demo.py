@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,6 +50,7 @@ def verbs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         yield FakeServer()
 
     monkeypatch.setattr(demo_module, "verb", note)
+    monkeypatch.setattr(demo_module, "stop_all_on_sigterm", lambda: None)
     monkeypatch.setattr(server_process, "running_server", serve)
     return ran
 
@@ -94,3 +99,26 @@ def test_the_stories_hold_one_text_to_mask_and_one_to_block() -> None:
         assert guard.check_input(story.threatening_text).verdict.action == "block"
         for text in (*story.texts, *story.own_texts):
             assert guard.check_input(text).verdict.action == "allow"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="children are read from /proc")
+def test_a_stopped_demo_leaves_no_process_behind() -> None:
+    program = (
+        "from instructrec_deploy.cli.demo import stop_all_on_sigterm, verb\n"
+        "stop_all_on_sigterm()\nverb('guard')"  # which waits for standard input
+    )
+    demo = subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+    )
+    children = Path(f"/proc/{demo.pid}/task/{demo.pid}/children")
+    try:
+        until = time.monotonic() + 60
+        while not (found := children.read_text().split()) and time.monotonic() < until:
+            time.sleep(0.02)
+        demo.send_signal(signal.SIGTERM)
+        assert demo.wait(timeout=60) == 128 + signal.SIGTERM
+        assert found
+        assert not Path(f"/proc/{found[0]}").exists()
+    finally:
+        demo.kill()
+        demo.communicate()

@@ -17,6 +17,7 @@ from instructrec_deploy.core.errors import (
     GoldenFailed,
     LabelMissing,
     RequestError,
+    TaskUnknown,
     TextTooLong,
     TooManyLabels,
 )
@@ -286,3 +287,8 @@ def test_a_question_of_any_kind_is_asked_on_the_command_line(exported: ExportRep
     assert {span["type"] for span in json.loads(done.output)["spans"]} <= {"card", "城市"}
     done = CliRunner().invoke(app, [*words, "--task", "reading", "-i", "what is stolen?"])
     assert json.loads(done.output)["answers"][0]["task"] == "reading"
+    done = CliRunner().invoke(app, [*words, "--kind", "qa", "-i", "what is stolen?"])
+    assert json.loads(done.output)["answers"][0]["task"] == "reading"  # the one of that kind
+    done = CliRunner().invoke(app, [*words, "--kind", "ranking"])
+    assert isinstance(done.exception, TaskUnknown)
+    assert "kind ranking" in done.exception.message

@@ -12,7 +12,7 @@ import torch
 from transformers.models.bert.modeling_bert import BertPreTrainedModel
 
 from instructrec_deploy.cli.report import explain_os
-from instructrec_deploy.core.errors import ConfigError
+from instructrec_deploy.core.errors import ConfigError, FileMissing
 from instructrec_deploy.core.manifest import TaskBook, TaskSpec, parse_toml
 from instructrec_deploy.core.task import TaskKind
 from instructrec_deploy.models.checkpoint import load_checkpoint
@@ -166,6 +166,16 @@ def test_a_start_from_a_regression_is_no_epoch_for_early_stopping(
     recipe = make_recipe(epochs=30, patience=2, probe=True, **still)
     train(recipe, tmp_path / "run", data_root=data_root, is_quiet=True)
     assert len([e for e in log_of(tmp_path / "run") if e["event"] == "epoch"]) == 3
+
+
+def test_a_run_whose_data_is_not_there_leaves_its_folder_free(
+    make_recipe: MakeRecipe, data_root: Path, tmp_path: Path
+) -> None:
+    recipe, run = make_recipe(epochs=1), tmp_path / "run"
+    with pytest.raises(FileMissing):
+        train(recipe, run, data_root=tmp_path / "nowhere", is_quiet=True)
+    assert not run.exists()
+    assert train(recipe, run, data_root=data_root, is_quiet=True).folder == run
 
 
 def test_a_folder_with_a_run_is_not_overwritten(
