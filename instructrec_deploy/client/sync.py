@@ -7,8 +7,7 @@ with Client() as client:
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import grpc
 
@@ -31,6 +30,7 @@ from instructrec_deploy.client.feedback import build_feedback
 from instructrec_deploy.client.security import Security
 from instructrec_deploy.client.streaming import TextStream, read_stream
 from instructrec_deploy.client.tracing import with_trace
+from instructrec_deploy.core.closing import Closing
 from instructrec_deploy.core.decision import Decision
 from instructrec_deploy.core.feedback import Feedback, Receipt
 from instructrec_deploy.core.instruction import Candidate, Instruction
@@ -54,7 +54,7 @@ from instructrec_deploy.wire.requests import (
 )
 
 
-class Client:
+class Client(Closing):
     """A connection to a server. Threads may share it. Errors are `InstructRecError`s."""
 
     def __init__(
@@ -282,17 +282,6 @@ class Client:
     def close(self) -> None:
         """Close the connection."""
         self._channel.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _call(self, method: str, data: bytes, timeout_s: float | None) -> bytes:
         call = self._calls.get(method)

@@ -11,10 +11,10 @@ import queue
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import TracebackType
 from typing import overload
 
 from instructrec_deploy.core.bundle import Bundle, open_bundle
+from instructrec_deploy.core.closing import Closing
 from instructrec_deploy.core.decision import PLAIN, Decision
 from instructrec_deploy.core.errors import (
     InstructionMissing,
@@ -97,7 +97,7 @@ def _reworded(bundle: Bundle, task: str, text: str, candidates: Sequence[Candida
     return spec.relabelled(candidates).instruction(task, text)
 
 
-class Predictor:
+class Predictor(Closing):
     """A bundle, answering in this process. Safe to share between threads; close it at the end.
 
     Args:
@@ -137,17 +137,6 @@ class Predictor:
         self._lanes: queue.SimpleQueue[int] = queue.SimpleQueue()
         for lane in range(n_lanes):
             self._lanes.put(lane)
-
-    def __enter__(self) -> Predictor:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     @property
     def bundle(self) -> Bundle:

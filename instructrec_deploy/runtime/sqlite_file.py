@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
+from instructrec_deploy.core.closing import Closing
 from instructrec_deploy.core.errors import ConfigError, FileMissing, Overloaded
 
 RETRY_FULL_MS = 60_000  # room comes when somebody makes it
@@ -146,7 +146,7 @@ class SqliteFile:
         self._connection.close()
 
 
-class SqliteStore:
+class SqliteStore(Closing):
     """What keeps its rows in such a file; closed at the end of a `with`."""
 
     def __init__(self, file: SqliteFile, max_rows: int) -> None:
@@ -156,17 +156,6 @@ class SqliteStore:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _make_file(file: Path, kind: FileKind) -> None:

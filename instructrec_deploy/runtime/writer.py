@@ -13,11 +13,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 
 from instructrec_deploy.core.bundle import TOKENIZER_FILE, Bundle, open_bundle
+from instructrec_deploy.core.closing import Closing
 from instructrec_deploy.core.errors import RequestError, TextEmpty, TextTooLong
 from instructrec_deploy.runtime.beams import BeamSearch
 from instructrec_deploy.runtime.decoding import Decoder
@@ -61,7 +61,7 @@ class Written:
     is_truncated: bool = False  # the text that was read lost its end
 
 
-class Writer:
+class Writer(Closing):
     """A bundle that writes, open. Safe to share between threads.
 
     Args:
@@ -80,17 +80,6 @@ class Writer:
         self.tokenizer = TextTokenizer(
             self.bundle.path(TOKENIZER_FILE), max_tokens=self.bundle.manifest.model.max_tokens
         )
-
-    def __enter__(self) -> Writer:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Give the sessions' memory back."""

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from instructrec_deploy.cli.benchmark import variant_worker
 from instructrec_deploy.cli.benchmark.cells import Cell
 from instructrec_deploy.cli.benchmark.variants import Variant
 from instructrec_deploy.cli.process_memory import peak_mb, resident_mb
+from instructrec_deploy.core.closing import Closing
 from instructrec_deploy.core.errors import InternalError
 from instructrec_deploy.core.failure import rebuild_error
 from instructrec_deploy.tasks.base import Floats
@@ -35,7 +35,7 @@ class PassTime:
     cpu_s: float  # processor time, of all threads
 
 
-class VariantProcess:
+class VariantProcess(Closing):
     """A running `variant_worker`; to be closed.
 
     Args:
@@ -84,17 +84,6 @@ class VariantProcess:
             self.close()
             raise
         self.start_s = time.monotonic() - begun  # from the process's start to its first answer
-
-    def __enter__(self) -> VariantProcess:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def load(self, passages: Sequence[Passage], cells: Sequence[Cell]) -> None:
         """Give it the texts and the cells that `measure` will name by their number."""
