@@ -18,6 +18,7 @@ from instructrec_deploy.core.manifest import (
     describe_faults,
     parse_toml,
 )
+from instructrec_deploy.core.near import did_you_mean
 
 MANIFEST_FILE = "bundle.json"
 ENCODER_FILE = "graphs/encoder.onnx"
@@ -71,11 +72,13 @@ class Bundle:
         name = task or self.tasks.default_task
         spec = self.tasks.tasks.get(name)
         if spec is None:
+            meant = did_you_mean(name, self.tasks.tasks)
             known = ", ".join(sorted(self.tasks.tasks)) or "none"
             what = f"no task {name!r}" if name else "no default task"
             raise TaskUnknown(
                 f"bundle {self.manifest.name!r} has {what}",
-                hint=f"its tasks: {known}; or send an instruction with candidates",
+                hint=f"{meant}{meant and ' '}its tasks: {known}; or send an instruction with "
+                "candidates",
             )
         return spec.instruction(name, text)
 

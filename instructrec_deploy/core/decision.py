@@ -6,12 +6,12 @@ each other, a relation fits certain types of entities.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from instructrec_deploy.core.errors import DecisionInvalid
+from instructrec_deploy.core.near import did_you_mean
 from instructrec_deploy.core.words import fold_words
 
 DecisionKind = Literal["one", "any"]
@@ -280,9 +280,8 @@ class _Check:
         if self._is_private:
             yield key, "it names no candidate"
             return
-        near = difflib.get_close_matches(name, self._labels, 1)
-        meant = f", did you mean {near[0]!r}?" if near else ""
-        yield key, f"{name!r} is no label{meant}"
+        meant = did_you_mean(name, self._labels)
+        yield key, f"{name!r} is no label{meant and ', '}{meant}"
 
     def _quoted(self, name: str) -> str:
         if not self._is_private:

@@ -23,6 +23,17 @@ class Example:
     split: str = "all"
     text2: str = ""
     extra: Mapping[str, Any] = field(default_factory=dict)
+    where: str = field(default="", compare=False)  # its file and line, for errors
+
+    @property
+    def name(self) -> str:
+        """What an error calls the row: its file and line, and its id."""
+        place = f"{self.where}: " if self.where else ""
+        return f"{place}row {self.id or '(without id)'}"
+
+    def fault(self, what: str, hint: str) -> RowInvalid:
+        """An error about the row, to be raised: what is wrong with it, and what to do."""
+        return RowInvalid(f"{self.name}: {what}", hint=hint)
 
     @classmethod
     def from_json(cls, line: str, *, where: str) -> Example:
@@ -50,6 +61,7 @@ class Example:
             text=row.get("text", ""),
             target=row.get("target"),
             extra={k: v for k, v in row.items() if k not in known},
+            where=where,
             **{k: row[k] for k in known - {"text", "target"} if k in row},
         )
 

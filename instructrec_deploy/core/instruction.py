@@ -33,6 +33,7 @@ MAX_INSTRUCTION_CHARS = 2_000
 PRIOR_HINT = (
     "a prior is a logarithm, such as log(1 + how often it was chosen), within -1000 to 1000"
 )
+NUMBERED = "candidates are numbered from 0"
 MAX_PRIOR = 1_000.0  # of a logarithm; beyond it a sum with a score says nothing any more
 
 
@@ -232,15 +233,17 @@ def _check_candidates(candidates: Sequence[Candidate], max_candidates: int) -> N
             hint="pass the labels to choose from, or name a task of the bundle that has its own",
         )
     check_count(len(candidates), max_candidates)
-    seen: set[str] = set()
-    folded: set[str] = set()
+    seen: dict[str, int] = {}
+    folded: dict[str, int] = {}
     for position, candidate in enumerate(candidates):
         if not candidate.label.strip():
-            raise LabelMissing(f"candidate {position} is empty", hint="give every candidate a name")
+            raise LabelMissing(
+                f"candidate {position} is empty", hint=f"give every candidate a name; {NUMBERED}"
+            )
         if max(len(candidate.label), len(candidate.description)) > MAX_CANDIDATE_CHARS:
             raise TextTooLong(
                 f"candidate {position} has more than {MAX_CANDIDATE_CHARS} characters",
-                hint="shorten it",
+                hint=f"shorten it; {NUMBERED}",
             )
         if not _is_prior(candidate.prior):
             raise PriorInvalid(
@@ -248,17 +251,19 @@ def _check_candidates(candidates: Sequence[Candidate], max_candidates: int) -> N
             )
         if candidate.label in seen:
             raise LabelRepeated(
-                f"candidate {position} repeats an earlier one",
-                hint="give every candidate once",
+                f"candidate {position} repeats candidate {seen[candidate.label]}",
+                hint=f"give every candidate once; {NUMBERED}",
             )
-        seen.add(candidate.label)
+        seen[candidate.label] = position
         words = {fold_words(candidate.label), fold_words(candidate.words)}
-        if not folded.isdisjoint(words):
+        alike = [folded[word] for word in words if word in folded]
+        if alike:
             raise LabelsAlike(
-                f"candidate {position} reads like an earlier one, but for case, width or spaces",
-                hint="drop one of them, or describe each in words of its own",
+                f"candidate {position} reads like candidate {min(alike)}, but for case, width or "
+                "spaces",
+                hint=f"drop one of them, or describe each in words of its own; {NUMBERED}",
             )
-        folded |= words
+        folded |= dict.fromkeys(words, position)
 
 
 def _check_decision(decision: Decision, labels: Sequence[str]) -> None:
@@ -274,5 +279,5 @@ def _check_decision(decision: Decision, labels: Sequence[str]) -> None:
     kind = NoneLabelTaken if keys == {"none_label"} else DecisionInvalid
     raise kind(
         "; ".join(f"{key}: {what}" for key, what in faults),
-        hint="use labels of the candidates; candidates are numbered from 0",
+        hint=f"use labels of the candidates; {NUMBERED}",
     )

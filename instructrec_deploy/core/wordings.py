@@ -5,7 +5,6 @@ A family is one question asked in many ways ("emotion"). `core/families/*.toml` 
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -17,6 +16,7 @@ from pydantic import Field, RootModel, StringConstraints, model_validator
 from instructrec_deploy.core.errors import FamilyUnknown, WordingsInvalid
 from instructrec_deploy.core.instruction import MAX_INSTRUCTION_CHARS
 from instructrec_deploy.core.manifest import Strict, parse_toml
+from instructrec_deploy.core.near import did_you_mean
 from instructrec_deploy.core.task import SHAPES, Shape, TaskKind
 
 FAMILIES_FOLDER = Path(__file__).parent / "families"
@@ -132,12 +132,9 @@ def find_family(name: str) -> Family:
     families = shipped_families()
     if name in families:
         return families[name]
-    near = difflib.get_close_matches(name, families, 3)
     raise FamilyUnknown(
         f"no family of wordings {name!r}",
-        hint=f"did you mean {' or '.join(near)}?"
-        if near
-        else "see `instructrec instructions list`",
+        hint=did_you_mean(name, families, most=3) or "see `instructrec instructions list`",
     )
 
 

@@ -88,11 +88,11 @@ def text_of(example: Example) -> str:
     if "history" not in example.extra:
         return example.text
     if example.text:
-        raise _fault(example, "it has a text and a history", "a history stands in place of a text")
+        raise example.fault("it has a text and a history", "a history stands in place of a text")
     try:
         return render_history(example.extra["history"])
     except InstructRecError as error:
-        raise _fault(example, error.message, error.hint) from error
+        raise example.fault(error.message, error.hint) from error
 
 
 def marks_of(example: Example) -> tuple[Mark, Mark] | tuple[None, None]:
@@ -109,12 +109,11 @@ def marks_of(example: Example) -> tuple[Mark, Mark] | tuple[None, None]:
         head, tail = (as_mark(m, n) for m, n in zip(given, ("head", "tail"), strict=True))
         marks = check_marks(example.text, head, tail)
     except InstructRecError as error:
-        raise _fault(example, error.message, error.hint) from error
+        raise example.fault(error.message, error.hint) from error
     for name, mark, raw in zip(("head", "tail"), marks, given, strict=True):
         words = raw.get("text") if isinstance(raw, Mapping) else None
         if mark is not None and words not in (None, example.text[mark.start : mark.end]):
-            raise _fault(
-                example,
+            raise example.fault(
                 f"the words of its {name} do not stand where it says",
                 "count code points from 0, the end not included",
             )
@@ -136,14 +135,13 @@ def candidates_of(example: Example, items: Items | None = None) -> tuple[Candida
         return (Candidate(question_of(example)),)
     given = example.extra.get("candidates")
     if not isinstance(given, list) or not given:
-        raise _fault(example, "candidates are no list", 'write "candidates": ["one", "two"]')
+        raise example.fault("candidates are no list", 'write "candidates": ["one", "two"]')
     if not items and all(isinstance(one, str) and one.isdecimal() for one in given):
-        raise _fault(
-            example,
+        raise example.fault(
             "its candidates are bare numbers",
             "say what the ids stand for: --items FILE, or `items` in a recipe's [[data]]",
         )
-    where = _name(example)
+    where = example.name
     return tuple(
         candidate_of(one, items, where=f"{where}, candidate {i}") for i, one in enumerate(given)
     )
@@ -230,11 +228,3 @@ def _prior(fields: Mapping[str, Any], where: str) -> float | None:
             )
         return float(value) if name == "prior" else math.log1p(value)
     return None
-
-
-def _fault(example: Example, what: str, hint: str) -> RowInvalid:
-    return RowInvalid(f"{_name(example)}: {what}", hint=hint)
-
-
-def _name(example: Example) -> str:
-    return f"row {example.id or '(without id)'}"

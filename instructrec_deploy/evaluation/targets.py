@@ -28,8 +28,7 @@ def label_of(example: Example) -> str:
         RowInvalid: the target is missing or is no string.
     """
     if not isinstance(example.target, str) or not example.target:
-        raise _fault(
-            example,
+        raise example.fault(
             f"target is a {type(example.target).__name__}, not a label",
             'classification rows look like {"text": ..., "target": "the label"}',
         )
@@ -45,8 +44,7 @@ def label_set_of(example: Example) -> frozenset[str]:
     if not isinstance(example.target, list):
         return frozenset([label_of(example)])
     if not all(isinstance(label, str) and label for label in example.target):
-        raise _fault(
-            example,
+        raise example.fault(
             "target is a list that does not hold labels alone",
             'rows with several labels look like {"text": ..., "target": ["one", "two"]}; '
             'rows of spans say "task": "ner" or "qa"',
@@ -80,8 +78,7 @@ def question_of(example: Example) -> str:
     """
     question = example.extra.get("question")
     if not isinstance(question, str) or not question.strip():
-        raise _fault(
-            example,
+        raise example.fault(
             "it has no question",
             'rows of kind qa carry the passage in "text" and a "question"',
         )
@@ -100,15 +97,13 @@ def entities_of(example: Example) -> frozenset[Entity]:
         fields = span if isinstance(span, dict) else {}
         start, end, name = (fields.get(key) for key in ("start", "end", "type"))
         if not (_is_position(start) and _is_position(end) and isinstance(name, str) and name):
-            raise _fault(
-                example,
+            raise example.fault(
                 f"target[{number}] is no entity",
                 'an entity looks like {"type": "person", "start": 3, "end": 7}',
             )
         words = fields.get("text")
         if not start < end <= len(example.text) or words not in (None, example.text[start:end]):
-            raise _fault(
-                example,
+            raise example.fault(
                 f"target[{number}] does not lie where it says, {start} to {end} of a text of "
                 f"{len(example.text)} characters",
                 "count code points from 0, the end not included",
@@ -127,8 +122,7 @@ def references_of(example: Example) -> tuple[str, ...]:
     for number, answer in enumerate(_list(example, "answers", '[{"text", "start"}, ...]')):
         text = answer.get("text") if isinstance(answer, dict) else answer
         if not isinstance(text, str) or not text.strip():
-            raise _fault(
-                example,
+            raise example.fault(
                 f"target[{number}] is no answer",
                 'an answer looks like {"text": "its words", "start": 3}',
             )
@@ -147,21 +141,20 @@ def relevant_of(example: Example) -> frozenset[str]:
     target = example.target
     candidates = example.extra.get("candidates", [])
     if not isinstance(candidates, list):
-        raise _fault(example, "candidates are no list", 'write "candidates": ["one", "two"]')
+        raise example.fault("candidates are no list", 'write "candidates": ["one", "two"]')
     found = set()
     for one in target if isinstance(target, list) else [target]:
         if isinstance(one, str) and one:
             found.add(one)
         elif _is_position(one) and one < len(candidates):
-            found.add(candidate_label(candidates[one], where=f"{_name(example)}, candidate {one}"))
+            found.add(candidate_label(candidates[one], where=f"{example.name}, candidate {one}"))
         else:
-            raise _fault(
-                example,
+            raise example.fault(
                 f"target names no candidate (the row has {len(candidates)})",
                 "a ranking's target is a position in `candidates`, from 0, or a label",
             )
     if not found:
-        raise _fault(example, "target is empty", "a ranking needs at least one wanted candidate")
+        raise example.fault("target is empty", "a ranking needs at least one wanted candidate")
     return frozenset(found)
 
 
@@ -189,8 +182,7 @@ def candidate_label(candidate: str | Mapping[str, Any], *, where: str) -> str:
 
 def _list(example: Example, what: str, shape: str) -> list[Any]:
     if not isinstance(example.target, list):
-        raise _fault(
-            example,
+        raise example.fault(
             f"target is a {type(example.target).__name__}, not a list of {what}",
             f'rows of the task {example.task!r} have "target": {shape}',
         )
@@ -199,11 +191,3 @@ def _list(example: Example, what: str, shape: str) -> list[Any]:
 
 def _is_position(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _fault(example: Example, what: str, hint: str) -> RowInvalid:
-    return RowInvalid(f"{_name(example)}: {what}", hint=hint)
-
-
-def _name(example: Example) -> str:
-    return f"row {example.id or '(without id)'}"

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from instructrec_deploy.core.errors import BundleError, ConfigError
 from instructrec_deploy.core.manifest import ModelKind
+from instructrec_deploy.models.hub import check_reachable
 from instructrec_deploy.models.shrink import shrink_heads
 
 TOKENIZER_FILE = "tokenizer.json"
@@ -48,6 +49,8 @@ def quiet_transformers() -> Iterator[None]:
 @contextlib.contextmanager
 def loading(source: str) -> Iterator[None]:
     """Around what transformers loads, quietly; what it raises becomes a ConfigError."""
+    if not Path(source).exists():
+        check_reachable(source)
     try:
         with quiet_transformers():
             yield

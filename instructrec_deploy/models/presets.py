@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from instructrec_deploy.core.errors import ConfigError, FileMissing
+from instructrec_deploy.core.near import did_you_mean
 
 HOME_VARIABLE = "INSTRUCTREC_MODELS"
+MISSPELT = 0.8  # a name so like a preset's (difflib's ratio) is not looked for on the hub
 MARKER_FILE = "preset.txt"  # in an unpacked folder: which preset it is
 
 
@@ -104,7 +106,7 @@ def find_preset(name: str) -> Preset:
         ConfigError: no such preset.
     """
     if name not in PRESETS:
-        raise ConfigError(f"no preset {name!r}", hint=f"presets: {', '.join(PRESETS)}")
+        raise ConfigError(f"no preset {name!r}", hint=_presets_hint(name))
     return PRESETS[name]
 
 
@@ -144,6 +146,7 @@ def resolve_model(
         The folder (an existing one, or the preset's), or the hub id as it came.
 
     Raises:
+        ConfigError: it is all but a preset's name, so hardly one of the hub.
         FileMissing: the preset is not here and may not be fetched; or something written as a path
             does not exist.
         Unavailable, ModelDamaged, MissingExtra: see `fetch_preset`.
@@ -160,7 +163,14 @@ def resolve_model(
             f"no model folder {folder}",
             hint=f"name a folder, a preset ({', '.join(PRESETS)}) or a hub id",
         )
+    if did_you_mean(text, PRESETS, cutoff=MISSPELT):
+        raise ConfigError(f"no model {text!r}", hint=_presets_hint(text))
     return text
+
+
+def _presets_hint(name: str) -> str:
+    meant = did_you_mean(name, PRESETS)
+    return f"{meant}{meant and ' '}presets: {', '.join(PRESETS)}"
 
 
 def _preset_folder(

@@ -6,7 +6,6 @@ run_server(bundle_path, loaded.settings)
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
 import os
 import tomllib
@@ -19,6 +18,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from instructrec_deploy.core.errors import ConfigError, FileMissing
 from instructrec_deploy.core.instruction import MAX_CANDIDATES
+from instructrec_deploy.core.near import did_you_mean
 from instructrec_deploy.core.request import MAX_QUESTIONS, MAX_TEXT_CHARS
 from instructrec_deploy.core.settings import Section
 from instructrec_deploy.core.status import Limits
@@ -264,5 +264,5 @@ def _unknown(section: str, name: str, origin: str) -> str:
 
 
 def _nearest(word: str, known: list[str]) -> str:
-    found = difflib.get_close_matches(word, known, n=1)
-    return f", did you mean {found[0]!r}?" if found else f" (there are: {', '.join(known)})"
+    meant = did_you_mean(word, known)
+    return f", {meant}" if meant else f" (there are: {', '.join(known)})"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import tomllib
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from instructrec_deploy.core.errors import ConfigError, FileMissing
 from instructrec_deploy.core.manifest import SPAN_HEADS, ModelKind, Strict, TaskSpec, split_fault
+from instructrec_deploy.core.near import did_you_mean
 from instructrec_deploy.core.task import SCORED_KINDS, SHAPES, Shape, TaskKind
 from instructrec_training.families import INSTRUCTIONS_FROM, with_families
 from instructrec_training.mixture import Mixture
@@ -356,9 +356,9 @@ def explain_faults(error: ValidationError) -> tuple[str, str]:
         path = ".".join(str(part) for part in fault["loc"]) or "recipe"
         if fault["type"] == "extra_forbidden":
             lines.append(f"{path}: unknown key")
-            near = difflib.get_close_matches(str(fault["loc"][-1]), _known_keys(fault["loc"]), 1)
-            if near:
-                hints.append(f"{path}: did you mean {near[0]!r}?")
+            meant = did_you_mean(str(fault["loc"][-1]), _known_keys(fault["loc"]))
+            if meant:
+                hints.append(f"{path}: {meant}")
         elif fault["loc"]:
             lines += [f"{key}: {what}" for key, what in split_fault(fault)]
         else:

@@ -34,7 +34,8 @@ def test_candidates_that_read_alike_are_refused(one: str, other: str) -> None:
     with pytest.raises(LabelsAlike) as caught:
         Instruction.of("what?", ["something else", one, other])
     assert caught.value.code == "IR-1131"
-    assert "candidate 2" in caught.value.message
+    assert "candidate 2 reads like candidate 1" in caught.value.message
+    assert "numbered from 0" in caught.value.hint
     assert other.strip() not in caught.value.message
 
 

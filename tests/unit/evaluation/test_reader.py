@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from instructrec_deploy.core.errors import FileMissing, RowInvalid
 from instructrec_deploy.core.example import Example
 from instructrec_deploy.evaluation.reader import read_examples
+from instructrec_deploy.evaluation.targets import labels_of
 
 ROWS = [
     {"text": "我的卡丢了😀", "target": "挂失", "split": "test", "id": "1", "domain": "bank"},
@@ -88,3 +89,12 @@ def test_a_missing_file_is_not_found(tmp_path: Path) -> None:
 def test_any_text_survives_a_row(text: str) -> None:
     line = json.dumps({"text": text, "target": "x"})
     assert Example.from_json(line, where="here:1").text == text
+
+
+def test_a_row_that_is_wrong_later_is_still_named_by_its_line(tmp_path: Path) -> None:
+    source = tmp_path / "rows.jsonl"
+    source.write_text('{"text": "a", "target": "x"}\n{"text": "secret", "target": 5, "id": "r2"}\n')
+    with pytest.raises(RowInvalid) as caught:
+        labels_of(read_examples(source))
+    assert caught.value.message.startswith(f"{source}:2: row r2: target is")
+    assert "secret" not in caught.value.message

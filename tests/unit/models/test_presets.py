@@ -75,3 +75,10 @@ def test_the_home_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert models_home() == tmp_path
     monkeypatch.delenv("INSTRUCTREC_MODELS")
     assert models_home().parts[-2:] == ("instructrec", "models")
+
+
+@pytest.mark.parametrize(("name", "meant"), [("minlm", "minilm"), ("e5_enzh", "e5-enzh")])
+def test_a_misspelt_preset_is_not_looked_for_on_the_hub(name: str, meant: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        resolve_model(name)
+    assert f"did you mean {meant!r}?" in caught.value.hint

@@ -83,6 +83,12 @@ def test_one_bad_request_does_not_sink_the_others(predictor: Predictor) -> None:
     assert [type(outcome) for outcome in found] == [Prediction, TaskUnknown, Prediction]
 
 
+def test_a_misspelt_task_is_told_which_was_meant(predictor: Predictor) -> None:
+    with pytest.raises(TaskUnknown) as caught:
+        predictor.predict("card", task="intnt")
+    assert caught.value.hint.startswith("did you mean 'intent'? its tasks: ")
+
+
 def test_personal_data_is_masked_by_the_bundles_policy(predictor: Predictor) -> None:
     found = predictor.predict("我的电话是13800138000, card lost")
     assert found.action == "mask"

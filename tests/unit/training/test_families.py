@@ -68,7 +68,7 @@ def test_the_resolved_recipe_holds_the_words_and_reads_back(tmp_path: Path) -> N
     ("task", "words"),
     [
         ('instructions_from = "emotions"\n', "tasks.mood.instructions_from: no family"),
-        ('instructions_from = "emotions"\n', "did you mean emotion"),
+        ('instructions_from = "emotions"\n', "did you mean 'emotion'"),
         ('instructions_from = "emotion.fr"\n', "not in 'fr'"),
         ("instructions_from = 3\n", "no family of wordings '3'"),
         ('instruction_from = "emotion"\n', "unknown key"),

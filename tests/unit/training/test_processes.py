@@ -8,13 +8,15 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from transformers import BertConfig, BertModel
 
 from instructrec_deploy.core.errors import ConfigError
-from instructrec_training.devices import choose_precision
+from instructrec_training.devices import FUSED_FROM_TOKENS, choose_precision, suit_attention
 from instructrec_training.recipe import Recipe
 from instructrec_training.run import train
 from tests.serving import free_port
@@ -121,3 +123,21 @@ def test_two_processes_that_were_killed_resume_to_the_same_weights(
     whole, resumed = weights_of(tmp_path / "whole"), weights_of(tmp_path / "run")
     for name, value in whole.items():
         assert torch.equal(value, resumed[name]), name
+
+
+def test_long_rows_in_bf16_keep_the_fused_attention() -> None:
+    config = BertConfig(
+        vocab_size=8,
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        intermediate_size=8,
+        max_position_embeddings=2 * FUSED_FROM_TOKENS,
+    )
+    model = torch.nn.ModuleDict({"encoder": BertModel(config)})
+    suit_attention(model, SimpleNamespace(device=torch.device("cpu"), mixed_precision="bf16"))
+    for n_tokens, chosen in ((FUSED_FROM_TOKENS - 1, "eager"), (FUSED_FROM_TOKENS, "sdpa")):
+        ids = torch.zeros(1, n_tokens, dtype=torch.int64)
+        for _ in range(2):
+            model["encoder"](input_ids=ids, attention_mask=torch.ones_like(ids))
+            assert model["encoder"].config._attn_implementation == chosen

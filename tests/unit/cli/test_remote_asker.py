@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from instructrec_deploy.cli.asking import BATCH_BYTES, RemoteAsker, split_requests
+from instructrec_deploy.cli.remote_asker import BATCH_BYTES, RemoteAsker, split_requests
 from instructrec_deploy.core.errors import Unavailable
 from instructrec_deploy.core.instruction import Instruction
 from instructrec_deploy.core.request import Question, Request
