@@ -328,7 +328,8 @@ def load_served(
             name=name,
         )
     )
-    pipeline, golden = opening.found.result()
+    log.info("loading", extra={"bundle": opening.folder.name, "release": release})
+    pipeline, golden = opening.found.result()  # with its golden pairs, which takes the longest
     bundle = pipeline.bundle
     for warning in golden.warnings:
         log.warning(warning)

@@ -51,6 +51,7 @@ class Supervisor:
     Args:
         start: makes a worker process; another one in tests.
         clock: monotonic seconds.
+        sleep: waits so many seconds.
     """
 
     def __init__(
@@ -59,10 +60,12 @@ class Supervisor:
         *,
         start: Callable[..., Coroutine[Any, Any, WorkerProcess]] = WorkerProcess.start,
         clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Coroutine[Any, Any, None]] = asyncio.sleep,
     ) -> None:
         self._plan = plan
         self._start = start
         self._clock = clock
+        self._sleep = sleep
         self._bundle = self._follow_link()
         self._slots: list[WorkerProcess | None] = [None] * plan.n_workers
         self._locks = [asyncio.Lock() for _ in self._slots]  # one change of a slot at a time
@@ -152,20 +155,22 @@ class Supervisor:
 
     async def _restart(self, slot: int, worker: WorkerProcess) -> None:
         """When the worker dies, another one in its place, as often as it takes."""
-        await worker.ended.wait()
-        pause_s = 0.0 if worker.ready_s > SETTLED_S else MIN_PAUSE_S
-        while not (worker.is_retired or self._is_stopping):
-            await asyncio.sleep(pause_s)
+        pause_s = 0.0
+        while True:
+            await worker.ended.wait()
+            pause_s = next_pause_s(pause_s, lived_s=worker.ready_s)
+            if worker.is_retired or self._is_stopping:
+                return
+            await self._sleep(pause_s)
             async with self._locks[slot]:
                 if self._slots[slot] is not worker or self._is_stopping:
                     return
                 worker = self._slots[slot] = await self._make("crash")
-                if await worker.wait_loaded() and await worker.go():
-                    self._watch(slot, worker)
-                    return
-                await worker.ended.wait()
-            self._complain("worker cannot serve", worker.error)
-            pause_s = min(MAX_PAUSE_S, max(MIN_PAUSE_S, 2 * pause_s))
+                is_serving = await worker.wait_loaded() and await worker.go()
+                if not is_serving:
+                    await worker.ended.wait()
+            if not is_serving:
+                self._complain("worker cannot serve", worker.error)
 
     async def _replace_all(self) -> None:
         """A new worker for each, one after the other; the old ones stay where it cannot serve."""
@@ -235,6 +240,18 @@ class Supervisor:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def next_pause_s(before_s: float, *, lived_s: float) -> float:
+    """How long to wait before a dead worker is started again.
+
+    Args:
+        before_s: the wait before its own start; 0.0 where there was none.
+        lived_s: for how long it had lived, if it was ever ready.
+    """
+    if lived_s > SETTLED_S:
+        return 0.0
+    return min(MAX_PAUSE_S, max(MIN_PAUSE_S, 2 * before_s))
 
 
 def supervise(plan: Plan) -> None:
