@@ -82,6 +82,7 @@ class Job:
     windows: list[Encoded] = field(default_factory=list)  # where spans are sought: all of the text
     pieces: list[Span] = field(default_factory=list)  # of the text, to explain: code points
     variants: list[list[int]] = field(default_factory=list)  # the text without each piece
+    rows: list[list[int]] = field(default_factory=list)  # all that is to be read (`lay_out`)
     truncated: bool = False
     reading: Hashable = None  # jobs of which it is equal have the same rows; set with them
     tokenize_s: float = 0.0  # guard and tokenizer, of the batch it was tokenized with
@@ -102,13 +103,12 @@ class Job:
         """Whether all questions are: then nothing of the text is left out."""
         return all(ask.seeks_spans for ask in self.asks)
 
-    @property
-    def rows(self) -> list[list[int]]:
-        """Ids of all that is to be read, first those that candidates are scored on."""
+    def lay_out(self) -> None:
+        """Set `rows` when the text is tokenized: first those that candidates are scored on."""
         own = [window.ids for ask in self.asks for window in ask.windows]
         shared = [window.ids for window in self.windows]
         scored = [self.ids] if self.has_scored_row else []
-        return [*scored, *shared, *own, *self.variants]
+        self.rows = [*scored, *shared, *own, *self.variants]
 
     @property
     def is_explained(self) -> bool:

@@ -290,18 +290,20 @@ class Pipeline:
         fault: InstructRecError | None = None
         try:
             use_lower = any(job.seeks_spans for job in jobs)
-            rows, _ = place_rows(jobs)
+            rows, places = place_rows(jobs)
             encoding = encode_rows(self.engine, rows, use_lower=use_lower, lane=lane)
         except InstructRecError as error:
             fault = error
-        jobs = [*jobs, *join()]
+        joined = join()
+        jobs = [*jobs, *joined]
         for job in jobs:
             job.started_s = start
         if fault is not None:
             if len(jobs) == 1:
                 return [fault]
             return [self._compute([job], lane, use_guard)[0] for job in jobs]
-        _, places = place_rows(jobs)
+        if joined:
+            _, places = place_rows(jobs)
         if use_guard:
             self._judge(jobs, places, encoding, lane)
         answers, errors = self._ask_all(jobs, places, encoding, lane)

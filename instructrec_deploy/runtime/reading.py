@@ -47,6 +47,7 @@ def tokenize(
             job.truncated = len(job.windows) > 1 and not job.seeks_only_spans
         if job.is_explained:
             cut_text(job, tokenizer)
+        job.lay_out()
         job.reading = _reading(job)
 
 

@@ -148,7 +148,7 @@ def test_one_bad_request_does_not_sink_the_others(pipeline: Pipeline) -> None:
 def test_a_text_on_which_the_graph_fails_fails_alone(pipeline: Pipeline) -> None:
     jobs = [pipeline.admit(request(text)) for text in ("my card", "my pin")]
     pipeline.read(jobs)
-    jobs[0].ids = [2, 10**6, 3]
+    jobs[0].rows = [[2, 10**6, 3]]
     first, second = pipeline.compute(jobs)
     assert isinstance(first, InternalError)
     assert isinstance(second, Prediction)
