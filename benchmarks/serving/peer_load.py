@@ -1,8 +1,8 @@
 """The load on one server, from a process of its own: closed loop, or open loop with its moments.
 
 `python peer_load.py` reads a plan (JSON) from standard input and writes what came of it. Requests
-are made beforehand, answers are not parsed; HTTP is spoken by a client of forty lines, so that the
-load costs a peer no more than it costs us.
+are made beforehand, answers are not parsed; HTTP and gRPC are spoken by clients of few lines, so
+that the load takes little from the server, and as little from one as from another.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import asyncio
 import itertools
 import json
 import random
+import resource
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
@@ -18,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import grpc.aio
+from grpc_door import GrpcDoor
 
 from instructrec_deploy.cli.benchmark.load import answer_plan
 from instructrec_deploy.core.request import Request
@@ -31,6 +33,11 @@ from instructrec_deploy.wire.requests import (
 CALL_TIMEOUT_S = 30.0
 BURST = 16  # calls at one moment, of bursts
 PACK = 16  # texts of a batch message
+PATHS = {
+    "unary": method_path("Predict"),
+    "batch": method_path("PredictBatch"),
+    "naive": "/peer.Classifier/Predict",
+}
 Call = Callable[[bytes], Awaitable[Any]]
 
 
@@ -39,7 +46,8 @@ class Plan:
     """What is sent, to whom, and when."""
 
     address: str
-    form: str  # text, json: HTTP bodies; naive, unary, batch, stream: gRPC
+    # text, json: HTTP bodies; naive, unary, batch: gRPC; grpcio, stream: by grpcio's own client
+    form: str
     texts: list[str]
     path: str = ""  # of HTTP
     n_callers: int = 1  # of a closed loop
@@ -57,6 +65,7 @@ class Measured:
     n_texts: int = 0  # answered within the measured time
     n_all: int = 0  # answered at all, warm-up and what was under way at the end included
     seconds: float = 0.0
+    load_cpu_s: float = 0.0  # user and system, of this process, from the warm-up on
     latencies_ms: list[float] = field(default_factory=list)
     errors: dict[str, int] = field(default_factory=dict)
 
@@ -113,18 +122,35 @@ def make_payloads(plan: Plan) -> list[bytes]:
 async def measure(plan: Plan) -> Measured:
     """Warm up, send, and wait for what is under way."""
     endless = itertools.cycle(make_payloads(plan))
+    begun_s = cpu_s()
+    got = await send(plan, endless)
+    got.load_cpu_s = cpu_s() - begun_s
+    return got
+
+
+async def send(plan: Plan, endless: Iterator[bytes]) -> Measured:
+    """By the client that the plan's form asks for."""
     if plan.form in ("text", "json"):
         return await run(plan, HttpDoor(plan.address, plan.path).call, endless)
+    if plan.form in PATHS:
+        path = PATHS[plan.form]
+        door = await GrpcDoor.open(plan.address, path, timeout_s=int(CALL_TIMEOUT_S))
+        return await run(plan, door.call, endless)
     async with grpc.aio.insecure_channel(plan.address) as channel:
         if plan.form == "stream":
             return await run_stream(plan, channel, endless)
-        paths = {"unary": method_path("Predict"), "batch": method_path("PredictBatch")}
-        multi = channel.unary_unary(paths.get(plan.form, "/peer.Classifier/Predict"))
+        multi = channel.unary_unary(PATHS["unary"])
 
         async def call(payload: bytes) -> Any:
             return await multi(payload, timeout=CALL_TIMEOUT_S)
 
         return await run(plan, call, endless)
+
+
+def cpu_s() -> float:
+    """Processor time of this process so far, user and system."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
 
 
 async def run(plan: Plan, call: Call, endless: Iterator[bytes]) -> Measured:

@@ -90,6 +90,9 @@ PEERS = (
 )
 
 
+FLOOR = Peer("empty", "empty.py", "naive", [{}])  # gRPC for Python with no model behind it
+
+
 @dataclass
 class Running:
     """A server in a session of its own, so that all its processes are found and ended."""

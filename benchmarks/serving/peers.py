@@ -10,7 +10,8 @@ size, waiting time) by 32 callers, and is measured in the fastest. A round:
 - *bound*: the engine in this process on batches sorted by length (1.00 of all ratios), before and
   after; and one text after the other in this process;
 - *closed*: 1, 8, 32 and 64 callers on each server; ours also by batch messages of 16 and by one
-  stream, 64 texts under way each;
+  stream, 64 texts under way each, and by 1 and 64 calls of grpcio's own client, which takes more of
+  the cores than the load's; an empty gRPC handler, too: the floor of gRPC for Python;
 - *open*: calls at random moments (Poisson) and bursts of 16, at 60 % of the best peer's peak of
   this round, on each server.
 
@@ -37,6 +38,7 @@ from typing import Any
 import grpc
 from peer_load import Measured, Plan
 from peer_servers import (
+    FLOOR,
     PEERS,
     READY_WITHIN_S,
     Layout,
@@ -60,8 +62,14 @@ CALLERS = (1, 8, 32, 64)
 TRIED_BY = 32  # callers, when layouts are tried
 OPEN_SHARE = 0.6
 N_ASKED, N_SINGLE = 40, 200
-# Ours beside unary calls: name -> (form, callers); 64 texts under way in both.
-OWN_POINTS = {"batch_16": ("batch", 4), "stream": ("stream", 64)}
+FIGURES = ("texts_per_s", "p50_ms", "p95_ms", "p99_ms", "cpu_s_per_1000", "load_cpu_s_per_1000")
+# Ours beside unary calls: name -> (form, callers); 64 texts under way, but for one.
+OWN_POINTS = {
+    "batch_16": ("batch", 4),
+    "stream": ("stream", 64),
+    "grpcio_1": ("grpcio", 1),
+    "grpcio_64": ("grpcio", 64),
+}
 
 
 @dataclass
@@ -82,7 +90,7 @@ class Subject:
         if self.form == "unary":
             with Client(address, timeout_s=5.0) as client:
                 return client.predict(text).answers[0].label
-        if self.form == "naive":
+        if self.form == "naive":  # of the empty one, too
             with grpc.insecure_channel(address) as channel:
                 call = channel.unary_unary("/peer.Classifier/Predict")
                 return bytes(call(text.encode(), timeout=5.0)).decode()
@@ -130,6 +138,7 @@ def load(server: Running, subject: Subject, texts: Sequence[str], **plan: Any) -
         "texts_per_s": round(got.n_texts / got.seconds, 1),
         **{f"p{p}_ms": round(percentile(got.latencies_ms, p), 3) for p in (50, 95, 99)},
         "cpu_s_per_1000": round(1000 * spent_s / max(1, got.n_all), 3),
+        "load_cpu_s_per_1000": round(1000 * got.load_cpu_s / max(1, got.n_all), 3),
         "n_calls": len(got.latencies_ms),
         "errors": got.errors,
     }
@@ -154,6 +163,7 @@ class Run:
         self.rates: list[float] = []
         ours = Subject("ours", "unary", "", lambda log: start_ours(given.bundle, log))
         self.subjects = [*map(self.find_layout, self.installed()), ours]
+        self.floor = self.find_layout(FLOOR)
 
     def installed(self) -> list[Peer]:
         """The peers that there are; what the others need is said."""
@@ -217,6 +227,9 @@ class Run:
                 subject.wait_answering(server)
                 self.check_labels(subject, server)
                 self.closed(subject, server)
+        with self.started(self.floor) as server:
+            self.floor.wait_answering(server)
+            self.closed(self.floor, server)
         self.bounds.append((before + self.bound.measure(self.given.seconds)) / 2)
         best = max(s.peaks[-1] for s in self.subjects if s.name != "ours")
         self.rates.append(OPEN_SHARE * best)
@@ -277,7 +290,9 @@ class Run:
             "bound_texts_per_s": spread(self.bounds),
             "in_process_single_p50_ms": spread(self.singles_ms),
             "open_calls_per_s": spread(self.rates),
+            "bound_cpu_s_per_1000": spread([1000 * self.bound.n_threads / b for b in self.bounds]),
             "servers": {subject.name: self.summary(subject) for subject in self.subjects},
+            "floor": self.summary(self.floor)["points"],
         }
 
     def summary(self, subject: Subject) -> dict[str, Any]:
@@ -289,10 +304,7 @@ class Run:
             shares = [r["texts_per_s"] / b for r, b in zip(rounds, self.bounds, strict=True)]
             points[name] = {
                 "of_bound": spread(shares),
-                **{
-                    key: spread([one[key] for one in rounds])
-                    for key in ("texts_per_s", "p50_ms", "p95_ms", "p99_ms", "cpu_s_per_1000")
-                },
+                **{key: spread([one[key] for one in rounds]) for key in FIGURES},
                 "n_calls": sum(one["n_calls"] for one in rounds),
                 "n_errors": sum(sum(one["errors"].values()) for one in rounds),
             }
