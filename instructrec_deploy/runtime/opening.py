@@ -6,7 +6,6 @@ imports its other half meanwhile.
 
 from __future__ import annotations
 
-import os
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -67,9 +66,6 @@ def begin_opening(
         return_freed_memory()
         return pipeline, report
 
-    # Lanes are threads enough: those that the tokenizer shares its batches out to spin between
-    # them, and took twice the processor time of the tokenizing itself.
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     thread = ThreadPoolExecutor(1, thread_name_prefix="open")
     opening = Opening(folder, time.monotonic(), thread.submit(work))
     thread.shutdown(wait=False)
