@@ -47,6 +47,7 @@ class ComparePlan:
     cells: Sequence[Cell]
     threads: Sequence[int] = (1, 2)
     has_labels: bool = True  # of the examples
+    max_tokens: int = 0  # the window that all variants must have; 0: any
     n_rounds: int = 5
     seconds: float = 0.1  # of each cell in each round, at least one pass
     n_starts: int = 3
@@ -86,7 +87,8 @@ def run_compare(plan: ComparePlan, work: Path, *, say: Say) -> dict[str, Any]:
         work: a folder for logs and intermediate files.
 
     Raises:
-        ConfigError: variants with other labels, or rows without any of them.
+        ConfigError: variants with other labels or another window, or rows without any of the
+            labels.
         InstructRecError: a variant cannot be opened.
     """
     gold = right_labels(plan.examples, plan.instruction) if plan.has_labels else []
@@ -110,6 +112,12 @@ def measure_start(plan: ComparePlan, variant: Variant, found: Measured, work: Pa
             raise ConfigError(
                 f"{variant.name} has other labels for task {plan.instruction.task!r}",
                 hint="compare bundles of one run",
+            )
+        if plan.max_tokens not in (0, process.max_tokens):
+            raise ConfigError(
+                f"{variant.name} reads {process.max_tokens} tokens of a text, "
+                f"{plan.variants[0].name} {plan.max_tokens}",
+                hint="compare bundles of one run, and the run itself",
             )
         found.start_s.append(process.start_s)
         time.sleep(SETTLE_S)

@@ -38,6 +38,7 @@ from instructrec_deploy.runtime.providers import available_cores
 CELL_S = 0.1
 MIN_LENGTH = 8  # control tokens and some of a text
 THREADS = (1, 2)
+MIN_ROUNDS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +66,20 @@ class Asked:
             work: a folder for graphs that are made for the comparison.
 
         Raises:
-            ConfigError: numbers that are none, or settings that are not of the engine.
+            ConfigError: numbers that are none, one round alone, or settings that are not of the
+                engine.
             InstructRecError: a bundle, a run or the data is not usable.
         """
+        if self.n_rounds < MIN_ROUNDS:
+            raise ConfigError(
+                f"--rounds {self.n_rounds}: intervals come from what rounds differ by",
+                hint=f"--compare takes {MIN_ROUNDS} or more; five where a difference matters",
+            )
         first = open_bundle(self.bundles[0])
         instruction = first.instruction(self.task)
         check_task(instruction)
-        longest = min(open_bundle(path).manifest.model.max_tokens for path in self.bundles)
-        lengths = [n for n in _numbers("--lengths", self.lengths, MIN_LENGTH) if n <= longest]
+        window = first.manifest.model.max_tokens
+        lengths = [n for n in _numbers("--lengths", self.lengths, MIN_LENGTH) if n <= window]
         settings = _engine_settings(self.settings)
         examples = self._examples()
         cells = make_cells(_numbers("--batches", self.batches, 1), lengths)
@@ -85,6 +92,7 @@ class Asked:
             cells=cells,
             threads=threads,
             has_labels=bool(self.data),
+            max_tokens=window,
             n_rounds=self.n_rounds,
             seconds=self.seconds or CELL_S,
             n_starts=self.n_starts,

@@ -79,10 +79,12 @@ class VariantProcess(Closing):
                 encoding="utf-8",
             )
         try:
-            self.labels = tuple(self._ask(opening)["labels"])
+            opened = self._ask(opening)
         except BaseException:
             self.close()
             raise
+        self.labels: tuple[str, ...] = tuple(opened["labels"])
+        self.max_tokens: int = opened["max_tokens"]  # of a text; longer ones are cut
         self.start_s = time.monotonic() - begun  # from the process's start to its first answer
 
     def load(self, passages: Sequence[Passage], cells: Sequence[Cell]) -> None:

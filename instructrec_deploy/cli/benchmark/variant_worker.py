@@ -116,7 +116,7 @@ def serve(lines: Callable[[], str], say: Callable[[Mapping[str, Any]], None]) ->
         worker = Worker(runner)
         worker.load([["ok 好", "", []]], [asdict_cell(Cell(1, "mixed"))])
         worker.measure(0, 0.0)
-        say({"labels": runner.labels})
+        say({"labels": runner.labels, "max_tokens": runner.tokenizer.max_tokens})
         while line := lines():
             asked = json.loads(line)
             if "passages" in asked:

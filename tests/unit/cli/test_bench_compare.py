@@ -22,6 +22,7 @@ from instructrec_deploy.cli.benchmark.answers import (
     unpack_hits,
 )
 from instructrec_deploy.cli.benchmark.cells import Cell, make_batches, make_cells
+from instructrec_deploy.cli.benchmark.compare import ComparePlan, Measured, measure_start
 from instructrec_deploy.cli.benchmark.ratios import throughput_ratio
 from instructrec_deploy.cli.benchmark.variant_process import VariantProcess
 from instructrec_deploy.cli.benchmark.variant_worker import Worker, serve
@@ -205,6 +206,7 @@ def test_two_bundles_of_one_name_are_refused(tiny_bundle: Path, tmp_path: Path) 
         (["--lengths", "16,x"], "--lengths takes different whole numbers"),
         (["--batches", "0"], "--batches takes"),
         (["--threads", "1,1"], "--threads takes"),
+        (["--rounds", "1"], "--rounds 1: intervals come from what rounds differ by"),
         (["--set", "server.port=1"], "does not take the setting server"),
         (["--set", "engine.n_lanes=2"], "does not take the setting n_lanes"),
         (["--set", "engine.use_spinning=perhaps"], "engine.use_spinning"),
@@ -241,6 +243,15 @@ def test_a_variant_answers_from_a_process_of_its_own(tiny_bundle: Path, tmp_path
             settings={},
             log=tmp_path / "variants.log",
         )
+
+
+def test_a_variant_with_another_window_is_refused(tiny_bundle: Path, tmp_path: Path) -> None:
+    variant = Variant("tiny", "onnxruntime", "fp32", str(tiny_bundle), 1)
+    instruction = open_bundle(tiny_bundle).instruction("intent")
+    window = open_bundle(tiny_bundle).manifest.model.max_tokens
+    plan = ComparePlan([variant], instruction, [], [], max_tokens=window + 1)
+    with pytest.raises(ConfigError, match=f"reads {window} tokens of a text"):
+        measure_start(plan, variant, Measured(), tmp_path)
 
 
 @pytest.mark.slow
