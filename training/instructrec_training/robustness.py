@@ -21,7 +21,7 @@ from instructrec_training.objectives.base import Objective
 from instructrec_training.rows import Row
 
 MAX_TEXTS = 1_000  # an accuracy is then known to 3 points
-MAX_TOKENS_ANEW = 6_000  # of texts, where text or candidates are read for each wording
+MAX_TOKENS_ANEW = 3_000  # of texts, where text or candidates are read for each wording
 Ask = Callable[[Sequence[str], Sequence[Row]], Sequence[Tensor]]  # -> [W, ...] for each row
 Line = dict[str, Any]
 
@@ -35,7 +35,7 @@ def wording_report(
         spec: the task; `instructions` were seen in training, `held_out` were not.
         objective: measures the answers: their accuracy, or the headline where they can be right
             in part.
-        rows: rows it was not tuned on; of more than 1,000 texts (6,000 tokens to find spans in, or
+        rows: rows it was not tuned on; of more than 1,000 texts (3,000 tokens to find spans in, or
             to rank for) some are sampled.
         ask: what the model says when it is asked in the given words.
 
