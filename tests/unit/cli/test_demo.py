@@ -118,7 +118,9 @@ def test_a_stopped_demo_leaves_no_process_behind() -> None:
         demo.send_signal(signal.SIGTERM)
         assert demo.wait(timeout=60) == 128 + signal.SIGTERM
         assert found
-        assert not Path(f"/proc/{found[0]}").exists()
+        while (child := Path(f"/proc/{found[0]}")).exists() and time.monotonic() < until:
+            time.sleep(0.02)  # it ended a moment ago, and is not reaped yet
+        assert not child.exists()
     finally:
         demo.kill()
         demo.communicate()
