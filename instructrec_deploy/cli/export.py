@@ -26,6 +26,7 @@ class Precision(StrEnum):
     """Of weights and activations."""
 
     FP32 = "fp32"
+    FP16 = "fp16"
     INT8 = "int8"
     INT8_WEIGHTS = "int8-weights"
     INT4_WEIGHTS = "int4-weights"
@@ -112,6 +113,7 @@ def export(
             "--vocabulary-size": bool(vocabulary_size and not trim_vocabulary),
         }
     _check_options(given, by_plan=bool(plan_name))
+    _tell_of_replacement(out)
     with need_extra("export", "train"):
         model = _model_folder(str(run))
         if model and (kind := _generator_kind(model)):
@@ -132,6 +134,15 @@ def export(
             trimming = (trim_vocabulary, vocabulary_size)
             level = precision or Precision.INT8
             _at_once(source, out, level, calibration, trimming, name, force=force, as_json=as_json)
+
+
+def _tell_of_replacement(out: Path) -> None:
+    """Say before the work that a bundle will go."""
+    from instructrec_deploy.cli.report import say
+    from instructrec_deploy.core.bundle import MANIFEST_FILE
+
+    if (out / MANIFEST_FILE).is_file():
+        say(f"export: {out} holds a bundle, which the new one will replace once it is done")
 
 
 def _model_folder(run: str) -> Path | None:

@@ -40,7 +40,7 @@ SPAN_HEADS: dict[str, TaskKind] = {
     "token-classification": TaskKind.NER,
     "question-answering": TaskKind.QA,
 }
-Precision = Literal["fp32", "int8", "int8-weights", "int4-weights"]
+Precision = Literal["fp32", "fp16", "int8", "int8-weights", "int4-weights"]
 WEIGHT_BITS: dict[Precision, int] = {"int8-weights": 8, "int4-weights": 4}  # activations: floats
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 Prior = Annotated[float, Field(ge=-MAX_PRIOR, le=MAX_PRIOR, allow_inf_nan=False)]

@@ -12,6 +12,8 @@ MEGABYTE = 1_000_000
 MAX_LABELS = 12  # named in the table of tasks
 PRECISIONS = {
     "fp32": "32-bit floats, as trained",
+    "fp16": "16-bit floats in products, attention and embeddings; sums, norms and softmax in 32 "
+    "bits",
     "int8": "8-bit weights and embeddings; activations 8 bit with one scale per token, "
     "so that an answer never depends on the rest of its batch",
     "int8-weights": "8-bit weights in blocks of 32 and 8-bit embeddings; activations in 32-bit "

@@ -177,7 +177,10 @@ class _Export:
             limit = plan.vocabulary.max_loss
             self._gate("vocabulary", before, done, limit, lambda: self._larger(run, base, before))
         if plan.quantize.precision != "fp32":
-            before, settings = done, {"precision": plan.quantize.precision}
+            before = done
+            settings = plan.quantize.model_dump(
+                include={"precision", "max_divergence"}, exclude_none=True
+            )
             done = self._bundle("quantize", run, base | settings, trimming=trimming)
             stages.append(stage_figures("quantize", done, before, settings))
             hint = f'quantize.precision = "fp32" passes, at {megabytes(before)}'
@@ -220,6 +223,7 @@ class _Export:
                 name=self._name,
                 calibration=self._inputs.calibration,
                 trimming=trimming,
+                max_divergence=settings.get("max_divergence"),
                 force=True,
                 progress=lambda words: self._say(f"{stage}: {words}"),
             )
@@ -228,6 +232,8 @@ class _Export:
                 "n_parameters": report.n_parameters,
                 "parity": report.parity.to_dict(),
             }
+            if report.mixture is not None:
+                figures["mixture"] = dict(report.mixture)
             if self._rows:
                 self._say(f"{stage}: measuring quality")
                 figures["quality"] = measure_quality(product, self._rows).to_dict()

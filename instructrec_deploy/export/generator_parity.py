@@ -47,6 +47,7 @@ LIMITS: dict[Precision, GeneratorLimits] = {
     "fp32": GeneratorLimits(1e-4, 1e-4, 1.0, 1e-4),
     # What fewer bits cost is measured and told; how much of it a use can bear, only its texts say.
     # That company changes nothing is held in any case.
+    "fp16": GeneratorLimits(math.inf, math.inf, 0.0, 5e-3),
     "int8": GeneratorLimits(math.inf, math.inf, 0.0, 1e-3),
     "int8-weights": GeneratorLimits(math.inf, math.inf, 0.0, 1e-3),
     "int4-weights": GeneratorLimits(math.inf, math.inf, 0.0, 1e-3),

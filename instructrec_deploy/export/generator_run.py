@@ -43,6 +43,7 @@ from instructrec_deploy.export.generator_parity import (
     GeneratorParity,
     check_generator_parity,
 )
+from instructrec_deploy.export.half import half_graph
 from instructrec_deploy.export.pack import (
     check_target,
     content_version,
@@ -67,6 +68,7 @@ N_GOLDEN = 6  # texts: loading runs them all, a step a token
 # the edge of two of 256 steps may tip over.
 GOLDEN_TOLERANCE: Mapping[Precision, float] = {
     "fp32": 1e-2,
+    "fp16": 0.1,
     "int8": 0.2,
     "int8-weights": 1e-2,
     "int4-weights": 1e-2,
@@ -142,6 +144,8 @@ def export_generator(
 def _quantized(graph: onnx.ModelProto, precision: Precision, n_words: int) -> onnx.ModelProto:
     if bits := WEIGHT_BITS.get(precision):
         return quantize_weights(graph, bits=bits, n_words=n_words)[0]
+    if precision == "fp16":
+        return half_graph(graph)
     return quantize_graph(graph)[0]
 
 

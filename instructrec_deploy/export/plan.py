@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from instructrec_deploy.core.errors import ConfigError, FileMissing
 from instructrec_deploy.core.manifest import Precision, Strict, parse_toml
@@ -44,7 +44,15 @@ class QuantizePart(Strict):
 
     precision: Precision = "int8"
     calibration: str = ""  # a data file; "": the run's samples
+    # Nats on the calibration texts: the parts that int8 costs most stay in floats until it holds.
+    max_divergence: float | None = Field(None, gt=0.0)
     max_loss: float | None = Field(None, ge=0.0)
+
+    @model_validator(mode="after")
+    def _mixes_int8(self) -> QuantizePart:
+        if self.max_divergence is not None and self.precision != "int8":
+            raise ValueError(f"max_divergence goes with int8, not with {self.precision}")
+        return self
 
 
 class PackPart(Strict):

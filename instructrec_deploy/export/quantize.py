@@ -16,6 +16,7 @@ scale of each column such that no neighbouring pair of weights of one sign excee
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,17 +89,34 @@ def quantize_rows(table: Floats) -> tuple[Bytes, Floats]:
     return np.rint(table / scale).astype(np.int8), scale.astype(np.float32)
 
 
-def quantize_graph(model: onnx.ModelProto) -> tuple[onnx.ModelProto, QuantizeReport]:
+def quantize_graph(
+    model: onnx.ModelProto, *, kept: Collection[str] = ()
+) -> tuple[onnx.ModelProto, QuantizeReport]:
     """Rewrite a float graph; the argument is left as it was.
 
     Products are found by structure (MatMul or Gemm with a constant matrix), tables likewise
     (Gather of rows from a constant matrix); names do not matter.
 
+    Args:
+        model: a float graph.
+        kept: outputs of products and tables that stay in floats.
+
     Returns:
         A new model of opset 21 with the same inputs and outputs, and what was rewritten.
     """
     copy = ready_to_rewrite(model)
-    return copy, Rewriter(copy).run()
+    return copy, Rewriter(copy, kept).run()
+
+
+def as_table(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> Floats | None:
+    """The table [V, H] that a node takes rows from, where it is worth quantizing."""
+    if node.op_type != "Gather" or any(a.name == "axis" and a.i != 0 for a in node.attribute):
+        return None
+    constant = constants.get(node.input[0])
+    if constant is None or not is_float_matrix(constant):
+        return None
+    table = numpy_helper.to_array(constant)
+    return table if table.size >= MIN_TABLE else None
 
 
 def ready_to_rewrite(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -115,7 +133,8 @@ def ready_to_rewrite(model: onnx.ModelProto) -> onnx.ModelProto:
 class Rewriter:
     """One pass over a graph: products and tables are replaced, all else stays."""
 
-    def __init__(self, model: onnx.ModelProto) -> None:
+    def __init__(self, model: onnx.ModelProto, kept: Collection[str] = ()) -> None:
+        self.kept = kept
         self.graph = model.graph
         self.constants = constants_of(model.graph)
         self.producer = {out: node for node in model.graph.node for out in node.output}
@@ -128,8 +147,10 @@ class Rewriter:
         counts: dict[str, int] = defaultdict(int)
         for node in self.graph.node:
             product = as_product(node, self.constants)
-            table = self._as_table(node)
-            if product is not None:
+            table = as_table(node, self.constants)
+            if node.output[0] in self.kept:
+                nodes.append(node)
+            elif product is not None:
                 nodes += self.product_nodes(product)
                 counts["products"] += 1
             elif table is not None:
@@ -139,15 +160,6 @@ class Rewriter:
                 nodes.append(node)
         replace_nodes(self.graph, nodes, self.added)
         return QuantizeReport(counts["products"], counts["tables"])
-
-    def _as_table(self, node: onnx.NodeProto) -> Floats | None:
-        if node.op_type != "Gather" or any(a.name == "axis" and a.i != 0 for a in node.attribute):
-            return None
-        constant = self.constants.get(node.input[0])
-        if constant is None or not is_float_matrix(constant):
-            return None
-        table = numpy_helper.to_array(constant)
-        return table if table.size >= MIN_TABLE else None
 
     def product_nodes(self, product: Product) -> list[onnx.NodeProto]:
         """What stands in place of a product."""

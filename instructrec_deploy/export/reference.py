@@ -35,7 +35,7 @@ class Reference:
     def __init__(self, checkpoint: Checkpoint) -> None:
         section = checkpoint.section
         self._checkpoint = checkpoint
-        self._model = checkpoint.model.eval()
+        self.model = checkpoint.model.eval()
         self._pad_id = section.pad_id
         self.tokenizer = checkpoint.open_tokenizer()
 
@@ -61,11 +61,11 @@ class Reference:
     @torch.no_grad()
     def scorer(self, name: str, spec: TaskSpec) -> Callable[[Tensor, Tensor], Tensor]:
         """Ids and mask, [B, T] int64 each, -> what `logits` gives; the candidates are read once."""
-        model = self._model
+        model = self.model
         priors = torch.tensor(spec.instruction(name).prior_logits or [0.0])
         if not isinstance(model, InstructionEncoder):
             return lambda ids, mask: model(input_ids=ids, attention_mask=mask)[0].float() + priors
-        vectors = self._candidate_vectors(name, spec)
+        vectors = self.candidate_vectors(name, spec)
 
         def score(ids: Tensor, mask: Tensor) -> Tensor:
             logits = model.score(*self._encode(ids, mask), vectors, kind=spec.kind)
@@ -93,7 +93,7 @@ class Reference:
 
     def _read_spans(self, instruction: Instruction, rows: Sequence[list[int]]) -> list[Floats]:
         """The scores of each row of ids."""
-        model = self._model
+        model = self.model
         if not isinstance(model, InstructionEncoder):
             is_question = instruction.kind is TaskKind.QA
             told = []
@@ -126,12 +126,14 @@ class Reference:
         )
 
     def _encode(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        assert isinstance(self._model, InstructionEncoder)
-        states, pooled = self._model.encode(ids, mask)
+        assert isinstance(self.model, InstructionEncoder)
+        states, pooled = self.model.encode(ids, mask)
         return states, mask, pooled
 
-    def _candidate_vectors(self, name: str, spec: TaskSpec) -> Tensor:
-        assert isinstance(self._model, InstructionEncoder)
+    @torch.no_grad()
+    def candidate_vectors(self, name: str, spec: TaskSpec) -> Tensor:
+        """[C, H] of a task's labels, learned parts included; of an instruction encoder alone."""
+        assert isinstance(self.model, InstructionEncoder)
         rows = self._candidate_rows(spec.instruction(name))
         parts = []
         for start in range(0, len(rows), BATCH_ITEMS):
@@ -140,7 +142,7 @@ class Reference:
             weights = torch.zeros(ids.shape)
             for index, row in enumerate(batch):
                 weights[index, : len(row.weights)] = torch.tensor(row.weights)
-            parts.append(self._model.encode(ids, mask, weights)[1])
+            parts.append(self.model.encode(ids, mask, weights)[1])
         vectors = torch.cat(parts)
         learned = self._checkpoint.label_vectors.get(name)
         return vectors if learned is None else vectors + learned.to(vectors.dtype)

@@ -36,10 +36,12 @@ class Report(Generic[Parity]):
     n_golden: int
     parity: Parity
     seconds: Mapping[str, float] = field(default_factory=dict)  # by stage
+    mixture: Mapping[str, Any] | None = None  # what int8 costs by parts, where it was measured
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON output."""
-        return {
+        mixture = {} if self.mixture is None else {"mixture": dict(self.mixture)}
+        return mixture | {
             "out": str(self.out),
             "name": self.name,
             "version": self.version,

@@ -44,6 +44,7 @@ from instructrec_deploy.core.request import Request
 from instructrec_deploy.evaluation.card import write_card
 from instructrec_deploy.export.equalize import equalize_graph
 from instructrec_deploy.export.graphs import float_graphs, score_scale
+from instructrec_deploy.export.half import half_graph
 from instructrec_deploy.export.onnx_model import OnnxModel
 from instructrec_deploy.export.pack import (
     check_target,
@@ -62,6 +63,7 @@ from instructrec_deploy.export.quantize_weights import quantize_weights
 from instructrec_deploy.export.reference import Reference
 from instructrec_deploy.export.report import Report
 from instructrec_deploy.export.samples import Sample, task_samples
+from instructrec_deploy.export.sensitivity import Mixture, choose_mixture, scorer_of
 from instructrec_deploy.export.source import (
     CHECKPOINT_FOLDER,
     Source,
@@ -84,6 +86,7 @@ MAX_CALIBRATION = 128  # texts; each channel's largest value hardly moves beyond
 # int8: such a difference can tip a value over to the next of 256 steps.
 SCORE_TOLERANCE: Mapping[Precision, float] = {
     "fp32": 1e-3,
+    "fp16": 2e-2,
     "int8": 2e-2,
     "int8-weights": 1e-3,
     "int4-weights": 1e-3,
@@ -101,6 +104,7 @@ def export_run(
     name: str = "",
     calibration: Sequence[Request] = (),
     trimming: Trimming | None = None,
+    max_divergence: float | None = None,
     limits: ParityLimits | None = None,
     force: bool = False,
     progress: Callable[[str], None] = lambda _: None,
@@ -116,6 +120,8 @@ def export_run(
         name: of the bundle; "" takes the recipe's, or the run folder's.
         calibration: texts like those it will read (int8); () takes the run's samples.
         trimming: what the vocabulary is cut to; None keeps all of it.
+        max_divergence: nats that int8 may cost on the calibration texts; the encoder's parts that
+            cost most stay in floats until it holds. None: all of it is int8.
         limits: what the parity gate lets pass; None takes those of the precision.
         force: also a run that was refused promotion.
         progress: told what is being done, a line for each stage.
@@ -139,7 +145,12 @@ def export_run(
         source, trimmed = _trim(source, trimming, samples, stage, stages)
         checkpoint = source.checkpoint
         texts = calibration or _mixed(samples)
-        unpadded = _write_graphs(checkpoint, stage, precision, texts, stages)
+        graphs, unpadded, mixture = _graphs(
+            source, stage, precision, texts, stages, max_divergence=max_divergence
+        )
+        (stage / ENCODER_FILE).parent.mkdir()
+        for file, graph in graphs.items():
+            onnx.save(graph, stage / file)
         _copy_parts(run, checkpoint, stage)
         manifest = _manifest(source, stage, name=name, precision=precision, unpadded=unpadded)
         write_manifest(stage, manifest)
@@ -150,6 +161,8 @@ def export_run(
         stages.begin("writing golden pairs and card")
         n_golden = write_golden(stage, answered)
         evaluation = source.evaluation | _export_figures(source, stage, precision, parity, trimmed)
+        if mixture is not None:
+            evaluation["export"]["mixture"] = mixture.to_dict()
         manifest = finish_bundle(stage, manifest, source.book, evaluation)
     return ExportReport(
         out=out,
@@ -161,6 +174,7 @@ def export_run(
         n_golden=n_golden,
         parity=parity,
         seconds=stages.end(),
+        mixture=None if mixture is None else mixture.to_dict(),
     )
 
 
@@ -246,6 +260,10 @@ class Stages:
         self._current, self._begun = stage, self._clock()
         self._progress(stage)
 
+    def tell(self, words: str) -> None:
+        """How far the stage is."""
+        self._progress(f"{self._current}: {words}")
+
     def end(self) -> dict[str, float]:
         if self._current:
             self._seconds[self._current] = self._clock() - self._begun
@@ -259,34 +277,47 @@ def _mixed(samples: Mapping[str, Sequence[Sample]]) -> list[Request]:
     return [sample.request for chosen in samples.values() for sample in chosen[:share]]
 
 
-def _write_graphs(
-    checkpoint: Checkpoint,
+def _graphs(
+    source: Source,
     stage: Path,
     precision: Precision,
     calibration: Sequence[Request],
     stages: Stages,
-) -> bool:
-    """Trace, quantize, save; whether the encoder came out unpadded."""
+    *,
+    max_divergence: float | None,
+) -> tuple[dict[str, onnx.ModelProto], bool, Mixture | None]:
+    """Trace and quantize; whether the encoder came out unpadded, what was found of its parts."""
     stages.begin("tracing and fusing the graphs")
+    checkpoint = source.checkpoint
     graphs = float_graphs(checkpoint, work=stage)
-    unpadded = False
+    unpadded, mixture = False, None
     if precision == "int8":  # floats are for GPUs, too, which would wait for each batch's indices
         stages.begin("quantizing to int8")
-        equal = equalize_graph(
-            graphs[ENCODER_FILE],
-            Reference(checkpoint).batches(calibration[:MAX_CALIBRATION]),
-            work=stage,
-        )
-        graphs[ENCODER_FILE] = unpad_graph(equal)
-        unpadded = graphs[ENCODER_FILE] is not equal
+        reference = Reference(checkpoint)
+        batches = reference.batches(calibration[:MAX_CALIBRATION])
+        equal = equalize_graph(graphs[ENCODER_FILE], batches, work=stage)
+        whole = unpad_graph(equal)
+        unpadded = whole is not equal
+        graphs[ENCODER_FILE] = whole
         graphs = {file: quantize_graph(graph)[0] for file, graph in graphs.items()}
+        if max_divergence is not None:
+            stages.begin("measuring what int8 costs by parts")
+            graphs[ENCODER_FILE], mixture = choose_mixture(
+                whole,
+                lambda kept: quantize_graph(whole, kept=kept)[0],
+                batches,
+                scorer_of(reference, source.book.tasks),
+                limit=max_divergence,
+                work=stage,
+                say=stages.tell,
+            )
+    elif precision == "fp16":
+        stages.begin("halving the floats")
+        graphs = {file: half_graph(graph) for file, graph in graphs.items()}
     elif bits := WEIGHT_BITS.get(precision):
         stages.begin(f"quantizing weights to {bits} bit")
         graphs = {file: quantize_weights(graph, bits=bits)[0] for file, graph in graphs.items()}
-    (stage / ENCODER_FILE).parent.mkdir()
-    for file, graph in graphs.items():
-        onnx.save(graph, stage / file)
-    return unpadded
+    return graphs, unpadded, mixture
 
 
 def _copy_parts(run: Path, checkpoint: Checkpoint, stage: Path) -> None:

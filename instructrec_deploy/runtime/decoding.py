@@ -80,7 +80,12 @@ class Decoder:
         threads = n_threads or providers.available_cores()
 
         def open_graph(name: str) -> Any:
-            return providers.open_session(bundle.path(name), providers=chosen, n_threads=threads)
+            return providers.open_session(
+                bundle.path(name),
+                providers=chosen,
+                n_threads=threads,
+                is_half=model.precision == "fp16",
+            )
 
         self._decoder = open_graph(DECODER_FILE)
         self._encoder = open_graph(ENCODER_FILE) if self.is_seq2seq else None

@@ -130,7 +130,7 @@ class Engine:
         BundleError: a graph is missing or cannot be opened.
         GeneratorNotServed: the model writes text: see `runtime/writer.py`.
         MissingExtra: onnxruntime, or openvino or CUDA where asked for, is missing.
-        ConfigError: CUDA is asked of openvino, or a measurement of `tune-engine` is damaged.
+        ConfigError: a GPU is asked of openvino, or a measurement of `tune-engine` is damaged.
     """
 
     def __init__(self, bundle: Bundle, settings: EngineSettings = EngineSettings()) -> None:
@@ -171,6 +171,7 @@ class Engine:
                 providers=chosen,
                 n_threads=1 if name == PREPARE_FILE else n_threads,
                 use_spinning=settings.use_spinning,
+                is_half=bundle.manifest.model.precision == "fp16",
             )
 
         is_gpu = providers.CUDA in chosen
@@ -191,9 +192,9 @@ class Engine:
 
     def _with_openvino(self, bundle: Bundle, settings: EngineSettings) -> Opened:
         """Its streams share their weights and nothing else: one session does for all lanes."""
-        if settings.provider == "cuda":
+        if settings.provider in providers.GPU_PROVIDERS:
             raise ConfigError(
-                "engine.runtime openvino does not compute on CUDA",
+                "engine.runtime openvino does not compute on CUDA or TensorRT",
                 hint="set engine.runtime to onnxruntime, or engine.provider to cpu",
             )
         n_lanes, n_threads = settings.layout(providers.available_cores())
@@ -370,7 +371,7 @@ class Engine:
 
 def _tuned_choice(bundle: Bundle, settings: EngineSettings) -> Choice | None:
     """What was measured for a bundle here; CPUs alone are measured."""
-    if settings.runtime != "auto" or settings.provider == "cuda":
+    if settings.runtime != "auto" or settings.provider in providers.GPU_PROVIDERS:
         return None
     found = find_tuning(bundle)
     return found.choice if found else None

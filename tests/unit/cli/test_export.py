@@ -31,3 +31,12 @@ def test_an_unknown_plan_names_those_there_are(run: Run, tmp_path: Path) -> None
     done = run("export", tmp_path / "run", "--out", tmp_path / "bundle", "--plan", "phone")
     assert done.code == 3
     assert "cpu, edge, gpu" in done.err
+
+
+def test_a_bundle_that_will_be_replaced_is_told_before_the_work(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "bundle").mkdir()
+    done = run("export", tmp_path / "run", "--out", tmp_path / "bundle")
+    assert "will replace" not in done.err
+    (tmp_path / "bundle" / "bundle.json").write_text("{}")
+    done = run("export", tmp_path / "run", "--out", tmp_path / "bundle")
+    assert f"{tmp_path / 'bundle'} holds a bundle, which the new one will replace" in done.err

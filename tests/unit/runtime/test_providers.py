@@ -67,6 +67,24 @@ def test_asking_for_cuda_where_there_is_none_says_what_to_install() -> None:
     assert "[gpu]" in caught.value.hint
 
 
+def test_tensorrt_takes_what_it_can_and_leaves_the_rest_to_cuda() -> None:
+    all_three = [providers.TENSORRT, providers.CUDA, providers.CPU]
+    assert providers.choose_providers("tensorrt", all_three) == all_three
+    assert providers.choose_providers("auto", all_three) == all_three[1:]
+    with pytest.raises(MissingExtra, match="no Tensorrt"):
+        providers.choose_providers("tensorrt", [providers.CUDA, providers.CPU])
+
+
+def test_floats_of_32_bits_stay_so_on_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(providers.TENSORRT_VARIABLE, "/engines")
+    assert providers.provider_options(providers.CUDA)["use_tf32"] == "0"
+    for is_half in (False, True):
+        options = providers.provider_options(providers.TENSORRT, is_half=is_half)
+        assert options["trt_fp16_enable"] == str(int(is_half))
+        assert options["trt_engine_cache_path"] == "/engines"
+    assert providers.provider_options(providers.CPU) == {}
+
+
 @pytest.mark.parametrize(
     ("content", "most"), [("100000 100000", 1), ("50000 100000", 1), ("max 100000", 10_000)]
 )
