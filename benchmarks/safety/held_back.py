@@ -12,9 +12,6 @@ A list has a carrier in each line, in sections: `[found en]`, `[found zh]`, `[le
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import random
 import re
 from collections import Counter
@@ -23,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.safety.cases import Case
-from benchmarks.safety.measure import Filter, Finding, is_masked_whole, ours, scores
+from benchmarks.safety.measure import Filter, Finding, is_masked_whole, ours, scores, write_result
 from benchmarks.safety.values import HARMLESS, VALUES
 from tests.unit.safety import made_up as made
 
@@ -153,13 +150,7 @@ def main() -> None:
     find = ours()
     result: dict[str, Any] = {"seed": SEED, "rounds": options.rounds}
     result |= {path.stem: figures(find, read_list(path), options.rounds) for path in options.lists}
-    result["machine"] = {
-        "python": platform.python_version(),
-        "load_1m": round(os.getloadavg()[0], 1),
-    }
-    text = json.dumps(result, ensure_ascii=False, indent=2)
-    print(text)
-    options.out.write_text(text + "\n", encoding="utf-8")
+    write_result(result, options.out)
 
 
 if __name__ == "__main__":

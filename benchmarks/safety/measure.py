@@ -104,19 +104,24 @@ def _some(cases: list[Case], hit: list[bool]) -> list[str]:
     return [case.text for case, is_hit in zip(cases, hit, strict=True) if is_hit][:10]
 
 
-def main() -> None:
-    """Measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True)
-    options = parser.parse_args()
-    result = {"seed": SEED, "rounds": ROUNDS, "instructrec": measure(ours())}
+def write_result(result: dict[str, Any], out: Path) -> None:
+    """Print and write the figures, with what they were measured on."""
     result["machine"] = {
         "python": platform.python_version(),
         "load_1m": round(os.getloadavg()[0], 1),
     }
     text = json.dumps(result, ensure_ascii=False, indent=2)
     print(text)
-    options.out.write_text(text + "\n", encoding="utf-8")
+    out.write_text(text + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    result: dict[str, Any] = {"seed": SEED, "rounds": ROUNDS, "instructrec": measure(ours())}
+    write_result(result, options.out)
 
 
 if __name__ == "__main__":

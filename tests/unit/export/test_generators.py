@@ -240,13 +240,18 @@ def test_weights_in_blocks_come_back_within_half_a_step(bits: int, n_inner: int)
     assert (error <= allowed * 0.501).mean() > 0.97
 
 
+def fetched(name: str) -> Path:
+    """The folder of a preset; the test is skipped where `instructrec models get` put none."""
+    folder = models_home() / name
+    if not is_complete(PRESETS[name], folder):
+        pytest.skip(f"{name} is not here: instructrec models get {name}")
+    return folder
+
+
 @pytest.mark.slow
 def test_flan_t5_passes_the_gate_and_writes_what_it_writes_in_transformers(tmp_path: Path) -> None:
     """As `instructrec models get flan-t5` fetches it; skipped where it is not here."""
-    preset = PRESETS["flan-t5"]
-    folder = models_home() / preset.name
-    if not is_complete(preset, folder):
-        pytest.skip("flan-t5 is not here: instructrec models get flan-t5")
+    folder = fetched("flan-t5")
     report = export_generator(folder, tmp_path / "bundle", kind="seq2seq")
     assert report.parity.max_difference <= 1e-4
     model = transformers.AutoModelForSeq2SeqLM.from_pretrained(folder).eval()
@@ -261,10 +266,7 @@ def test_flan_t5_passes_the_gate_and_writes_what_it_writes_in_transformers(tmp_p
 @pytest.mark.slow
 def test_smollm2_passes_the_gate_and_writes_what_it_writes_in_transformers(tmp_path: Path) -> None:
     """As `instructrec models get smollm2` fetches it; skipped where it is not here."""
-    preset = PRESETS["smollm2"]
-    folder = models_home() / preset.name
-    if not is_complete(preset, folder):
-        pytest.skip("smollm2 is not here: instructrec models get smollm2")
+    folder = fetched("smollm2")
     report = export_generator(folder, tmp_path / "bundle", kind="causal")
     assert report.parity.max_difference <= 1e-4
     model = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
