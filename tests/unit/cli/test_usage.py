@@ -21,7 +21,7 @@ from tests.unit.cli.conftest import Run
         (
             ["export", "run", "-o", "b", "--precision", "int9"],
             "instructrec export: invalid value for '--precision': 'int9' is not one of "
-            "'fp32', 'int8', 'int8-weights', 'int4-weights'",
+            "'fp32', 'fp16', 'int8', 'int8-weights', 'int4-weights'",
             "",
         ),
     ],
