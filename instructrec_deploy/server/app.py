@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
@@ -100,6 +101,8 @@ def run_server(
     # No second series for each counter that says when it was made. (The call has no types.)
     disable_created_metrics()  # type: ignore[no-untyped-call]
     sys.setswitchinterval(settings.server.switch_interval_ms / 1000)
+    # Each lane reads its own texts; a pool beside them would want the same cores.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(serve(bundle, settings, on_ready=on_ready or tell_people, team=team))
 

@@ -69,9 +69,13 @@ def test_no_garbage_is_looked_for_until_the_server_is_ready(
         seen.append(gc.isenabled())
 
     monkeypatch.setattr(app, "run_server", run_server)
+    before = gc.get_threshold()
     assert run("serve", tiny_bundle, "--port", 0).code == 0
+    threshold = gc.get_threshold()
+    gc.set_threshold(*before)
     gc.unfreeze()
     assert (seen, gc.isenabled()) == ([False, True], True)
+    assert threshold[0] > 10_000  # what some hundred texts under way are made of
 
 
 @pytest.mark.parametrize("word", ["port=1", "server.port", ".port=1", "server.=1", "="])
