@@ -132,6 +132,11 @@ class Admission:
         self._by_tenant: dict[str, int] = {}  # tokens in flight; only those that have some
         self._shares: dict[str, float] = {}  # of the same tenants
 
+    @property
+    def n_tokens(self) -> int:
+        """In flight."""
+        return self._n_tokens
+
     def load(self) -> Load:
         """What is in flight now, and how much may be."""
         limit = 0.0

@@ -1,8 +1,9 @@
 """Which waiting requests are computed together: a data structure without threads.
 
 A free worker takes the most urgent request of the tenant whose turn it is and those nearest to it
-in length, under a budget of padded tokens. There is no timer: a request waits only while every
-worker is busy, and company gathers meanwhile. Batching in order of arrival would pad a batch of
+in length, under a budget of padded tokens. A request waits while every worker is
+busy, and company gathers meanwhile; a moment longer only for callers that were just answered
+(`gathering`). Batching in order of arrival would pad a batch of
 mixed lengths to 2.5 to 3 times its tokens, which on CPU is slower than no batching at all.
 """
 
@@ -27,6 +28,7 @@ from instructrec_deploy.runtime.twins import Twins
 PayloadT = TypeVar("PayloadT")
 MIXED_S = 10.0  # so long after several tenants asked, more are expected to
 SHORT_CALLS = 16  # tokens of a short batch, in calls: what calls cost is a sixteenth of it
+BATCHES_EACH = 2  # of a worker, in flight: one is computed, the next one waits
 MAX_RIDERS = 256  # of a batch, read with others of it; their answers are made one by one
 END = 1 << 62  # behind the last place
 LENGTH_MEMORY = 0.1  # weight of the newest request in the moving mean of lengths
@@ -48,6 +50,9 @@ class BatchingSettings(Section):
     use_admission: bool = True
     # Read texts that are equal once while they are in flight.
     join_equal: bool = True
+    # A free worker waits so long for a caller that was just answered to come back, and longer for
+    # several, before it begins with less than its share of them; 0: it does not wait.
+    gather_ms: float = Field(default=0.5, ge=0.0)
 
     def fitted(self, *, is_gpu: bool = False, batch_tokens: int = 0) -> BatchingSettings:
         """The same with its zeros filled in; `batch_tokens`: as measured, 0 where nothing was.
@@ -65,6 +70,14 @@ class BatchingSettings(Section):
     def hurried(self, target_s: float) -> BatchingSettings:
         """The same where a request without a deadline is due after so many seconds."""
         return self.model_copy(update={"patience_s": min(self.patience_s, target_s)})
+
+    def share_tokens(self, n_tokens: float, n_workers: int) -> float:
+        """Tokens of a batch while so many are in flight: each worker has one and finds another.
+
+        One large batch for each would have callers and workers wait for each other in turn. A
+        short batch it is at least. Of settings that are fitted.
+        """
+        return max(SHORT_CALLS * self.call_tokens, n_tokens / (BATCHES_EACH * n_workers))
 
     def pace(self, n_workers: int) -> Pace:
         """A pace to learn, for so many workers; of settings that are fitted."""
@@ -226,7 +239,9 @@ class BatchQueue(Generic[PayloadT]):
         self._remove(entry)
         return True
 
-    def take(self, *, n_takers: int = 1) -> Taken[PayloadT]:
+    def take(
+        self, *, n_takers: int = 1, n_coming: int = 0, share_tokens: float = math.inf
+    ) -> Taken[PayloadT]:
         """Take the most urgent request of whose turn it is, and its nearest in length.
 
         The batch keeps `max_batch_tokens` (padded) unless its one item exceeds it, takes at most
@@ -235,22 +250,26 @@ class BatchQueue(Generic[PayloadT]):
 
         Args:
             n_takers: workers that are free now, the caller included: they share what waits.
+            n_coming: requests that are expected at any moment, and are shared, too.
+            share_tokens: padded tokens of a batch that leaves the other workers theirs.
         """
         taken: Taken[PayloadT] = Taken(expired=list(self._drop_expired()))
         first = self._turns.first()
         if first is not None:
-            share = math.ceil(len(self._turns) / max(1, n_takers))
+            share = math.ceil((len(self._turns) + n_coming) / max(1, n_takers))
             limit = min(share, self._settings.max_batch_items)
-            taken.batch = self._batch(first, limit)
+            taken.batch = self._batch(first, limit, share_tokens)
             taken.n_read = len(taken.batch)
             taken.batch += self._riders(taken.batch)
         for entry in taken.batch:
             self._remove(entry)
         return taken
 
-    def _batch(self, first: Entry[PayloadT], limit: int) -> list[Entry[PayloadT]]:
+    def _batch(
+        self, first: Entry[PayloadT], limit: int, share_tokens: float
+    ) -> list[Entry[PayloadT]]:
         """A request with its company, which is charged to its tenants."""
-        budget = self._budget_tokens(first)
+        budget = min(self._budget_tokens(first), share_tokens)
         low = bisect_left(self._by_length, (first.n_tokens, -1))  # of like ones the oldest first
         high = low - 1
         self._turns.charge(first)

@@ -10,7 +10,7 @@ from instructrec_deploy.core.errors import OverloadReason
 DropReason = Literal["expired", "cancelled", "closed"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class BatchStats:
     """One computed batch."""
 
@@ -20,7 +20,7 @@ class BatchStats:
     n_tokens: int  # real ones
     n_padded_tokens: int  # computed, padding included
     inference_s: float
-    n_waiting: int  # requests still waiting when it was done
+    n_waiting: int = 0  # requests still waiting when it was done
 
 
 class Observer:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from instructrec_deploy.core.errors import InstructRecError
 from instructrec_deploy.runtime.admission import Admission
 from instructrec_deploy.runtime.batching import BatchQueue
+from instructrec_deploy.runtime.gathering import Gathering
 from instructrec_deploy.runtime.observer import DropReason, Observer
 from instructrec_deploy.runtime.pipeline import Outcome
 from instructrec_deploy.runtime.tickets import Ticket, deliver
@@ -19,6 +20,7 @@ class OpenTickets:
     Args:
         lock: of the scheduler; methods take it, so call them without it.
         admission, queue: what tickets hold places in.
+        gathering: told of those that are answered.
         observer: hears of those that end without an answer.
     """
 
@@ -27,12 +29,14 @@ class OpenTickets:
         lock: threading.Lock,
         admission: Admission,
         queue: BatchQueue[Ticket],
+        gathering: Gathering,
         observer: Observer,
     ) -> None:
         self.n_tickets = 0  # changes under the lock
         self.ended = threading.Condition(lock)  # told when there are fewer
         self._admission = admission
         self._queue = queue
+        self._gathering = gathering
         self._observer = observer
 
     def begin(self, tickets: Sequence[Ticket]) -> list[Ticket]:
@@ -44,6 +48,8 @@ class OpenTickets:
 
     def finish(self, tickets: Sequence[Ticket], outcomes: Iterable[Outcome]) -> None:
         """End tickets with what was computed."""
+        with self.ended:  # first: a caller may be back before the last one is told
+            self._gathering.leave(len(tickets))
         for ticket, outcome in zip(tickets, outcomes, strict=True):
             deliver(ticket.future, outcome)
         self._close(tickets, is_answered=True)
@@ -52,6 +58,9 @@ class OpenTickets:
         self, tickets: Iterable[Ticket], error: InstructRecError | None, reason: DropReason | None
     ) -> None:
         """End open tickets without an answer; None for those their owners cancelled."""
+        tickets = list(tickets)
+        if not tickets:
+            return
         gone = self._close(tickets)
         for ticket in gone:
             if error is not None and not ticket.future.done():

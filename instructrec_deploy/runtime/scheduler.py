@@ -25,8 +25,9 @@ from instructrec_deploy.core.request import Request
 from instructrec_deploy.core.result import Prediction
 from instructrec_deploy.runtime.admission import Admission, Load, OverloadSettings, Stay
 from instructrec_deploy.runtime.batching import BatchingSettings, BatchQueue, Taken
-from instructrec_deploy.runtime.jobs import Job, place_rows
-from instructrec_deploy.runtime.observer import BatchStats, Observer
+from instructrec_deploy.runtime.gathering import Gathering
+from instructrec_deploy.runtime.jobs import Job
+from instructrec_deploy.runtime.observer import Observer
 from instructrec_deploy.runtime.open_tickets import OpenTickets
 from instructrec_deploy.runtime.pipeline import Outcome, Pipeline
 from instructrec_deploy.runtime.preparations import Preparation, PreparationLine
@@ -34,6 +35,7 @@ from instructrec_deploy.runtime.prepared import PreparedInstruction
 from instructrec_deploy.runtime.readings import Reading, Readings, pick_twins
 from instructrec_deploy.runtime.tickets import (
     Ticket,
+    batch_stats,
     closing_error,
     deliver,
     known_error,
@@ -69,7 +71,7 @@ class Scheduler:
         )
         self._observer = observer or Observer()
         self._clock = pipeline.clock
-        n_lanes = pipeline.engine.n_lanes
+        n_lanes = self._n_lanes = pipeline.engine.n_lanes
         lock = threading.Lock()
         self._changed = threading.Condition(lock)
         self._arrivals: deque[Ticket] = deque()
@@ -83,11 +85,14 @@ class Scheduler:
         )
         self._admission = Admission(overload, pace=pace, clock=self._clock, n_workers=n_lanes)
         self._max_tokens = pipeline.bundle.manifest.model.max_tokens
-        self._open = OpenTickets(lock, self._admission, self._queue, self._observer)
+        self._gathering = Gathering(self._settings.gather_ms / 1000, clock=self._clock)
+        self._open = OpenTickets(
+            lock, self._admission, self._queue, self._gathering, self._observer
+        )
         # One lane at least stays free for texts, where there are two.
         self._line = PreparationLine(pipeline.preparer, max_running=max(1, n_lanes - 1))
         self._is_batch_next = False
-        self._n_idle = 0
+        self._n_idle = self._n_gathering = 0  # without work; of these, who wait for more of it
         self._busy_since_s = [self._clock()] * n_lanes  # with texts: to learn the pace
         self._is_admitting = True
         self._is_closed = False
@@ -131,9 +136,12 @@ class Scheduler:
                 self._queue.reserve(deadline, tenant=request.tenant)
                 ticket.stay = self._admission.enter(Stay(n_tokens, request.tenant, request.share))
                 self._open.n_tickets += 1
+                is_first = not self._arrivals and not len(self._queue)
+                self._gathering.come(is_first=is_first, deadline_s=deadline)
                 self._arrivals.append(ticket)
                 n_waiting = self._queue.n_waiting
-                if self._n_idle:
+                # Who waits for more is not woken by each.
+                if self._n_idle and not (self._n_gathering and self._wait_s(self._n_idle)):
                     self._changed.notify()
         except Overloaded as error:
             self._observer.refused(error.reason)
@@ -208,22 +216,50 @@ class Scheduler:
         """Wait for something to do; None at the end."""
         with self._changed:
             while not self._is_closed:
-                if self._arrivals and len(self._queue) < ENOUGH_ITEMS:
-                    n_items = min(READ_ITEMS, len(self._arrivals))
-                    return partial(self._read, [self._arrivals.popleft() for _ in range(n_items)])
-                has_batch = len(self._queue) > 0
-                if self._line.is_ready and not (has_batch and self._is_batch_next):
-                    self._is_batch_next = True
-                    return partial(self._prepare_step, self._line.start(), lane)
-                if has_batch:
-                    self._is_batch_next = False
-                    taken = self._queue.take(n_takers=1 + self._n_idle)
-                    return partial(self._compute, taken, lane)
+                wait_s = self._wait_s(1 + self._n_idle)
+                step = self._pick_step(lane, is_gathering=wait_s > 0)
+                if step is not None:
+                    return step
                 self._n_idle += 1
-                self._changed.wait()
+                self._n_gathering += wait_s > 0
+                self._changed.wait(wait_s or None)
+                self._n_gathering -= wait_s > 0
                 self._n_idle -= 1
                 self._busy_since_s[lane] = self._clock()
         return None
+
+    def _pick_step(self, lane: int, *, is_gathering: bool) -> Step | None:
+        """What is to be done now. Holds the lock."""
+        if self._arrivals and len(self._queue) < ENOUGH_ITEMS and not is_gathering:
+            n_items = min(READ_ITEMS, len(self._arrivals))
+            return partial(self._read, [self._arrivals.popleft() for _ in range(n_items)])
+        has_batch = len(self._queue) > 0 and not is_gathering
+        if self._line.is_ready and not (has_batch and self._is_batch_next):
+            self._is_batch_next = True
+            return partial(self._prepare_step, self._line.start(), lane)
+        if not has_batch:
+            return None
+        self._is_batch_next = False
+        taken = self._queue.take(
+            n_takers=1 + self._n_idle,
+            n_coming=self._gathering.n_away,
+            share_tokens=self._share_tokens,
+        )
+        return partial(self._compute, taken, lane)
+
+    def _wait_s(self, n_free: int) -> float:
+        """How long free workers wait for more company of what is here; 0.0: begin, or no work."""
+        n_here = len(self._arrivals) + len(self._queue)
+        if len(self._arrivals) >= READ_ITEMS or not n_here:
+            return 0.0
+        if self._queue.n_waiting_tokens >= self._share_tokens:
+            return 0.0
+        return self._gathering.wait_s(n_here, n_free)
+
+    @property
+    def _share_tokens(self) -> float:
+        """Tokens of a batch, by what is in flight."""
+        return self._settings.share_tokens(self._admission.n_tokens, self._n_lanes)
 
     def _read(self, tickets: list[Ticket]) -> None:
         """Guard and tokenize arrivals; queue them, or have their instructions prepared first."""
@@ -350,23 +386,12 @@ class Scheduler:
             join()
             outcomes = [known_error(fault)] * len(tickets)
         done_s = self._clock()
-        spent_s = done_s - start
         self._open.finish(tickets, outcomes)
-        rows, places = place_rows([ticket.job for ticket in tickets])
-        lengths = [len(row) for row in rows]
+        stats = batch_stats(tickets, lane=lane, inference_s=done_s - start)
         with self._changed:
-            self._queue.pace.note(sum(lengths), done_s - self._busy_since_s[lane])
+            self._queue.pace.note(stats.n_tokens, done_s - self._busy_since_s[lane])
             self._busy_since_s[lane] = done_s
-            n_waiting = self._queue.n_waiting
-        stats = BatchStats(
-            lane=lane,
-            n_items=len(tickets),
-            n_joined=len(tickets) - len(set(places)),
-            n_tokens=sum(lengths),
-            n_padded_tokens=max(lengths) * len(lengths),
-            inference_s=spent_s,
-            n_waiting=n_waiting,
-        )
+            stats.n_waiting = self._queue.n_waiting
         self._observer.batch_done(stats)
 
     def _end_reading(self, reading: Reading) -> list[Ticket]:

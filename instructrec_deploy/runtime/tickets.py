@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import traceback
 import uuid
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TypeVar
@@ -18,7 +19,8 @@ from instructrec_deploy.core.errors import (
 from instructrec_deploy.core.result import Prediction
 from instructrec_deploy.runtime.admission import Stay
 from instructrec_deploy.runtime.batching import Entry
-from instructrec_deploy.runtime.jobs import Job
+from instructrec_deploy.runtime.jobs import Job, place_rows
+from instructrec_deploy.runtime.observer import BatchStats
 
 ResultT = TypeVar("ResultT")
 log = logging.getLogger(__name__)
@@ -43,6 +45,20 @@ class Ticket:
     def is_late(self, now_s: float) -> bool:
         """Whether its deadline has passed."""
         return self.job.deadline_s is not None and self.job.deadline_s <= now_s
+
+
+def batch_stats(tickets: Sequence[Ticket], *, lane: int, inference_s: float) -> BatchStats:
+    """What a computed batch of tickets was."""
+    rows, places = place_rows([ticket.job for ticket in tickets])
+    lengths = [len(row) for row in rows]
+    return BatchStats(
+        lane=lane,
+        n_items=len(tickets),
+        n_joined=len(tickets) - len(set(places)),
+        n_tokens=sum(lengths),
+        n_padded_tokens=max(lengths) * len(lengths),
+        inference_s=inference_s,
+    )
 
 
 def deliver(future: Future[ResultT], outcome: ResultT | InstructRecError) -> bool:

@@ -45,7 +45,7 @@ def put(
     return queue.put(name, n_tokens=n_tokens, deadline_s=deadline_s, tenant=tenant)
 
 
-def names(queue: BatchQueue[str], **how: int) -> list[str]:
+def names(queue: BatchQueue[str], **how: Any) -> list[str]:
     return [entry.payload for entry in queue.take(**how).batch]
 
 
@@ -320,3 +320,24 @@ TestQueueMachine = QueueMachine.TestCase
 TestQueueMachine.settings = hypothesis_settings(
     max_examples=40, stateful_step_count=40, deadline=None
 )
+
+
+def test_a_batch_leaves_other_workers_their_share(clock: FakeClock) -> None:
+    queue = queue_of(clock)
+    for number in range(8):
+        put(queue, str(number), 10)
+    assert len(names(queue, share_tokens=40)) == 4
+    assert len(names(queue, n_takers=2, n_coming=4)) == 4
+
+
+def test_a_request_longer_than_the_share_is_taken_alone(clock: FakeClock) -> None:
+    queue = queue_of(clock)
+    put(queue, "long", 50)
+    put(queue, "other", 50)
+    assert names(queue, share_tokens=40) == ["long"]
+
+
+def test_what_is_in_flight_makes_two_batches_for_each_worker() -> None:
+    settings = BatchingSettings().fitted()
+    assert settings.share_tokens(1024, 2) == 256
+    assert settings.share_tokens(0, 2) == 96  # a call's cost is a sixteenth of it

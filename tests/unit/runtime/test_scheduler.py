@@ -163,6 +163,22 @@ def test_what_gathers_while_a_worker_is_busy_is_one_batch(
     assert observer.most_waiting >= 8
 
 
+def test_callers_who_come_back_one_after_the_other_are_one_batch_for_each_worker(
+    pipeline: Pipeline, observer: Counting, lanes: int
+) -> None:
+    settings = BatchingSettings(gather_ms=500)
+    opened = Scheduler(pipeline, settings, observer=observer)
+    for _ in range(2):
+        observer.batches.clear()
+        for future in [opened.submit(request()) for _ in range(6)]:
+            future.result(WAIT_S)
+        assert opened.drain(WAIT_S)
+        opened._is_admitting = True
+        wait_until(lambda: sum(b.n_items for b in observer.batches) == 6)
+    assert len(observer.batches) == lanes
+    opened.close()
+
+
 def test_a_wrong_request_is_refused_by_submit(scheduler: Scheduler) -> None:
     with pytest.raises(TaskUnknown):
         scheduler.submit(request("x", Question(task="no")))
