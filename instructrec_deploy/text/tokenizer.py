@@ -112,7 +112,7 @@ class TextTokenizer:
             encoded.append(Encoded([*self._head, *ids, *self._tail], truncated, offsets))
         return encoded
 
-    def encode_windows(self, text: str, *, second: str = "") -> list[Encoded]:
+    def encode_windows(self, text: str, *, second: str = "", max_tokens: int = 0) -> list[Encoded]:
         """Read a text of any length in windows that overlap by a quarter; always with offsets.
 
         A text that fits gives one window. `truncated` is False: nothing of the text is left out.
@@ -121,13 +121,16 @@ class TextTokenizer:
             text: what offsets point into.
             second: stands behind each window (or before it: `question_first`), parted from it by
                 control tokens, and has no offsets; at most half of the window, its beginning.
+            max_tokens: of a window, control tokens and `second` with it, where they are to be
+                shorter than the model's; 0 takes those.
 
         Raises:
             TextUndecodable: as `encode_texts`.
         """
         before, behind = list(self._head), list(self._tail)
+        shorter = max(0, self.max_tokens - max_tokens) if max_tokens else 0
         if second:
-            own = self._split([second], False)[0][0][: self._window // 2]
+            own = self._split([second], False)[0][0][: (self._window - shorter) // 2]
             if self._question_first:
                 before = [*before, *own, *self._between]
             else:
@@ -136,7 +139,7 @@ class TextTokenizer:
         ids, offsets = self._split([self._prefix + text], True, is_whole=True)[0]
         prefix, ids = ids[:n_prefix], ids[n_prefix:]
         places, offsets = offsets[:n_prefix], offsets[n_prefix:]
-        room = self.max_tokens - len(before) - len(behind) - n_prefix
+        room = self.max_tokens - shorter - len(before) - len(behind) - n_prefix
         stride = max(1, room - room // 4)
         starts = range(0, max(1, len(ids) - room // 4), stride)
         windows = []

@@ -6,8 +6,8 @@ import math
 import random
 import shutil
 import time
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -70,6 +70,8 @@ class Loop:
         self.progress = Progress()
         self._accelerator = accelerator
         self._folder = state_folder
+        self._stands_still = False
+        self._spent = 0.0  # of `max_minutes`, 0 to 1
         share = settings.accumulation_steps * accelerator.num_processes
         self._steps_per_epoch = math.ceil(len(self._batches(0)) / share)
         self._n_steps = max(1, self._steps_per_epoch * settings.epochs)
@@ -95,6 +97,7 @@ class Loop:
             )
         elif self._mean is not None:
             self._mean.start()
+        self._spend(self.progress.seconds)
         while self.progress.epoch < self.settings.epochs and not self._is_over():
             self._epoch()
         self._leave_weights()
@@ -159,12 +162,23 @@ class Loop:
         function = partial(self.learner.objectives[number].outputs_under, wordings)
         return self._fresh(rows, function)
 
+    @contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """While no weight changes, what candidates were read to stays for the next rows."""
+        self.learner.new_evaluation()
+        self._stands_still = True
+        try:
+            yield
+        finally:
+            self._stands_still = False
+            self.learner.new_evaluation()
+
     def _fresh(self, rows: Sequence[Row], function: Read) -> list[Tensor]:
         """Outputs of the weights as they stand; nothing kept before or after."""
-        self.learner.new_evaluation()
-        found = self._outputs(rows, function)
-        self.learner.new_evaluation()
-        return found
+        if self._stands_still:
+            return self._outputs(rows, function)
+        with self.standing_still():
+            return self._outputs(rows, function)
 
     def _outputs(self, rows: Sequence[Row], function: Read) -> list[Tensor]:
         self.learner.eval()
@@ -197,7 +211,8 @@ class Loop:
                 state.seconds += elapsed
                 started, n_rows = time.monotonic(), 0
                 self._save()
-            if self._is_out_of_time(state.seconds + time.monotonic() - started):
+            self._spend(state.seconds + time.monotonic() - started)
+            if self._spent >= 1:
                 break
         state.seconds += time.monotonic() - started
         state.epoch += 1
@@ -219,7 +234,7 @@ class Loop:
             )
         self._accelerator.clip_grad_norm_(self._wrapped.parameters(), self.settings.max_grad_norm)
         self._optimizer.step()
-        self._schedule.step()
+        self._schedule.step(at_least=int(self._spent * self._n_steps))
         self._optimizer.zero_grad()
         if self._mean is not None:
             self._mean.update()
@@ -302,13 +317,12 @@ class Loop:
         if self.progress.stale_epochs >= self.settings.patience:
             self.tracker.say(f"stopped early: {self.progress.stale_epochs} epochs without gain")
             return True
-        return self._is_out_of_time(self.progress.seconds)
+        return self._spent >= 1
 
-    def _is_out_of_time(self, seconds: float) -> bool:
-        limit = 60 * self.settings.max_minutes
-        if not limit:
-            return False
-        return bool(broadcast_object_list([seconds > limit])[0])  # all processes stop together
+    def _spend(self, seconds: float) -> None:
+        """So much of the time is gone: the learning rate falls with it, and all stop together."""
+        if limit := 60 * self.settings.max_minutes:
+            self._spent = min(1.0, float(broadcast_object_list([seconds / limit])[0]))
 
     def _my_batches(self, epoch: int) -> list[tuple[int, list[Row]]]:
         """This process's share; every process has equally many, so that none waits forever."""

@@ -106,9 +106,13 @@ class Schedule:
             self._inner, ReduceLROnPlateau
         )
 
-    def step(self) -> None:
-        """An optimizer step was made."""
+    def step(self, *, at_least: int = 0) -> None:
+        """An optimizer step was made; where time runs faster, on to the place that it has reached.
+
+        Schedules of steps are functions of their place alone, so that they can move on by several.
+        """
         if not self._follows_metric:
+            self._inner.last_epoch = max(self._inner.last_epoch, at_least - 1)
             self._inner.step()
 
     def validated(self, metric: float) -> None:

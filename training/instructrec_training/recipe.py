@@ -22,6 +22,7 @@ SHIPPED_RECIPES = Path(__file__).parent / "recipes"
 # Keys of [training] that only tasks of labels take.
 LABEL_KEYS = ("focal_gamma", "label_vector_dropout", "metric", "probe", "probe_again")
 SINGLE_KEYS = ("label_smoothing", "contrastive_weight", "teacher")  # and only single labels
+LEAST_WINDOW = 64  # tokens
 Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
 Schedule = Literal[  # transformers' SchedulerType
     "linear",
@@ -72,6 +73,7 @@ class DataPart(Strict):
     test_split: str = "test"  # "" tests on the validation rows
     weight: float = Field(1.0, gt=0.0)  # how often the mixture shows this file's rows
     limit: int = Field(0, ge=0)  # at most so many training rows; 0 takes all
+    window_tokens: int = Field(0, ge=0)  # qa: learn from shorter windows than the model's; 0: its
     held_out_labels: int = Field(0, ge=0)  # so many are left out: those with the least SHA-256
     shots: int = Field(0, ge=0)  # of each label, drawn by a hash of seed and id; 0 takes all
     attacked: float = Field(
@@ -144,7 +146,7 @@ class TrainingPart(Strict):
     ema_decay: float = Field(0.0, ge=0.0, lt=1.0)  # 0: no moving average of the weights
     average_with_base: Annotated[float, Field(ge=0.0, le=1.0)] | Literal["auto"] = 0.0
     checkpoint_steps: int = Field(0, ge=0)  # resume point every n steps; 0: every epoch
-    max_minutes: float = Field(0.0, ge=0.0)  # stop after so long; 0: no limit
+    max_minutes: float = Field(0.0, ge=0.0)  # of steps, the rates fall with it; 0: no limit
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where the GPU has it
     log_steps: int = Field(50, ge=0)  # a "step" line in log.jsonl every n steps; 0: none
     tensorboard: bool = False  # RUN/tensorboard beside log.jsonl
@@ -238,6 +240,16 @@ class Recipe(Strict):
             elif part.held_out_labels and not self._has_one_label(part.task):
                 faults.append(
                     f"data.{position}.held_out_labels: task {part.task!r} has no rows of one label"
+                )
+            elif 0 < part.window_tokens < LEAST_WINDOW:
+                faults.append(
+                    f"data.{position}.window_tokens = {part.window_tokens} leaves no room beside a "
+                    f"question: at least {LEAST_WINDOW}, or 0 for the model's own"
+                )
+            elif part.window_tokens and self.tasks[part.task].kind is not TaskKind.QA:
+                faults.append(
+                    f"data.{position}.window_tokens cuts passages around answers, and task "
+                    f"{part.task!r} is of kind {self.tasks[part.task].kind}"
                 )
             elif part.attacked and not self._has_one_label(part.task):
                 faults.append(

@@ -130,17 +130,18 @@ def train(
             tracker=tracker,
             state_folder=out / STATE_FOLDER,
         )
-        before = _before(loop, tasks, out, tracker, resume=resume)
-        _start(loop, tasks)
+        with loop.standing_still():
+            before = _before(loop, tasks, out, tracker, resume=resume)
+            _start(loop, tasks)
         probe_s = None
         if recipe.training.probe and not loop.has_resume_point:
             tracker.say("logistic regression on frozen vectors ...")
             probe_s = round(loop.probe(), 2)
         progress = loop.run(resume=resume)
         base_share = finish(loop)
-        validation = loop.validation_score()
-        calibrated, after = _after(loop, tasks, tracker)
-        wordings = _by_wording(loop, tasks)
+        with loop.standing_still():
+            calibrated, after, validation = _after(loop, tasks, tracker)
+            wordings = _by_wording(loop, tasks)
         report = RunReport(
             out,
             before,
@@ -276,16 +277,21 @@ def _start(loop: Loop, tasks: Sequence[TaskData]) -> None:
 
 def _after(
     loop: Loop, tasks: Sequence[TaskData], tracker: Tracker
-) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
-    """What validation rows decide for each task's entry, and the figures on held-out rows."""
-    calibrated, after = {}, {}
+) -> tuple[dict[str, dict[str, Any]], dict[str, Any], float]:
+    """What validation rows decide for each task's entry; the figures on held-out rows.
+
+    And the headline on validation rows as they were answered uncalibrated, the mean of all tasks.
+    """
+    calibrated, after, validation = {}, {}, []
     for number, task in enumerate(tasks):
         rows = task.validation or task.train
         objective = loop.learner.objectives[number]
-        calibrated[task.name] = objective.calibrate(rows, loop.outputs(number, rows))
+        outputs = loop.outputs(number, rows)
+        validation.append(objective.measure(rows, outputs, n_resamples=0)[objective.headline])
+        calibrated[task.name] = objective.calibrate(rows, outputs)
         after[task.name] = loop.evaluate(number, task.held_out)
         tracker.say(f"after:  {task.name} {_figures(after[task.name])}")
-    return calibrated, after
+    return calibrated, after, float(sum(validation) / len(validation))
 
 
 def _by_wording(loop: Loop, tasks: Sequence[TaskData]) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from instructrec_training.catalogue import Catalogue
 from instructrec_training.rows import Row
 
 EMPTY_WINDOWS = 1  # windows without an answer that are learned from, of each long passage
+EMPTY_SHARE = 0.25  # of the passages that are cut shorter to learn from: those that give one, too
 
 
 def labels_of(spec: TaskSpec, examples: Sequence[Example]) -> tuple[str, ...]:
@@ -47,6 +48,7 @@ def rows_of(
     is_training: bool,
     catalogue: Catalogue | None = None,
     joint_questions: bool = False,
+    window_tokens: int = 0,
 ) -> Iterator[Row]:
     """Tokenize examples.
 
@@ -58,6 +60,8 @@ def rows_of(
         is_training: leave out most windows of a long passage that hold no answer.
         catalogue: of a ranking task.
         joint_questions: the question stands behind each window of its passage.
+        window_tokens: of a window to learn a question from; 0 takes the model's. Shorter ones cost
+            less, and one window with the answer is learned from, drawn by the row's id.
 
     Raises:
         RowInvalid: a target has another form than the task's kind wants.
@@ -65,8 +69,10 @@ def rows_of(
     if SHAPES[spec.kind] is Shape.EXTRACT:
         for example in examples:
             second = question_of(example) if joint_questions and spec.kind is TaskKind.QA else ""
-            windows = tokenizer.encode_windows(example.text, second=second)
-            yield from _span_rows(example, spec, windows, is_training=is_training)
+            cut = window_tokens if is_training else 0
+            windows = tokenizer.encode_windows(example.text, second=second, max_tokens=cut)
+            rows = _span_rows(example, spec, windows)
+            yield from _learned_windows(rows, example, is_cut=cut > 0) if is_training else rows
         return
     passages = [passage_of(example) for example in examples]
     encoded = tokenizer.encode_passages(passages, use_offsets=False)
@@ -110,30 +116,37 @@ def _ranked_row(ids: list[int], text: str, example: Example, catalogue: Catalogu
     return Row(ids, -1, text, places, candidates=candidates, seen=seen, example=example)
 
 
-def _span_rows(
-    example: Example, spec: TaskSpec, windows: Sequence[Encoded], *, is_training: bool
-) -> list[Row]:
-    is_question = spec.kind is TaskKind.QA
-    words = (question_of(example),) if is_question else ()
+def _span_rows(example: Example, spec: TaskSpec, windows: Sequence[Encoded]) -> list[Row]:
+    """A row for each window, in their order."""
+    words = (question_of(example),) if spec.kind is TaskKind.QA else ()
     wanted = _wanted_spans(example, spec)
-    full: list[tuple[int, Row]] = []
-    empty: list[tuple[int, Row]] = []
-    for window in windows:
-        spans = tuple(s for span in wanted if (s := _token_span(window, *span)) is not None)
-        row = Row(
+    return [
+        Row(
             window.ids,
             -1,
             example.text,
             offsets=tuple(window.offsets),
-            spans=spans,
+            spans=tuple(s for span in wanted if (s := _token_span(window, *span)) is not None),
             words=words,
             example=example,
         )
-        place = next((a for a, b in window.offsets if b > a), 0)
-        (full if spans or not is_question else empty).append((place, row))
-    if is_training and full and len(empty) > EMPTY_WINDOWS:
-        empty = random.Random(example.id).sample(empty, EMPTY_WINDOWS)
-    return [row for _, row in sorted(full + empty, key=lambda pair: pair[0])]
+        for window in windows
+    ]
+
+
+def _learned_windows(rows: Sequence[Row], example: Example, *, is_cut: bool) -> list[Row]:
+    """Not all windows of a question's passage: those with the answer, and few of the others."""
+    full = [row for row in rows if row.spans or not row.words]
+    empty = [row for row in rows if row.words and not row.spans]
+    if not full:
+        return list(rows)
+    rng = random.Random(example.id)
+    n_empty = EMPTY_WINDOWS
+    if is_cut:
+        full = [rng.choice(full)]
+        n_empty = int(rng.random() < EMPTY_SHARE)
+    kept = {id(row) for row in full + rng.sample(empty, min(n_empty, len(empty)))}
+    return [row for row in rows if id(row) in kept]
 
 
 def _wanted_spans(example: Example, spec: TaskSpec) -> list[tuple[int, int, int]]:

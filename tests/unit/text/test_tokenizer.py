@@ -210,3 +210,15 @@ def test_no_token_begins_with_a_space(unigram: Path, wordpiece: Path, text: str)
             assert not any(text[start].isspace() for start in starts)
     spans = TextTokenizer(unigram, max_tokens=32).encode_windows("oh hello")[0].offsets
     assert (3, 8) in spans
+
+
+def test_windows_may_be_shorter_than_the_models(wordpiece: Path) -> None:
+    tokenizer = TextTokenizer(wordpiece, max_tokens=48)
+    text = "i want my money back " * 20
+    windows = tokenizer.encode_windows(text, second="money", max_tokens=16)
+    assert {len(window.ids) for window in windows[:-1]} == {16}
+    seen = {place for w in windows for start, end in w.offsets for place in range(start, end)}
+    assert {i for i, char in enumerate(text) if char != " "} <= seen
+    own = tokenizer.encode_windows(text)
+    assert tokenizer.encode_windows(text, max_tokens=48) == own
+    assert tokenizer.encode_windows(text, max_tokens=500) == own

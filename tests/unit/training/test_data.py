@@ -17,9 +17,11 @@ from instructrec_deploy.core.request import Mark
 from instructrec_deploy.text.render import render
 from instructrec_deploy.text.tokenizer import TextTokenizer
 from instructrec_training.data import (
+    EVALUATION_TOKENS,
     TaskData,
     epoch_batches,
     held_out_labels,
+    in_length_order,
     in_validation,
     load_task_data,
     resolve_data,
@@ -50,6 +52,20 @@ def test_every_row_stands_in_exactly_one_batch(lengths: list[int], batch_size: i
     seen = [row.text for _, rows in batches for row in rows]
     assert sorted(seen) == sorted(str(i) for i in range(len(lengths)))
     assert max(len(rows) for _, rows in batches) <= batch_size
+
+
+@given(st.lists(st.integers(1, 9_000), max_size=40), st.integers(1, 16))
+def test_batches_to_evaluate_hold_every_row_once_and_few_long_ones(
+    lengths: list[int], batch_size: int
+) -> None:
+    rows = task_of(lengths).train
+    batches = list(in_length_order(rows, batch_size))
+    assert sorted(place for places, _ in batches for place in places) == list(range(len(rows)))
+    for places, batch in batches:
+        assert [rows[place] for place in places] == batch
+        assert 1 <= len(batch) <= batch_size
+        longest = max(len(row.ids) for row in batch)
+        assert len(batch) == 1 or len(batch) * longest <= EVALUATION_TOKENS
 
 
 def test_the_same_seed_and_epoch_give_the_same_batches() -> None:

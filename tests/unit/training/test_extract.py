@@ -135,6 +135,26 @@ def test_a_question_that_is_read_with_its_passage_stands_behind_every_window(
     assert {i for i, char in enumerate(text) if char != " "} <= seen
 
 
+def test_shorter_windows_are_learned_from_one_with_the_answer_and_of_some_one_without(
+    tiny_base: Path,
+) -> None:
+    tokenizer = TextTokenizer(tiny_base / "tokenizer.json", max_tokens=64)
+    text = "i want my money back " * 12 + "查询余额 please"
+    spec = TaskSpec(kind=TaskKind.QA)
+    n_empty = []
+    for i in range(80):
+        example = Example(text, ["余额"], id=f"q{i}", extra={"question": "what thing"})
+        given = {"joint_questions": True, "window_tokens": 20}
+        learned = list(rows_of([example], spec, tokenizer, is_training=True, **given))
+        assert max(len(row.ids) for row in learned) <= 20
+        assert sum(bool(row.spans) for row in learned) == 1
+        n_empty.append(len(learned) - 1)
+        asked = list(rows_of([example], spec, tokenizer, is_training=False, **given))
+        assert len(asked[0].ids) > 20  # what is not learned from is read as it is served
+    assert set(n_empty) == {0, 1}
+    assert 8 <= sum(n_empty) <= 32
+
+
 def test_a_question_row_without_a_question_is_named(tiny_base: Path) -> None:
     tokenizer = TextTokenizer(tiny_base / "tokenizer.json", max_tokens=12)
     rows = rows_of(

@@ -142,6 +142,8 @@ def test_the_command_line_has_it_in_one_option(
     ("changes", "words"),
     [
         ({"data": {"shots": 2}}, "data.0.shots counts rows of a label"),
+        ({"data": {"window_tokens": 200}}, "data.0.window_tokens cuts passages around answers"),
+        ({"data": {"window_tokens": 20}}, "data.0.window_tokens = 20 leaves no room"),
         ({"training": {"probe": True}}, "training.probe has no effect: no task has labels"),
         ({"training": {"label_smoothing": 0.1}}, "training.label_smoothing has no effect"),
     ],

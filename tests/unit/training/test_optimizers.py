@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from itertools import count, pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, get_args
 
 import pytest
@@ -101,6 +103,28 @@ def test_steps_per_epoch_caps_an_epoch(make_recipe: MakeRecipe, run: Run) -> Non
     report = run(make_recipe(epochs=2, steps_per_epoch=2))
     state = torch.load(report.folder / "state/resume.pt", weights_only=True)
     assert state["progress"]["step"] == 4
+
+
+def test_where_time_is_short_the_rates_have_fallen_when_it_is_up(
+    make_recipe: MakeRecipe, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticks = count(0.0, 2.0)  # seconds from one look at the clock to the next
+    clock = SimpleNamespace(monotonic=lambda: next(ticks))
+    monkeypatch.setattr("instructrec_training.loop.time", clock)
+    recipe = make_recipe(epochs=40, batch_size=4, patience=40, max_minutes=1, log_steps=1)
+    steps = events_of(run(recipe).folder, "step")
+    rates = [step["head_learning_rate"] for step in steps]
+    assert 5 <= len(steps) < 40  # of 240
+    assert max(rates) > 0.5 * recipe.training.head_learning_rate
+    assert rates[-1] < 0.2 * max(rates)
+    assert all(later < earlier for earlier, later in pairwise(rates[rates.index(max(rates)) :]))
+
+
+def test_a_limit_of_time_that_is_not_met_changes_nothing(make_recipe: MakeRecipe, run: Run) -> None:
+    free, limited = (
+        weights_of(run(make_recipe(max_minutes=m), f"run-{m}").folder) for m in (0, 600)
+    )
+    assert all(torch.equal(weights, limited[name]) for name, weights in free.items())
 
 
 def test_accumulated_batches_are_the_step_of_one_large_batch(

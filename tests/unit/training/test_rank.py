@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from instructrec_deploy.text.tokenizer import TextTokenizer
 from instructrec_training.catalogue import Catalogue
 from instructrec_training.continual import continue_recipe, read_book
 from instructrec_training.data import load_task_data
+from instructrec_training.objectives.base import CandidateReader
 from instructrec_training.objectives.rank import _Batch, fit_ranking
 from instructrec_training.recipe import Recipe
 from instructrec_training.rows import Row
@@ -232,6 +234,23 @@ def test_a_ranking_is_learned_exported_and_answered_as_it_was_measured(
     assert len(own.answers[0].scores) == len(ITEMS)
     wanted = "7" if spec.prior_weight > 0 else "8"
     assert known.label == wanted
+
+
+def test_candidates_are_read_once_while_no_weight_changes(
+    films: Path, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    own = CandidateReader.vectors
+
+    def vectors(self: CandidateReader, wording: str, words: Sequence[str]) -> torch.Tensor:
+        read.extend(words)
+        return own(self, wording, words)
+
+    monkeypatch.setattr(CandidateReader, "vectors", vectors)
+    monkeypatch.setattr("instructrec_training.run.wording_report", lambda *_: {})
+    train(recipe_of(tiny_base, epochs=0), tmp_path / "run", data_root=films, is_quiet=True)
+    before_and_after = 2
+    assert sorted(read) == sorted([*set(read)] * before_and_after)
 
 
 def test_a_run_of_rankings_is_not_retuned_on_corrections(
