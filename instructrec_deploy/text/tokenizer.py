@@ -13,9 +13,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tokenizers import Encoding, Tokenizer
+from tokenizers import Encoding
 
 from instructrec_deploy.core.errors import BundleError, TextUndecodable
+from instructrec_deploy.text.control import (
+    control_between,
+    control_frame,
+    control_ids,
+    open_tokenizer,
+    pad_id_of,
+)
 from instructrec_deploy.text.render import Passage
 
 Tokens = tuple[list[int], list[tuple[int, int]]]  # ids and offsets, without control tokens
@@ -65,15 +72,15 @@ class TextTokenizer:
     def __init__(
         self, path: Path, *, max_tokens: int, prefix: str = "", question_first: bool = False
     ) -> None:
-        self._tokenizer = _open(path)
+        self._tokenizer = open_tokenizer(path)
         self._prefix = prefix
         self._question_first = question_first
-        self._head, self._tail = _control_frame(self._tokenizer)
-        self._between = _control_between(self._tokenizer) or self._tail + self._head
-        self._control, self._unknown_id = _control_ids(self._tokenizer)
+        self._head, self._tail = control_frame(self._tokenizer)
+        self._between = control_between(self._tokenizer) or self._tail + self._head
+        self._control, self._unknown_id = control_ids(self._tokenizer)
         self._window = max_tokens - len(self._head) - len(self._tail)
         self.max_tokens = max_tokens
-        self.pad_id = _pad_id(self._tokenizer)
+        self.pad_id = pad_id_of(self._tokenizer)
         self.n_vocabulary: int = self._tokenizer.get_vocab_size()
         if self._window < 2:
             raise BundleError(
@@ -366,49 +373,3 @@ def _without_spaces(offsets: Sequence[tuple[int, int]], text: str) -> list[tuple
 def _nowhere(control: Sequence[int]) -> list[tuple[int, int]]:
     """Offsets of control tokens."""
     return [(0, 0)] * len(control)
-
-
-def _open(path: Path) -> Tokenizer:
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises the bare class
-        raise BundleError(
-            f"{path}: not a readable tokenizer.json", hint="export the bundle again"
-        ) from error
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    tokenizer.encode_special_tokens = True
-    return tokenizer
-
-
-def _control_frame(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
-    """Control ids put before and after a text."""
-    encoding = tokenizer.encode("a")
-    inner = [i for i, special in enumerate(encoding.special_tokens_mask) if not special]
-    if not inner:
-        raise BundleError("the tokenizer reads nothing in 'a'", hint="use another tokenizer.json")
-    return encoding.ids[: inner[0]], encoding.ids[inner[-1] + 1 :]
-
-
-def _control_between(tokenizer: Tokenizer) -> list[int]:
-    """Control ids between the two texts of a pair."""
-    encoding = tokenizer.encode("a", "a")
-    inner = [i for i, special in enumerate(encoding.special_tokens_mask) if not special]
-    gaps = [(a + 1, b) for a, b in itertools.pairwise(inner) if b - a > 1]
-    return list(encoding.ids[slice(*gaps[0])]) if len(gaps) == 1 else []
-
-
-def _control_ids(tokenizer: Tokenizer) -> tuple[frozenset[int], int]:
-    """Ids no text may produce, and the id of the unknown token (which any text may)."""
-    special = {i: t.content for i, t in tokenizer.get_added_tokens_decoder().items() if t.special}
-    unknown = [i for i, content in special.items() if "unk" in content.lower()]
-    return frozenset(special) - frozenset(unknown), unknown[0] if unknown else 0
-
-
-def _pad_id(tokenizer: Tokenizer) -> int:
-    """The padding id by its usual names; 0 where there is none (the mask hides it anyway)."""
-    for name in ("[PAD]", "<pad>", "<|endoftext|>"):
-        found = tokenizer.token_to_id(name)
-        if found is not None:
-            return int(found)
-    return 0

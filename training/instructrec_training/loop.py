@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import random
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -30,11 +28,16 @@ from instructrec_training.optimizers import Schedule, build_optimizer
 from instructrec_training.perturbation import EmbeddingPerturbation
 from instructrec_training.recipe import TrainingPart
 from instructrec_training.rows import Row
+from instructrec_training.state import (
+    BEST_FILE,
+    RESUME_FILE,
+    generators,
+    set_generators,
+    write_state,
+)
 from instructrec_training.tracking import Tracker
 
 EVALUATION_BATCH = 128
-RESUME_FILE = "resume.pt"
-BEST_FILE = "best.pt"
 Read = Callable[[Sequence[Row]], list[Tensor] | None]  # rows -> an output each; None: no task's
 
 
@@ -348,15 +351,7 @@ class Loop:
 
     def _write(self, name: str, content: Any) -> None:
         if self._accelerator.is_main_process:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            part = self._folder / f"{name}.part"
-            try:
-                with part.open("wb") as stream:  # given the path, torch hides what went wrong
-                    torch.save(content, stream)
-            except BaseException:
-                part.unlink(missing_ok=True)
-                raise
-            part.replace(self._folder / name)
+            write_state(self._folder / name, content)
 
     def _save(self) -> None:
         """Everything that decides the next steps, so that a killed run ends as if it was not."""
@@ -390,18 +385,13 @@ class Loop:
 
     def _own_state(self) -> dict[str, Any]:
         """What differs by process: the generators it draws from, the losses it saw."""
-        on_gpu = self._accelerator.device.type == "cuda"
-        return {
-            "cpu": torch.get_rng_state(),
-            "cuda": torch.cuda.get_rng_state(self._accelerator.device) if on_gpu else None,
+        return generators(self._accelerator.device) | {
             "learner": self.learner.random_state(),
             "weights": self._weights and self._weights.state(),
         }
 
     def _set_own_state(self, state: dict[str, Any]) -> None:
-        torch.set_rng_state(state["cpu"])
-        if state["cuda"] is not None and self._accelerator.device.type == "cuda":
-            torch.cuda.set_rng_state(state["cuda"], self._accelerator.device)
+        set_generators(state, self._accelerator.device)
         self.learner.set_random_state(state["learner"])
         if self._weights is not None:
             self._weights.set_state(state["weights"])
@@ -415,14 +405,3 @@ class Loop:
         elif self._mean is not None and self.progress.step:
             self._mean.apply()
         self.learner.eval()
-
-
-def forget_state(folder: Path) -> None:
-    """Remove resume points of an earlier run."""
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def set_seed(seed: int) -> None:
-    """Seed every generator that training draws from."""
-    random.seed(seed)
-    torch.manual_seed(seed)

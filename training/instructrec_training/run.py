@@ -43,11 +43,12 @@ from instructrec_training.distil import add_teacher
 from instructrec_training.finish import Finish
 from instructrec_training.freezing import freeze
 from instructrec_training.learners import EncoderLearner, HeadLearner, Learner
-from instructrec_training.loop import Loop, forget_state, set_seed
+from instructrec_training.loop import Loop
 from instructrec_training.objectives.labelled import LabelObjective
 from instructrec_training.objectives.rank import RankObjective
 from instructrec_training.recipe import Recipe
 from instructrec_training.robustness import wording_report
+from instructrec_training.state import forget_state, set_seed
 from instructrec_training.tracking import Tracker
 from instructrec_training.warm_start import is_checkpoint, start_from
 
