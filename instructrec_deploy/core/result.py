@@ -7,8 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class LabelScore:
+class LabelScore(NamedTuple):  # cheap to make: each answer has some
     """One candidate's probability after the temperature.
 
     One of them: a softmax over the candidates (and "none of these" where the task learned it); of

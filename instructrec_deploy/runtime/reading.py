@@ -10,15 +10,17 @@ from instructrec_deploy.runtime.explain import cut_text
 from instructrec_deploy.runtime.jobs import Job
 from instructrec_deploy.text.tokenizer import TextTokenizer
 
+PLAIN = True, False, False  # the flags in the reading of a plain text
+
 
 def tokenize(
     jobs: Sequence[Job], tokenizer: TextTokenizer, *, joint_questions: bool = False
 ) -> None:
     """Give jobs their ids, the windows where spans are sought, the variants to explain.
 
-    A text that spans are sought in is read in windows; candidates are scored on the first of them,
-    which holds what the text alone would be cut to. A pair, or a text with marks, has a rendering
-    of its own for candidates.
+    Most are plain: their texts are read as they are, and that is all. A text that spans are sought
+    in is read in windows; candidates are scored on the first of them, which holds what the text
+    alone would be cut to. A pair, or a text with marks, has a rendering of its own for candidates.
 
     Args:
         jobs: guarded.
@@ -28,6 +30,20 @@ def tokenize(
     Raises:
         TextUndecodable: a text holds a lone surrogate.
     """
+    plain = [job for job in jobs if job.is_plain]
+    found = tokenizer.encode_texts([job.text for job in plain], use_offsets=False) if plain else ()
+    for job, encoded in zip(plain, found, strict=True):
+        job.ids, job.truncated = encoded.ids, encoded.truncated
+        job.rows = [encoded.ids]
+        job.reading = job.text, "", None, None, (), PLAIN
+    if len(plain) < len(jobs):
+        others = [job for job in jobs if not job.is_plain]
+        _tokenize_others(others, tokenizer, joint_questions=joint_questions)
+
+
+def _tokenize_others(
+    jobs: Sequence[Job], tokenizer: TextTokenizer, *, joint_questions: bool
+) -> None:
     for job in jobs:
         for ask in job.asks:
             second = words_behind(ask.instruction, joint_questions=joint_questions)

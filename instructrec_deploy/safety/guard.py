@@ -120,7 +120,7 @@ class Guard:
             return replace(answer, label="", score=0.0, scores=(), labels=(), spans=()), verdict
         if verdict.action != "mask":
             return answer, verdict
-        scores = tuple(replace(s, label=texts.get(s.label, s.label)) for s in answer.scores)
+        scores = tuple(s._replace(label=texts.get(s.label, s.label)) for s in answer.scores)
         label, *labels = (texts.get(word, word) for word in (answer.label, *answer.labels))
         spans = tuple(
             replace(s, label=texts.get(s.label, s.label), text=texts.get(s.text, s.text))

@@ -74,8 +74,8 @@ def decode_answers(
     best = np.take_along_axis(scores, columns, axis=1).tolist()
     answers = []
     for row, chosen, top_k in zip(best, columns.tolist(), top_ks, strict=True):
-        pairs = zip(chosen[: top_k or None], row[: top_k or None], strict=True)
-        ranked = tuple(LabelScore(labels[column], score) for column, score in pairs)
+        names = [labels[column] for column in chosen[: top_k or None]]
+        ranked = tuple(map(LabelScore._make, zip(names, row, strict=False)))
         label = labels[chosen[0]]
         answers.append(Answer(task, label, row[0], ranked, prepared_id, (label,)))
     return answers
