@@ -74,6 +74,7 @@ class OpenTickets:
             gone = [ticket for ticket in tickets if ticket.is_open]
             for ticket in gone:
                 ticket.is_open = False
+                ticket.entry = ticket.future.on_cancel = None  # no circles: gone with the last user
                 if ticket.stay is not None:
                     self._admission.leave(ticket.stay, is_answered=is_answered)
                 if ticket.has_place:

@@ -34,6 +34,7 @@ from instructrec_deploy.runtime.preparations import Preparation, PreparationLine
 from instructrec_deploy.runtime.prepared import PreparedInstruction
 from instructrec_deploy.runtime.readings import Reading, Readings, pick_twins
 from instructrec_deploy.runtime.tickets import (
+    Answering,
     Ticket,
     batch_stats,
     closing_error,
@@ -127,7 +128,7 @@ class Scheduler:
             DeadlinePassed: it is late already.
             Unavailable: draining or closed.
         """
-        ticket = Ticket(self.pipeline.admit(request, deadline_s=deadline), Future())
+        ticket = Ticket(self.pipeline.admit(request, deadline_s=deadline), Answering())
         n_tokens = ticket.job.guess_tokens(self._max_tokens)
         try:
             with self._changed:
@@ -149,7 +150,7 @@ class Scheduler:
         except DeadlinePassed:
             self._observer.dropped("expired", 1)
             raise
-        ticket.future.add_done_callback(partial(self._on_done, ticket))
+        ticket.future.on_cancel = partial(self._on_cancel, ticket)
         self._observer.queued(n_waiting)
         return ticket.future
 
@@ -211,6 +212,7 @@ class Scheduler:
         """A worker's life: take the next step, do it."""
         while (step := self._next_step(lane)) is not None:
             step()
+            del step  # it holds what was computed; the next one may be long in coming
 
     def _next_step(self, lane: int) -> Step | None:
         """Wait for something to do; None at the end."""
@@ -407,11 +409,9 @@ class Scheduler:
         self._open.refuse(late, late_error(), "expired")
         return self._open.begin([ticket for ticket in joined if ticket.is_open])
 
-    def _on_done(self, ticket: Ticket, future: Future[Prediction]) -> None:
+    def _on_cancel(self, ticket: Ticket) -> None:
         """A cancelled ticket leaves the queue at once; elsewhere its next worker drops it."""
-        if not future.cancelled() or ticket.entry is None:
-            return
         with self._changed:
-            if not self._queue.discard(ticket.entry):
+            if ticket.entry is None or not self._queue.discard(ticket.entry):
                 return
         self._open.refuse([ticket], None, "cancelled")

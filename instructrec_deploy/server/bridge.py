@@ -10,6 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from functools import partial
 from typing import Any, TypeVar
 
 ResultT = TypeVar("ResultT")
@@ -30,7 +31,13 @@ class Bridge:
             Exception: what the future was finished with.
         """
         if not future.done():
-            await self.wait_all((future,))
+            waiter: asyncio.Future[None] = self._loop.create_future()
+            self.watch(future, partial(_wake, waiter))
+            try:
+                await waiter
+            except asyncio.CancelledError:
+                future.cancel()
+                raise
         return future.result(0)
 
     async def wait_all(self, futures: Sequence[Future[Any]]) -> None:
@@ -57,9 +64,9 @@ class Bridge:
 
     def watch(self, future: Future[Any], callback: Callable[[], None]) -> None:
         """Call back on the loop when the future is done, however it ended."""
-        future.add_done_callback(lambda _: self._hand_over(callback))
+        future.add_done_callback(partial(self._hand_over, callback))
 
-    def _hand_over(self, callback: Callable[[], None]) -> None:
+    def _hand_over(self, callback: Callable[[], None], _: Future[Any]) -> None:
         """Any thread. The flag may be set twice by two threads at once, which is harmless."""
         self._done.append(callback)
         if self._is_woken:
@@ -74,3 +81,8 @@ class Bridge:
         self._is_woken = False  # first, so that what comes from here on wakes the loop again
         while self._done:
             self._done.popleft()()
+
+
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

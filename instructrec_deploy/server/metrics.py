@@ -7,7 +7,7 @@ caller writes becomes a label.
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, Protocol
@@ -223,27 +223,33 @@ class Metrics:
         """A text or a call got an error in place of an answer."""
         self.metric("instructrec_errors_total", error.code).inc()
 
-    def count_prediction(self, prediction: Prediction) -> None:
-        """A text has been answered."""
-        self._made["instructrec_texts_total"].inc()
-        self._made["instructrec_queue_seconds"].observe(prediction.timings.queue_ms / 1000)
+    def count_predictions(self, predictions: Sequence[Prediction]) -> None:
+        """Texts have been answered; those of one message together, for a counter has a lock."""
+        self._made["instructrec_texts_total"].inc(len(predictions))
+        observe = self._made["instructrec_queue_seconds"].observe
+        counts: dict[tuple[str, ...], int] = {}
+        for prediction in predictions:
+            observe(prediction.timings.queue_ms / 1000)
+            for key in self._keys(prediction):
+                counts[key] = counts.get(key, 0) + 1
+        for key, n in counts.items():
+            self.metric(*key).inc(n)
+
+    def _keys(self, prediction: Prediction) -> Iterator[tuple[str, ...]]:
+        """Names and label values of the counters that a prediction moves by one."""
         for answer in prediction.answers:
             task = answer.task if answer.task in self.tasks else INLINE
-            self.metric("instructrec_predictions_total", task).inc()
+            yield "instructrec_predictions_total", task
         for verdict in prediction.verdicts:
-            self.metric(
-                "instructrec_safety_verdicts_total", verdict.direction, verdict.action
-            ).inc()
+            yield "instructrec_safety_verdicts_total", verdict.direction, verdict.action
             for finding in verdict.findings:
-                self.metric(
-                    "instructrec_safety_findings_total", finding.category, finding.action
-                ).inc()
+                yield "instructrec_safety_findings_total", finding.category, finding.action
                 if finding.dry_run_action:
-                    self.metric(
+                    yield (
                         "instructrec_safety_dry_run_findings_total",
                         finding.category,
                         finding.dry_run_action,
-                    ).inc()
+                    )
 
     def show_policies(self) -> None:
         """The safety policies of the models that answer are those in force, no other."""

@@ -159,7 +159,7 @@ class InstructRecService(GuardedCalls):
         request = read_request(message, stand.limits, stand.memo.read)
         future = self._quotas.submit(stand.model, request, deadline, caller)
         prediction = await self._bridge.wait(future)
-        self._metrics.count_prediction(prediction)
+        self._metrics.count_predictions((prediction,))
         self._tracer.note(prediction)
         return write_prediction(prediction).SerializeToString()
 
@@ -194,7 +194,7 @@ class InstructRecService(GuardedCalls):
     async def wait_batch(self, items: Sequence[Item]) -> list[Prediction | InstructRecError]:
         """A prediction or an error for each item, in order, when all are done."""
         await self._bridge.wait_all([item for item in items if isinstance(item, Future)])
-        return [self.item_result(item) for item in items]
+        return self.item_results(items)
 
     def _submit_item(
         self,
@@ -210,19 +210,23 @@ class InstructRecService(GuardedCalls):
         except InstructRecError as error:
             return error
 
-    def item_result(
-        self, item: Item, method: str = "PredictBatch"
-    ) -> Prediction | InstructRecError:
-        """What an item that is done came to; it is counted."""
+    def item_results(
+        self, items: Sequence[Item], method: str = "PredictBatch"
+    ) -> list[Prediction | InstructRecError]:
+        """What items that are done came to, in order; they are counted."""
+        found = [self._item_result(item, method) for item in items]
+        predictions = [one for one in found if isinstance(one, Prediction)]
+        self._metrics.count_predictions(predictions)
+        for prediction in predictions:
+            self._tracer.note(prediction)
+        return found
+
+    def _item_result(self, item: Item, method: str) -> Prediction | InstructRecError:
         if isinstance(item, Future):
             try:
-                prediction = item.result(0)
+                return item.result(0)
             except Exception as error:  # noqa: BLE001 one bad item does not sink the others
                 item = self._known_error(error, method)
-            else:
-                self._metrics.count_prediction(prediction)
-                self._tracer.note(prediction)
-                return prediction
         self._metrics.count_error(item)
         return item
 

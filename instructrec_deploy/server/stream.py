@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
 from typing import Any
@@ -57,7 +57,7 @@ class StreamService:
         stream = Stream(
             context,
             submit=submit,
-            result=partial(service.item_result, method=METHOD),
+            results=partial(service.item_results, method=METHOD),
             bridge=self._bridge,
             max_open=self._max_open,
         )
@@ -80,7 +80,7 @@ class Stream:
         context: Call,
         *,
         submit: Callable[[bytes], list[Item]],
-        result: Callable[[Item], Prediction | InstructRecError],
+        results: Callable[[Sequence[Item]], list[Prediction | InstructRecError]],
         bridge: Bridge,
         max_open: int,
     ) -> None:
@@ -90,18 +90,18 @@ class Stream:
             context: the call.
             submit: queues the requests of a message, an item for each; what it raises ends the
                 stream.
-            result: what an item that is done came to.
+            results: what items that are done came to.
             bridge: of the running loop.
             max_open: items that are open before no further message is read.
         """
         self._context = context
         self._submit = submit
-        self._result = result
+        self._results = results
         self._bridge = bridge
         self._max_open = max_open
         self._n_read = 0
         self._n_open = 0
-        self._waiting: set[Future[Prediction]] = set()
+        self._waiting: dict[int, Future[Prediction]] = {}  # by number
         self._done: list[tuple[int, Item]] = []
         self._wake = asyncio.Event()  # something is done, or there is nothing more to read
         self._room = asyncio.Event()
@@ -129,7 +129,7 @@ class Stream:
                 await self._write()
         finally:
             reader.cancel()
-            for future in tuple(self._waiting):
+            for future in tuple(self._waiting.values()):
                 future.cancel()
         if reader.cancelled():
             raise Unavailable(
@@ -151,21 +151,24 @@ class Stream:
             for item in items:
                 number, self._n_read = self._n_read, self._n_read + 1
                 if isinstance(item, Future):
-                    self._waiting.add(item)
-                    self._bridge.watch(item, partial(self._arrive, number, item))
+                    self._waiting[number] = item
+                    self._bridge.watch(item, partial(self._arrive, number))
                 else:
-                    self._arrive(number, item)
+                    self._add(number, item)
 
-    def _arrive(self, number: int, item: Item) -> None:
-        if isinstance(item, Future):
-            self._waiting.discard(item)
+    def _arrive(self, number: int) -> None:
+        self._add(number, self._waiting.pop(number))
+
+    def _add(self, number: int, item: Item) -> None:
         self._done.append((number, item))
         self._wake.set()
 
     async def _write(self) -> None:
         while self._done:
             ready, self._done = self._done[:MAX_WRITTEN], self._done[MAX_WRITTEN:]
-            message = write_stream((number, self._result(item)) for number, item in ready)
+            results = self._results([item for _, item in ready])
+            numbers = [number for number, _ in ready]
+            message = write_stream(zip(numbers, results, strict=True))
             await self._context.write(message.SerializeToString())
             self._n_open -= len(ready)
             if self._n_open < self._max_open:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import threading
 import time
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
@@ -177,6 +179,18 @@ def test_callers_who_come_back_one_after_the_other_are_one_batch_for_each_worker
         wait_until(lambda: sum(b.n_items for b in observer.batches) == 6)
     assert len(observer.batches) == lanes
     opened.close()
+
+
+def test_an_answered_request_is_gone_with_its_last_user(scheduler: Scheduler) -> None:
+    gc.disable()  # a circle would stay
+    try:
+        future = scheduler.submit(request())
+        assert future.result(WAIT_S).label
+        seen = weakref.ref(future)
+        del future
+        wait_until(lambda: seen() is None)
+    finally:
+        gc.enable()
 
 
 def test_a_wrong_request_is_refused_by_submit(scheduler: Scheduler) -> None:

@@ -25,7 +25,7 @@ def test_prediction_is_counted_by_task_verdict_and_finding() -> None:
         (Answer("intent", "a", 1.0, ()), Answer("a caller's word", "b", 1.0, ())),
         verdicts=(Verdict("mask", (finding, tried)), Verdict(direction="output")),
     )
-    metrics.count_prediction(prediction)
+    metrics.count_predictions((prediction,))
     for name, labels in [
         ("instructrec_texts_total", {}),
         ("instructrec_predictions_total", {"task": "intent"}),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -49,7 +49,7 @@ class Setting:
         self.stream = Stream(
             self.call,  # type: ignore[arg-type]
             submit=self.submit,
-            result=self.result,
+            results=self.results,
             bridge=Bridge(asyncio.get_running_loop()),
             max_open=max_open,
         )
@@ -66,8 +66,8 @@ class Setting:
                 self.futures.append(future)
         return items
 
-    def result(self, item: Item) -> Outcome:
-        return item.result(0) if isinstance(item, Future) else item
+    def results(self, items: Sequence[Item]) -> list[Outcome]:
+        return [item.result(0) if isinstance(item, Future) else item for item in items]
 
     def send(self, words: str | Any) -> None:
         self.call.sent.put_nowait(words.encode() if isinstance(words, str) else words)
