@@ -273,6 +273,7 @@ class BatchQueue(Generic[PayloadT]):
         low = bisect_left(self._by_length, (first.n_tokens, -1))  # of like ones the oldest first
         high = low - 1
         self._turns.charge(first)
+        now = self._clock()
         batch, longest, readings = [first], first.n_tokens, {first.reading} - {None}
         can_shrink = can_grow = True  # while the next shorter, the next longer fit
         while len(batch) < limit:
@@ -286,7 +287,7 @@ class BatchQueue(Generic[PayloadT]):
             low, high = (low - 1, high) if side < 0 else (low, high + 1)
             if entry is first or entry.reading in readings:
                 continue
-            if self._turns.may_ride(entry, self._clock(), budget):
+            if self._turns.may_ride(entry, now, budget):
                 self._turns.charge(entry)
                 if entry.reading is not None:
                     readings.add(entry.reading)

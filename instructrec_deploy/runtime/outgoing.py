@@ -33,10 +33,9 @@ class OutgoingCheck:
         if answer.spans:
             checked, verdict = guard.check_output(answer)
             return checked, verdict if _says_something(verdict) else None
-        labels = {score.label for score in answer.scores}
-        labels.update((answer.label, *answer.labels))
+        labels = (answer.label, *answer.labels, *[label for label, _ in answer.scores])
         known = self._clean.get(id(guard))
-        if known is not None and labels <= known[1]:
+        if known is not None and known[1].issuperset(labels):
             return answer, None
         checked, verdict = guard.check_output(answer)
         if _says_something(verdict):
@@ -44,7 +43,7 @@ class OutgoingCheck:
         if self._n_labels > MAX_CLEAN_LABELS:  # those of replaced policies go, too
             self._clean, self._n_labels = {}, 0
         self._clean.setdefault(id(guard), (guard, set()))[1].update(labels)
-        self._n_labels += len(labels)  # counts some twice, which only empties it sooner
+        self._n_labels += len(set(labels))  # counts some twice, which only empties it sooner
         return checked, None
 
 
