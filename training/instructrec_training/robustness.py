@@ -21,7 +21,9 @@ from instructrec_training.objectives.base import Objective
 from instructrec_training.rows import Row
 
 MAX_TEXTS = 1_000  # an accuracy is then known to 3 points
-MAX_TOKENS_ANEW = 3_000  # of texts, where text or candidates are read for each wording
+MAX_TOKENS_ANEW = 3_000  # where texts and their candidates are read for each wording
+LEAST_TEXTS_ANEW = 8  # however long they are
+CHARS_PER_TOKEN = 4  # of candidates' words, roughly
 Ask = Callable[[Sequence[str], Sequence[Row]], Sequence[Tensor]]  # -> [W, ...] for each row
 Line = dict[str, Any]
 
@@ -36,7 +38,7 @@ def wording_report(
         objective: measures the answers: their accuracy, or the headline where they can be right
             in part.
         rows: rows it was not tuned on; of more than 1,000 texts (3,000 tokens to find spans in, or
-            to rank for) some are sampled.
+            to rank and rank for, but eight texts at least) some are sampled.
         ask: what the model says when it is asked in the given words.
 
     Returns:
@@ -48,9 +50,11 @@ def wording_report(
         return {}
     is_read_anew = SHAPES[spec.kind] is Shape.EXTRACT or spec.kind is TaskKind.RANKING
     texts = _texts(rows)
-    most = len(texts) * MAX_TOKENS_ANEW // _n_tokens(rows) if is_read_anew else MAX_TEXTS
-    if len(texts) > max(most, 1):
-        texts = random.Random(seed).sample(texts, max(most, 1))
+    most = MAX_TEXTS
+    if is_read_anew:
+        most = max(LEAST_TEXTS_ANEW, len(texts) * MAX_TOKENS_ANEW // _n_tokens(rows))
+    if len(texts) > most:
+        texts = random.Random(seed).sample(texts, most)
     drawn = [row for text in texts for row in text]
 
     asked = [(lang, wording) for lang, group in spec.instructions.items() for wording in group]
@@ -82,7 +86,10 @@ def _texts(rows: Sequence[Row]) -> list[list[Row]]:
 
 
 def _n_tokens(rows: Sequence[Row]) -> int:
-    return sum(len(row.ids) for row in rows) or 1
+    """Of the rows and of their different candidates, at least 1."""
+    words = {candidate.words for row in rows for candidate in row.candidates}
+    n_chars = sum(len(own) for own in words)
+    return sum(len(row.ids) for row in rows) + n_chars // CHARS_PER_TOKEN or 1
 
 
 def _answers(

@@ -12,11 +12,17 @@ import torch
 from torch import Tensor
 
 from instructrec_deploy.core.example import Example
+from instructrec_deploy.core.instruction import Candidate
 from instructrec_deploy.core.manifest import TaskBook, TaskSpec, parse_toml
 from instructrec_training.objectives.base import CandidateReader
 from instructrec_training.objectives.labelled import LabelObjective
 from instructrec_training.recipe import Recipe, TrainingPart
-from instructrec_training.robustness import MAX_TEXTS, MAX_TOKENS_ANEW, wording_report
+from instructrec_training.robustness import (
+    LEAST_TEXTS_ANEW,
+    MAX_TEXTS,
+    MAX_TOKENS_ANEW,
+    wording_report,
+)
 from instructrec_training.rows import Row
 from instructrec_training.run import train
 from tests.unit.training.test_extract import recipe_of, write_rows
@@ -93,6 +99,15 @@ def test_rows_that_fit_no_label_are_right_where_the_task_says_so() -> None:
 
 def test_without_rows_there_is_no_report() -> None:
     assert report_of([]) == {}
+
+
+@pytest.mark.parametrize(("n_chars", "n"), [(0, 60), (40_000, 20), (4_000_000, LEAST_TEXTS_ANEW)])
+def test_candidates_that_every_wording_reads_count_as_texts_do(n_chars: int, n: int) -> None:
+    spec = SPEC.model_copy(update={"kind": "ranking"})
+    candidate = Candidate("a", "x" * n_chars)
+    rows = [Row([1] * 50, i % 2, str(i), candidates=(candidate,)) for i in range(100)]
+    report = wording_report(spec, LabelObjective(SPEC, TrainingPart()), rows, ask)
+    assert report["n"] == n
 
 
 def test_windows_of_a_text_stay_together_when_texts_are_sampled() -> None:
