@@ -14,6 +14,7 @@ from torch import Tensor
 from instructrec_deploy.core.example import Example
 from instructrec_deploy.core.instruction import Candidate
 from instructrec_deploy.core.manifest import TaskBook, TaskSpec, parse_toml
+from instructrec_deploy.core.task import TaskKind
 from instructrec_training.objectives.base import CandidateReader
 from instructrec_training.objectives.labelled import LabelObjective
 from instructrec_training.recipe import Recipe, TrainingPart
@@ -103,7 +104,7 @@ def test_without_rows_there_is_no_report() -> None:
 
 @pytest.mark.parametrize(("n_chars", "n"), [(0, 60), (40_000, 20), (4_000_000, LEAST_TEXTS_ANEW)])
 def test_candidates_that_every_wording_reads_count_as_texts_do(n_chars: int, n: int) -> None:
-    spec = SPEC.model_copy(update={"kind": "ranking"})
+    spec = SPEC.model_copy(update={"kind": TaskKind.RANKING})
     candidate = Candidate("a", "x" * n_chars)
     rows = [Row([1] * 50, i % 2, str(i), candidates=(candidate,)) for i in range(100)]
     report = wording_report(spec, LabelObjective(SPEC, TrainingPart()), rows, ask)
