@@ -20,7 +20,7 @@ from instructrec_deploy.export.products import (
     is_float_matrix,
     replace_nodes,
 )
-from instructrec_deploy.export.quantize import GELU_OPS
+from instructrec_deploy.export.quantize import LEAST
 
 LARGEST = float(np.finfo(np.float16).max)
 ATTENTION = "MultiHeadAttention"
@@ -32,7 +32,7 @@ FLOAT_INPUTS: Mapping[str, tuple[int, ...] | None] = {
     "Add": None,
     "Gather": (0,),
     ATTENTION: (0, 1, 2, 3, 5, 6, 7),
-    **dict.fromkeys(GELU_OPS, None),
+    **dict.fromkeys(LEAST, None),
 }
 # Ops that only lay out anew what they are given: they follow their input.
 LAYOUT_OPS = frozenset({"Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})

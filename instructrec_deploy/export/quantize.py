@@ -45,7 +45,8 @@ MAX_PAIR = 127  # before rounding; two roundings may add 1, and 255 * 128 < 2^15
 ZERO_POINT = 128  # of activations that spread both ways
 # GELU is never below -0.17: a low zero point leaves nearly the whole byte to what is above zero.
 GELU_ZERO_POINT = 16
-GELU_OPS = frozenset({"BiasGelu", "FastGelu", "Gelu", "QuickGelu", "Relu"})
+# No row is searched for its least value behind these: nearly each comes near GELU's.
+LEAST = {"BiasGelu": -0.17, "FastGelu": -0.17, "Gelu": -0.17, "QuickGelu": -0.17, "Relu": 0.0}
 MIN_TABLE = 4_096  # numbers in it; a smaller one gains nothing
 TINY = 1e-12  # a row of zeros must not divide by zero
 
@@ -187,20 +188,27 @@ class Rewriter:
     def _activation_nodes(self, source: str, width: int) -> list[onnx.NodeProto]:
         """Quantize [..., K] with one scale per row; products of one input share it."""
         producer = self.producer.get(source)
-        is_gelu = producer is not None and producer.op_type in GELU_OPS
-        zero = GELU_ZERO_POINT if is_gelu else ZERO_POINT
+        known = LEAST.get(producer.op_type) if producer is not None else None
+        zero = ZERO_POINT if known is None else GELU_ZERO_POINT
         last = self.constant("int8_last_axis", np.array([-1], np.int64))
         up = self.constant(f"int8_up_{zero}", np.float32(1.0 / (MAX_BYTE - zero)))
-        down = self.constant(f"int8_down_{zero}", np.float32(-1.0 / zero))
-        tiny = self.constant("int8_tiny", np.float32(TINY))
         name = f"{source}_row"
         fill = helper.make_tensor("value", TensorProto.UINT8, [1], [zero])
         nodes = [
             helper.make_node("ReduceMax", [source, last], [f"{name}_max"], keepdims=1),
-            helper.make_node("ReduceMin", [source, last], [f"{name}_min"], keepdims=1),
             helper.make_node("Mul", [f"{name}_max", up], [f"{name}_up"]),
-            helper.make_node("Mul", [f"{name}_min", down], [f"{name}_down"]),
-            helper.make_node("Max", [f"{name}_up", f"{name}_down", tiny], [f"{name}_scale"]),
+        ]
+        if known is not None:
+            least = [self.constant(f"{name}_least", np.float32(max(-known / zero, TINY)))]
+        else:
+            down = self.constant(f"int8_down_{zero}", np.float32(-1.0 / zero))
+            nodes += [
+                helper.make_node("ReduceMin", [source, last], [f"{name}_min"], keepdims=1),
+                helper.make_node("Mul", [f"{name}_min", down], [f"{name}_down"]),
+            ]
+            least = [f"{name}_down", self.constant("int8_tiny", np.float32(TINY))]
+        nodes += [
+            helper.make_node("Max", [f"{name}_up", *least], [f"{name}_scale"]),
             helper.make_node("Shape", [f"{name}_scale"], [f"{name}_shape"]),
             helper.make_node("ConstantOfShape", [f"{name}_shape"], [f"{name}_zeros"], value=fill),
             helper.make_node(
