@@ -51,6 +51,10 @@ HOSTILE += (
     "傻 逼 ",
     "電話",
     "аb ",
+    "大道东一号",
+    "@a点",
+    "a艾特a点",
+    "a艾特a点cn ",
 )
 HOSTILE_CHARS = 16_384  # and bytes
 LINEAR = ("138 1234 5678 ", "路1号", "f u c k ")

@@ -10,10 +10,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import accumulate, compress, groupby
+from itertools import compress, groupby
 from operator import attrgetter, itemgetter
 
 from instructrec_deploy.safety.pending import Shape
+from instructrec_deploy.safety.recognizers.nearby import has_any
 from instructrec_deploy.safety.spellings import (
     SINGLE,
     Edit,
@@ -21,6 +22,7 @@ from instructrec_deploy.safety.spellings import (
     Unspelled,
     apply_edits,
     keep_only,
+    keeping,
 )
 
 # One sign, one letter: every offset stays. 1 is an i in one copy and an l in the other.
@@ -35,6 +37,22 @@ _APART = re.compile(
     rf"{_LETTER}(?<![a-z0-9@$].)(?:[ .,\-_*~·•|/\\+]{{1,2}}{_LETTER}){{2,}}(?![a-z0-9@$])"
 )
 _LONG = re.compile(r"([a-z])\1{2,}")
+# What each of these holds: quick looks before the patterns. In the outline a letter of _LETTER
+# is an a, a digit a 0, a mark between letters a space; what is not ASCII may be a mark.
+_OUTLINE = bytes(
+    0x61
+    if chr(code) in "abcdefghijklmnopqrstuvwxyz@$"
+    else 0x30
+    if chr(code) in "0123456789"
+    else 0x20
+    if chr(code) in " .,-_*~|/\\+?"
+    else 0x21
+    for code in range(256)
+)
+_APART_INSIDE = b" a "
+_TRIPLES = tuple(letter * 3 for letter in "abcdefghijklmnopqrstuvwxyz")
+_LATIN_MARKS = "*_·•~^|`\\"
+_LEET_MARKS = "0123456789@$!|+€"
 _LATIN_MARK = r"[*_·•~^|`\\]"
 _HAN_MARK = r"[ .,\-*_·•~^|/\\+#@&]"
 _HAN = "[\u4e00-\u9fff]"
@@ -50,7 +68,7 @@ _MARKED = re.compile(f"{_LATIN_MARKED}|{_HAN_MARKED}")
 # What more text could turn into such a spelling.
 DISGUISE_SHAPES = tuple(map(Shape, (_APART, _LONG, _MARKED, _INNER_MARK)))
 _START = attrgetter("start")
-_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz@$")
+_LETTERS = keeping("abcdefghijklmnopqrstuvwxyz@$")
 # Words that stand beside those of the list when a sentence is spelled letter by letter.
 _COMMON_WORDS = """
 a an the i u you your we he she they him her them it is are am was will shall would should can could
@@ -72,7 +90,8 @@ class Plain:
         """Those of the copy's spans that are spelled so themselves, whatever stands elsewhere."""
         if not self.leet:
             return spans
-        return [span for span in spans if _MIXED.search(self.leet, *span)]
+        search, leet = _MIXED.search, self.leet
+        return [span for span in spans if search(leet, span[0], span[1])]
 
 
 def undisguise(
@@ -90,11 +109,12 @@ def undisguise(
     if plain is not None:
         yield Plain(plain)
     copy = plain.text if plain is not None else text
-    if not (is_open or _MIXED.search(copy)):
+    if not (is_open or (has_any(_LEET_MARKS, copy) and _MIXED.search(copy))):
         return
     starts = plain.starts if plain is not None else range(len(text))
     ends = plain.ends if plain is not None else SINGLE
-    letters = _INNER_MARK.sub(lambda mark: mark[0].translate(_INNER), copy)
+    has_inner = has_any("!|+", copy)
+    letters = _INNER_MARK.sub(lambda mark: mark[0].translate(_INNER), copy) if has_inner else copy
     yield Plain(Unspelled(letters.translate(_LEET), starts, ends), copy)
     if "1" in letters:
         yield Plain(Unspelled(letters.translate(_LEET_L), starts, ends), copy)
@@ -110,10 +130,10 @@ def disguised(text: str, words: frozenset[str]) -> list[Edit]:
 def _copy_edits(text: str, words: frozenset[str], *, has_han: bool) -> list[Edit]:
     """The same, with as few edits as may be: gaps that follow each other are one."""
     edits = [*_word_edits(text, words)]
-    if edits:  # of letters, too: a stretch could overlap them
-        edits += _gap_edits(_LATIN_GAP, text)
-    else:
-        edits += _stretch_edits(_LATIN_STRETCH, text)
+    if has_any(_LATIN_MARKS, text):
+        # Where words are edited, too, a stretch could overlap them.
+        latin = _gap_edits(_LATIN_GAP, text) if edits else _stretch_edits(_LATIN_STRETCH, text)
+        edits += latin
     if has_han and not text.isascii():
         edits += _stretch_edits(_HAN_STRETCH, text)
     edits.sort(key=_START)
@@ -121,13 +141,18 @@ def _copy_edits(text: str, words: frozenset[str], *, has_han: bool) -> list[Edit
 
 
 def _word_edits(text: str, words: frozenset[str]) -> Iterator[Edit]:
-    for run in _APART.finditer(text):
-        whole = keep_only(run.start(), run[0], _LETTERS)
-        yield _cut(whole, run.end(), words)
+    if _APART_INSIDE in text.encode("ascii", "replace").translate(_OUTLINE):
+        for run in _APART.finditer(text):
+            whole = keep_only(run.start(), run[0], _LETTERS)
+            yield _cut(whole, run.end(), words)
+    if not has_any(_TRIPLES, text):
+        return
     for run in _LONG.finditer(text):
-        new = run[1] * (2 if run[1] in _DOUBLES else 1)
-        starts = range(run.start(), run.start() + len(new))
-        yield Edit(run.start(), run.end(), new, starts, {starts[-1]: run.end()})
+        letter, (start, end) = run[1], run.span()
+        if letter in _DOUBLES:
+            yield Edit(start, end, letter * 2, (start, start + 1), {start + 1: end})
+        else:
+            yield Edit(start, end, letter, (start,), {start: end})
 
 
 def _gap_edits(gap: re.Pattern[str], text: str) -> Iterator[Edit]:
@@ -149,8 +174,13 @@ def _cut(whole: Edit, end: int, words: frozenset[str]) -> Edit:
     pieces = _known(words).split(letters)  # other letters and known words in turn
     pieces[::2] = [piece.replace("i", "i ").replace("u", "u ").strip() for piece in pieces[::2]]
     new = " ".join(filter(None, pieces))
-    counts = accumulate(map(" ".__ne__, new))  # of letters up to here
-    return Edit(whole.start, end, new, [whole.starts[count - 1] for count in counts])
+    starts: list[int] = []
+    done = 0  # letters
+    for word in new.split(" "):
+        starts += whole.starts[done : done + len(word)]
+        starts.append(starts[-1])  # of the space behind it
+        done += len(word)
+    return Edit(whole.start, end, new, starts[:-1])
 
 
 @lru_cache(maxsize=4)

@@ -298,10 +298,18 @@ def resolve_overlaps(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     Of equals the one that stands first wins, then the one that was found first. What wins over
     one that a person is to look at is for that person, too.
     """
+    ordered = sorted(findings, key=_START)
+    end = -1
+    for _, _, _, start, stop, *_ in ordered:
+        if start < end:
+            break
+        end = stop
+    else:  # most texts
+        return tuple(ordered)
     kept: list[Finding] = []
     together: list[Finding] = []  # each overlaps one before it
     end = -1
-    for finding in sorted(findings, key=_START):
+    for finding in ordered:
         if finding.start >= end and together:
             kept += together if len(together) == 1 else _strongest(together)
             together = []
@@ -312,14 +320,15 @@ def resolve_overlaps(findings: Iterable[Finding]) -> tuple[Finding, ...]:
 
 
 def _strongest(together: list[Finding]) -> list[Finding]:
-    ranked = sorted(together, key=lambda f: (-STRENGTH[f.action], f.start - f.end, f.start))
+    ranked = sorted(together, key=lambda f: (-STRENGTH[f[2]], f[3] - f[4], f[3]))
     kept: list[Finding] = []
     reviewed: list[Finding] = []
-    taken: set[int] = set()
+    floor = min(finding.start for finding in together)
+    taken = bytearray(max(finding.end for finding in together) - floor)
     for finding in ranked:
-        span = range(finding.start, finding.end)
-        if taken.isdisjoint(span):
-            taken.update(span)
+        start, end = finding[3] - floor, finding[4] - floor
+        if taken.find(1, start, end) < 0:
+            taken[start:end] = b"\1" * (end - start)
             kept.append(finding)
         elif finding.review:
             reviewed.append(finding)
@@ -339,10 +348,13 @@ def mask_text(text: str, findings: Iterable[Finding]) -> str:
     """
     parts: list[str] = []
     done = 0
+    names: dict[str, str] = {}  # what stands in place of a type's values
     for finding in findings:
-        if is_masked(finding):
-            parts += (text[done : finding.start], stand_in(finding))
-            done = finding.end
+        category, _, action, start, end, _, put, *_ = finding
+        if action == "mask" and start >= 0:
+            put = put or names.get(category) or names.setdefault(category, stand_in(finding))
+            parts += (text[done:start], put)
+            done = end
     return "".join((*parts, text[done:])) if parts else text
 
 

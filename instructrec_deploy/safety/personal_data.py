@@ -11,6 +11,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator
 
 from instructrec_deploy.safety.match import Match
+from instructrec_deploy.safety.outlines import Gate, Outline
 from instructrec_deploy.safety.pending import Shape, first_open
 from instructrec_deploy.safety.recognizers.addresses import (
     CN_ADDRESS_SHAPES,
@@ -18,6 +19,7 @@ from instructrec_deploy.safety.recognizers.addresses import (
     find_addresses,
 )
 from instructrec_deploy.safety.recognizers.bank import (
+    CARD_GATE,
     CARD_SHAPES,
     IBAN_SHAPES,
     find_cards,
@@ -66,26 +68,32 @@ _IBAN = re.compile(r"(?<![0-9A-Za-z])[A-Za-z]{2}[0-9]{2}[ -]?[0-9A-Za-z]")
 _IP = re.compile(r"[0-9]\.[0-9]{1,3}\.[0-9]|[23][0-9A-Fa-f]{3}:")
 _ANYTHING = re.compile("")
 
-# How many digits a text must hold for a value of a type.
-_LEAST_DIGITS = {
-    name: n
-    for n, names in (
-        (0, "EMAIL URL ADDRESS SECRET CHAT_ID"),
-        (1, "IP"),
-        (2, "IBAN CN_USCC LICENSE_PLATE"),
-        (4, "PASSPORT"),
-        (6, "UK_NINO"),
-        (7, "PHONE ES_DNI IT_FISCAL"),
-        (9, "US_SSN NL_BSN"),
-        (10, "UK_NHS"),
-        (11, "DE_TAX_ID PL_PESEL"),
-        (12, "CREDIT_CARD"),
-        (14, "FR_NIR"),
-        (17, "CN_ID"),
-    )
-    for name in names.split()
+# What the outline of a text must hold, and how many digits the text, for a value of a type.
+_GATES = {
+    "CN_ID": (17, Gate(joined=(b"0" * 17,))),
+    "CN_USCC": (
+        2,
+        Gate(kinds=(b"000000",), groups=(b"aaaa aaaa aaaa aaaa aa", b"aaa aaa aaa aaa aaa aaa")),
+    ),
+    "CREDIT_CARD": (12, CARD_GATE),
+    "IBAN": (2, Gate(kinds=(b"aa00",))),
+    "IP": (1, Gate(kinds=(b"0.0", b"0:", b"a:"))),
+    "PASSPORT": (4, Gate()),
+    "LICENSE_PLATE": (2, Gate()),
+    "PHONE": (7, Gate(joined=(b"0" * 7,))),
+    "US_SSN": (9, Gate(kinds=(b"0" * 9, b"000-00-0000", b"000 00 0000", b"000.00.0000"))),
+    "UK_NINO": (6, Gate(joined=(b"aa000000a",))),
+    "UK_NHS": (10, Gate(joined=(b"0" * 10,))),
+    "DE_TAX_ID": (11, Gate(joined=(b"0" * 11,))),
+    "FR_NIR": (14, Gate(joined=(b"0" * 15, b"000000a00000000"))),
+    "ES_DNI": (7, Gate(joined=(b"00000000a", b"a0000000a"))),
+    "NL_BSN": (9, Gate(joined=(b"0" * 9,))),
+    "IT_FISCAL": (7, Gate(kinds=(b"aaaaaa00a00a000a",))),
+    "PL_PESEL": (11, Gate(joined=(b"0" * 11,))),
 }
-_DIGITS = "0123456789"
+_NO_GATE = (0, Gate())
+# Types of which a value can stand in a text without a letter; the others need one, or a word.
+_WORDLESS = frozenset(["CN_ID", "CN_USCC", "CREDIT_CARD", "IP", "PHONE", "US_SSN", "FR_NIR"])
 
 # The first of equals wins an overlap: what a checksum proves stands before what only looks like it.
 RECOGNIZERS: dict[str, tuple[re.Pattern[str], Recognizer]] = {
@@ -162,19 +170,27 @@ def find_personal_data(text: str, types: frozenset[str]) -> list[Match]:
     hits = list(_find(text, lower, types))
     plain = unspell(text, lower)
     if plain is not None:
-        for hit in _find(plain.text, lower_in_place(plain.text), types & _SPELLED):
-            start, end = plain.span(hit.start, hit.end)
-            hits.append(hit._replace(start=start, end=end))
+        new, starts, ends = tuple.__new__, plain.starts, plain.ends
+        for category, rule, start, end, *rest in _find(
+            plain.text, lower_in_place(plain.text), types & _SPELLED
+        ):
+            last = starts[end - 1]
+            hits.append(
+                new(Match, (category, rule, starts[start], ends.get(last, last + 1), *rest))
+            )
     return hits
 
 
 def _find(text: str, lower: str, types: frozenset[str]) -> Iterator[Match]:
     is_open: dict[re.Pattern[str], bool] = {}
-    n_digits = sum(map(text.count, _DIGITS)) if _DIGIT.search(text) else 0
-    for name, (gate, find) in RECOGNIZERS.items():
-        if n_digits < _LEAST_DIGITS[name] or name not in types:
+    outline = Outline(text)
+    if text.isascii() and b"a" not in outline.kinds:
+        types &= _WORDLESS
+    for name, (pattern, find) in RECOGNIZERS.items():
+        n_digits, gate = _GATES.get(name, _NO_GATE)
+        if outline.n_digits < n_digits or name not in types or not gate.is_open(outline):
             continue
-        if gate not in is_open:
-            is_open[gate] = gate.search(text) is not None
-        if is_open[gate]:
+        if pattern not in is_open:
+            is_open[pattern] = pattern.search(text) is not None
+        if is_open[pattern]:
             yield from find(text, lower)

@@ -7,15 +7,23 @@ so. Linear in the text's length.
 from __future__ import annotations
 
 import re
+import string
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import compress
+from itertools import compress, pairwise
+from operator import itemgetter
 from types import MappingProxyType
 from typing import NamedTuple
 
 from instructrec_deploy.safety import reach
 from instructrec_deploy.safety.pending import Shape
 from instructrec_deploy.safety.recognizers.nearby import has_any
+
+
+def keeping(chars: str) -> bytes:
+    """A table for `keep_only`: which characters stay, all of them ASCII."""
+    return bytes(chr(code) in chars and chr(code) != "?" for code in range(256))
+
 
 _HAN_DIGITS = "〇零○一二三四五六七八九幺壹贰叁参肆伍陆柒捌玖两拐洞勾"
 _HAN = str.maketrans(_HAN_DIGITS, "000123456789112334567892709")
@@ -27,7 +35,8 @@ _ODD = r"·•*_|~\\/杠"  # marks that no written number has
 # them twice as often as the one before, where more text is awaited (`pending`). 杠 is U+6760.
 _BETWEEN = r"[^0-9A-Za-z\n\r\t()\[\]{}<>@%$¥€£〇○\u3040-\u675f\u6761-\u9fff]"
 _RUN = re.compile(rf"{_DIGIT}(?:{_BETWEEN}{{0,2}}{_DIGIT}){{6,}}")
-_TWO_DIGITS = re.compile("[0-9]{2}")
+_IS_DIGIT = keeping(string.digits)
+_TWO_DIGITS = bytes((1, 1))
 _HAS_DIGIT = re.compile("[0-9]")
 _ODD_MARKS = frozenset(_ODD.replace("\\\\", "\\"))
 _PLAIN_MARKS = frozenset(" .,-")
@@ -49,23 +58,27 @@ _NAME_RUN = re.compile(
 )
 _LETTER = re.compile("[a-z]")
 _NAME_ONE = re.compile(f"{_NAME}|[0-9]")
+# The first character, then by what it is the rest: so a search skips to where one may begin.
 _AT = re.compile(
-    r" ?[\[({<#*] ?(?:at|@|艾特) ?[\])}>#*] ?| ?艾特 ?| @ (?=[a-z0-9\-]{1,63} \. )"
-    r"| at (?!(?:this|that|the|a|an|any|every|each|which) )"
-    r"(?=[a-z0-9\-]{1,63}(?: dot | ?[\[({<] ?(?:dot|\.) ?[\])}>]| ?点))"
-    r"|@(?=[a-z0-9\-]{1,63}"
-    r"(?: dot | ?[\[({<] ?(?:dot|点|\.) ?[\])}>]| ?点| ?[。丶·] ?[a-z]| \. [a-z]))"
+    r"[ \[({<#*艾@](?:(?<=[ \[({<#*])(?:(?<= )[\[({<#*]|(?<! )) ?(?:at|@|艾特) ?[\])}>#*] ?"
+    r"|(?<=艾)特 ?|(?<= )(?:艾特 ?|@ (?=[a-z0-9\-]{1,63} \. )"
+    r"|at (?!(?:this|that|the|a|an|any|every|each|which) )"
+    r"(?=[a-z0-9\-]{1,63}(?: dot | ?[\[({<] ?(?:dot|\.) ?[\])}>]| ?点)))"
+    r"|(?<=@)(?=[a-z0-9\-]{1,63}"
+    r"(?: dot | ?[\[({<] ?(?:dot|点|\.) ?[\])}>]| ?点| ?[。丶·] ?[a-z]| \. [a-z])))"
 )
-_DOT = re.compile(
-    r" ?[\[({<#*] ?(?:dot|点|\.) ?[\])}>#*] ?| dot | ?点 ?(?=[a-z])| \. (?=[a-z])"
-    r"|(?<=[a-z0-9]) ?[。丶·] ?(?=[a-z])"
+# As for "@": the first character, then the rest by what it is.
+_DOT_PATTERN = (
+    r"[ \[({<#*点。丶·](?:(?<=[ \[({<#*])(?:(?<= )[\[({<#*]|(?<! )) ?(?:dot|点|\.) ?[\])}>#*] ?"
+    r"|(?<= )(?:dot |点 ?(?=NEXT)|\. (?=NEXT)|(?<=[a-z0-9] )[。丶·] ?(?=NEXT))"
+    r"|(?<=点) ?(?=NEXT)|(?<=[a-z0-9][。丶·]) ?(?=NEXT))"
 )
+_DOT = re.compile(_DOT_PATTERN.replace("NEXT", "[a-z]"))
 # Dots spelled before such an "@", with what stands between them.
 _LOCAL = r"[a-z0-9_%+\-]{1,32}"
-_LOCAL_DOT = re.compile(
-    r" ?[\[({<#*] ?(?:dot|点|\.) ?[\])}>#*] ?| dot | ?点 ?(?=[a-z0-9])| \. (?=[a-z0-9])"
-    r"|(?<=[a-z0-9]) ?[。丶·] ?(?=[a-z0-9])"
-)
+_LOCAL_DOT = re.compile(_DOT_PATTERN.replace("NEXT", "[a-z0-9]"))
+_DOT_SIGN = re.compile("[.点。丶·t](?:(?<!t)|(?<=dot))")  # each of these has one
+_MAIL_END = re.compile(rf"{_DOT_SIGN.pattern}[ \])}}>#*]{{0,3}}[a-z]{{2}}")  # each address has one
 _LOCAL_PART = re.compile(_LOCAL)
 _LOCAL_CHARS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_%+-")
 _DOTTED_AT = re.compile(rf"(?:{_LOCAL}(?:{_LOCAL_DOT.pattern})){{1,3}}{_LOCAL}(?:{_AT.pattern})")
@@ -79,6 +92,7 @@ SPELLING_SHAPES = (
 
 
 Span = tuple[int, int]
+_START = itemgetter(0)
 SINGLE: Mapping[int, int] = MappingProxyType({})  # each character stands for one
 
 
@@ -127,13 +141,19 @@ def unspell(text: str, lower: str) -> Unspelled | None:
         text: folded.
         lower: the same in lower case, of the same length.
     """
-    return apply_edits(text, spelled(text, lower))
+    return apply_edits(text, _spelled(text, lower, is_whole=True))
 
 
 def spelled(text: str, lower: str) -> list[Edit]:
     """What undoes the spellings of a text, by start; the parts may overlap."""
-    edits = [*_digit_edits(text), *_letter_edits(text), *_name_edits(lower), *_mark_edits(lower)]
-    return sorted(edits, key=lambda edit: edit.start)
+    return _spelled(text, lower, is_whole=False)
+
+
+def _spelled(text: str, lower: str, *, is_whole: bool) -> list[Edit]:
+    edits = [*_digit_edits(text), *_letter_edits(text), *_name_edits(lower)]
+    if _may_spell_at(lower) and not (is_whole and not _MAIL_END.search(lower)):
+        edits += _mark_edits(lower)
+    return sorted(edits, key=_START)
 
 
 def apply_edits(text: str, edits: Iterable[Edit]) -> Unspelled | None:
@@ -149,7 +169,7 @@ def apply_edits(text: str, edits: Iterable[Edit]) -> Unspelled | None:
         starts += range(done, start)
         starts += places
         if wide:
-            ends |= wide
+            ends.update(wide)
         done = end
     if not parts:
         return None
@@ -164,9 +184,9 @@ def in_place(start: int, new: str) -> Edit:
     return Edit(start, end, new, range(start, end))
 
 
-def keep_only(start: int, text: str, keep: frozenset[str]) -> Edit:
+def keep_only(start: int, text: str, keep: bytes) -> Edit:
     """An edit that drops from `text`, which stands at `start`, all characters but these."""
-    kept = list(map(keep.__contains__, text))
+    kept = text.encode("ascii", "replace").translate(keep)
     end = start + len(text)
     return Edit(start, end, "".join(compress(text, kept)), [*compress(range(start, end), kept)])
 
@@ -178,9 +198,9 @@ def _digit_edits(text: str) -> Iterator[Edit]:
         plain = found if found.isascii() else found.translate(_HAN)
         marks = frozenset(plain) - _DIGITS
         odd = marks - _PLAIN_MARKS
-        if marks and not _TWO_DIGITS.search(plain):
+        if marks and _TWO_DIGITS not in plain.encode("ascii", "replace").translate(_IS_DIGIT):
             if len(odd) <= 1:
-                yield keep_only(run.start(), plain, _DIGITS)
+                yield keep_only(run.start(), plain, _IS_DIGIT)
         elif len(odd) == 1 and odd <= _ODD_MARKS and len(marks) == 1:
             yield in_place(run.start(), plain.replace(next(iter(odd)), "-"))
         elif plain is not found and not odd:
@@ -203,7 +223,7 @@ def _letter_edits(text: str) -> Iterator[Edit]:
 
 def _name_edits(lower: str) -> Iterator[Edit]:
     """English names of digits become digits."""
-    if not has_any(_NAMES, lower):
+    if not (_LETTER.search(lower) and has_any(_NAMES, lower)):
         return
     for run in _NAME_RUN.finditer(lower):
         if _LETTER.search(run[0]):
@@ -213,34 +233,37 @@ def _name_edits(lower: str) -> Iterator[Edit]:
             yield Edit(run.start(), run.end(), new, [*ends], ends)
 
 
-def _mark_edits(lower: str) -> Iterator[Edit]:
-    """`[at]`, `艾特` become @, and the dots spelled behind them dots."""
-    if not _may_spell_at(lower):
-        return
-    found = list(_AT.finditer(lower))
-    ends = [*(following.start() for following in found[1:]), len(lower)][: len(found)]
+def _mark_edits(lower: str) -> list[Edit]:
+    """`[at]`, `艾特` become @, and the dots spelled around them dots."""
+    new, edits = tuple.__new__, []
+    ats = [found.span() for found in _AT.finditer(lower)]
+    ats.append((len(lower), len(lower)))
     done = 0
-    for at, end in zip(found, ends, strict=True):
-        yield from _local_dots(lower, done, at)
-        yield _one(at, "@")
-        done = at.end()
-        if at.end() < end:
-            for dot in _DOT.finditer(lower, at.end(), min(end, at.end() + reach.MAIL_DOTS)):
-                yield _one(dot, ".")
+    for (start, stop), (end, _) in pairwise(ats):
+        floor = max(done, start - reach.MAIL_NAME)
+        if _DOT_SIGN.search(lower, floor, start):
+            is_spaced = lower[start:stop] == " @ "
+            edits += [_one(*dot) for dot in _local_dots(lower, floor, start, is_spaced=is_spaced)]
+        if stop - start > 1 or lower[start] != "@":
+            edits.append(new(Edit, (start, stop, "@", (start,), {start: stop})))
+        done = stop
+        far = min(end, stop + reach.MAIL_DOTS)
+        if _DOT_SIGN.search(lower, stop, far):
+            edits += [_one(*dot.span()) for dot in _DOT.finditer(lower, stop, far)]
+    return edits
 
 
-def _local_dots(lower: str, done: int, at: re.Match[str]) -> Iterator[Edit]:
-    """The dots spelled before an "@", from there back to where the name begins."""
-    start = max(done, at.start() - reach.MAIL_NAME)
-    end, is_spaced = at.start(), at[0] == " @ "
-    for dot in reversed(list(_LOCAL_DOT.finditer(lower, start, end))):
-        begins = dot.start() > start and lower[dot.start() - 1] in _LOCAL_CHARS
-        if not begins or not _LOCAL_PART.fullmatch(lower, dot.end(), end):
+def _local_dots(lower: str, floor: int, end: int, *, is_spaced: bool) -> Iterator[Span]:
+    """The dots spelled before an "@" at `end`, from there back to where the name begins."""
+    for dot in [*_LOCAL_DOT.finditer(lower, floor, end)][::-1]:
+        start, stop = dot.span()
+        begins = start > floor and lower[start - 1] in _LOCAL_CHARS
+        if not begins or not _LOCAL_PART.fullmatch(lower, stop, end):
             return
         if dot[0] == " . " and not is_spaced:  # the end of a sentence
             return
-        yield _one(dot, ".")
-        end = dot.start()
+        yield start, stop
+        end = start
 
 
 def _may_spell_at(lower: str) -> bool:
@@ -254,7 +277,6 @@ def _may_spell_at(lower: str) -> bool:
     return _BRACKETED_AT.search(lower) is not None
 
 
-def _one(found: re.Match[str], new: str) -> Edit:
-    """An edit that puts one character in place of a match."""
-    start, end = found.span()
-    return Edit(start, end, new, (start,), {start: end})
+def _one(start: int, end: int) -> Edit:
+    """An edit that puts a dot in place of [start, end)."""
+    return tuple.__new__(Edit, (start, end, ".", (start,), {start: end}))

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import itertools
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 
 from instructrec_deploy.safety import reach
-from instructrec_deploy.safety.match import Match
+from instructrec_deploy.safety.match import Match, matches
 from instructrec_deploy.safety.pending import Shape
 
 # --- Chinese
@@ -29,14 +30,17 @@ _TAIL = re.compile(
 )
 # What cannot be part of the name of a place: the sentence around it.
 _STOP_CHARS = "在是到住址于往我你他她您从寄送至给叫跟的了为即去"
-_REGION = re.compile(
-    "(?:北京|上海|天津|重庆|河北|山西|辽宁|吉林|黑龙江|江苏|浙江|安徽|福建|江西|山东|河南|湖北|湖南|广东|海南"
+_REGIONS = (
+    "北京|上海|天津|重庆|河北|山西|辽宁|吉林|黑龙江|江苏|浙江|安徽|福建|江西|山东|河南|湖北|湖南|广东|海南"
     "|四川|贵州|云南|陕西|甘肃|青海|台湾|内蒙古|广西|西藏|宁夏|新疆|香港|澳门"
     "|广州|深圳|杭州|南京|苏州|成都|武汉|西安|长沙|郑州|青岛|大连|宁波|厦门|济南|沈阳|昆明|合肥|福州|哈尔滨"
-    "|无锡|佛山|东莞|石家庄|南昌|南宁|贵阳|兰州|太原|长春|海口|乌鲁木齐|珠海|温州|常州|徐州|烟台)"
+    "|无锡|佛山|东莞|石家庄|南昌|南宁|贵阳|兰州|太原|长春|海口|乌鲁木齐|珠海|温州|常州|徐州|烟台"
+)
+# At each place, also within another: 海南京. The first character, then the rest behind it.
+_ANY_REGION = re.compile(
+    f"[{''.join({name[0] for name in _REGIONS.split('|')})}](?<=(?=({_REGIONS})).)"
 )
 _LEVEL = re.compile(r"[省市区县镇乡旗州]")
-_IS_PLACED = re.compile(f"{_REGION.pattern}|{_LEVEL.pattern}")
 _HAS_DIGIT = re.compile("[0-9]")
 _BARE_CHARS = 8  # without a region in it: the name of a road or an estate
 _MAX_TAILS = 6
@@ -45,6 +49,7 @@ _PLACE = "".join(  # a character of a name: ranges between those that are none
     for after, before in itertools.pairwise([0x4DFF, *sorted(map(ord, _STOP_CHARS)), 0x9FA6])
     if before - after > 1
 )
+_NAME = re.compile(f"[{_PLACE}]+")
 CN_ADDRESS_SHAPES = (
     Shape(
         re.compile(
@@ -56,44 +61,81 @@ CN_ADDRESS_SHAPES = (
 
 def find_cn_addresses(text: str, lower: str) -> Iterator[Match]:
     """Chinese addresses down to the number of a house, or of a building and flat."""
+    places: _Places | None = None
+    spans = []
     done = 0
     for core in _CORE.finditer(text):
-        if core.start() <= done and done:
+        at, end = core.span()
+        if at <= done and done:
             continue
-        start = _cn_start(text, max(done, core.start() - reach.PLACE_NAME), core.start())
-        if start == core.start():  # nothing names the road: "3号路5号"
+        places = places or _Places(text)
+        start = places.address_start(max(done, at - reach.PLACE_NAME), at)
+        if start == at:  # nothing names the road: "3号路5号"
             continue
-        if not _HAS_DIGIT.search(core[0]) and not _IS_PLACED.search(text, start, core.start()):
+        if not _HAS_DIGIT.search(text, at, end) and not places.have_name(start, at):
             continue  # 购物中心三楼
-        end = core.end()
         for _ in range(_MAX_TAILS):
             tail = _TAIL.match(text, end)
             if not tail:
                 break
             end = tail.end()
         done = end
-        yield Match("ADDRESS", "cn_address", start, end)
+        spans.append((start, end))
+    yield from matches("ADDRESS", "cn_address", spans)
 
 
-def _is_of_name(char: str) -> bool:
-    return "\u4e00" <= char <= "\u9fa5" and char not in _STOP_CHARS
+class _Places:
+    """Where a text has names of regions and levels (省, 市, 区), and stretches that may be names.
 
+    Looked for once: a hostile text has thousands of roads, each with the same words before it.
+    """
 
-def _cn_start(text: str, floor: int, core: int) -> int:
-    """Where the address begins that has its road's last character at `core`."""
-    begin = core
-    while begin > floor and _is_of_name(text[begin - 1]):
-        begin -= 1
-    head = text[begin:core]
-    if len(head) < 2:  # too short for a region or a level
-        return begin
-    region = _REGION.search(head)
-    if region:
-        return core - len(head) + region.start()
-    level = _LEVEL.search(head)
-    if level and level.start() >= 1:
-        return core - len(head) + max(0, level.start() - 4)
-    return core - min(len(head), _BARE_CHARS)
+    def __init__(self, text: str) -> None:
+        self._stretches = [found.start() for found in _NAME.finditer(text)]
+        self._stretch_ends = [found.end() for found in _NAME.finditer(text)]
+        self._regions = [found.start() for found in _ANY_REGION.finditer(text)]
+        self._region_ends = [found.end(1) for found in _ANY_REGION.finditer(text)]
+        self._levels = [found.start() for found in _LEVEL.finditer(text)]
+
+    def address_start(self, floor: int, core: int) -> int:
+        """Where the address begins that has its road's last character at `core`."""
+        index = bisect_right(self._stretches, core - 1) - 1
+        if index < 0 or self._stretch_ends[index] < core:
+            return core
+        begin = max(self._stretches[index], floor)
+        if core - begin < 2:  # too short for a region or a level
+            return begin
+        region = self._region(begin, core)
+        if region >= 0:
+            return region
+        level = self._level(begin, core)
+        if level > begin:
+            return max(begin, level - 4)
+        return max(begin, core - _BARE_CHARS)
+
+    def have_name(self, start: int, end: int) -> bool:
+        """Whether the name of a region or a level stands in [start, end)."""
+        return self._level(start, end) >= 0 or self._region(start, end) >= 0
+
+    def _region(self, start: int, end: int) -> int:
+        """Where the first name of a region begins in [start, end); -1 where none does."""
+        starts, ends = self._regions, self._region_ends
+        if not starts or starts[-1] < start:
+            return -1
+        for at in range(bisect_left(starts, start), len(starts)):
+            if ends[at] <= end:
+                return starts[at]
+            if starts[at] >= end:
+                break
+        return -1
+
+    def _level(self, start: int, end: int) -> int:
+        """Where the first level stands in [start, end); -1 where none does."""
+        levels = self._levels
+        if not levels or levels[-1] < start:
+            return -1
+        level = levels[bisect_left(levels, start)]
+        return level if level < end else -1
 
 
 # --- English
@@ -143,9 +185,12 @@ def find_en_addresses(text: str, lower: str) -> Iterator[Match]:
             yield Match("ADDRESS", "po_box", box.start(), tail.end() if tail else box.end())
     if not _CAPITAL.search(text):
         return
+    spans = []
     for head in _EN_HEAD.finditer(text):
-        tail = _EN_TAIL.match(text, head.end())
-        yield Match("ADDRESS", "en_address", head.start(), tail.end() if tail else head.end())
+        start, end = head.span()
+        tail = _EN_TAIL.match(text, end)
+        spans.append((start, tail.end() if tail else end))
+    yield from matches("ADDRESS", "en_address", spans)
 
 
 def find_addresses(text: str, lower: str) -> Iterator[Match]:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 import string
 from collections.abc import Iterator
+from itertools import groupby
+from operator import itemgetter
 
 from instructrec_deploy.safety.match import Match, scan
+from instructrec_deploy.safety.outlines import Gate
 from instructrec_deploy.safety.pending import Shape
 from instructrec_deploy.safety.recognizers.nearby import RIGHT
 from instructrec_deploy.safety.recognizers.phone import is_named_otherwise
@@ -44,11 +47,25 @@ _PREFIXES = {
 _DOUBLED = bytes.maketrans(b"0123456789", b"0246813579")  # digit sum of twice the digit
 
 CARD_SHAPES = (Shape(_CARD),)
+# In one piece, in groups, or each digit apart.
+CARD_GATE = Gate(
+    kinds=(b"0" * 12,),
+    spaced=(b"0000 0000 0000 0000", b"0000 000000 0000", b"000000 0000000000", b"0 " * 12 + b"0"),
+)
 
 
 def find_cards(text: str, lower: str) -> Iterator[Match]:
     """Card numbers by issuer prefix, length and Luhn checksum."""
-    for found in scan(_CARD, text, _accept_card):
+    known: dict[str, bool] = {}  # of one text: the same number is tested once
+
+    def accept(found: re.Match[str]) -> bool:
+        value = found[0]
+        is_card = known.get(value)
+        if is_card is None:
+            is_card = known[value] = _is_card(*found.group(0, "tail"))
+        return is_card and (not value.isdecimal() or _stands_alone(found))
+
+    for found in scan(_CARD, text, accept):
         end = found.end()
         if found["tail"] and not is_card_number(_digits(found[0])):
             end = found.start("tail")  # a security code stands behind the number
@@ -58,7 +75,7 @@ def find_cards(text: str, lower: str) -> Iterator[Match]:
 def is_card_number(digits: str) -> bool:
     """Whether ASCII digits are a card number: known prefix, its length, checksum."""
     prefixes = _PREFIXES.get(len(digits))
-    if prefixes is None or not is_luhn(digits) or not prefixes.match(digits):
+    if prefixes is None or not prefixes.match(digits) or not is_luhn(digits):
         return False
     return len(set(digits)) > 1  # a placeholder: all digits the same
 
@@ -70,14 +87,16 @@ def is_luhn(digits: str) -> bool:
     return (total - 48 * len(values)) % 10 == 0
 
 
-def _accept_card(found: re.Match[str]) -> bool:
-    value, tail = found.group(0, "tail")
-    is_grouped = not value.isdecimal()
-    number = _digits(value) if is_grouped else value
-    if not is_card_number(number) and not (tail and is_card_number(number[: -len(_digits(tail))])):
-        return False
-    if is_grouped:
-        return True  # as on the card
+def _is_card(value: str, tail: str | None) -> bool:
+    """Whether a value is a card number, with or without what stands behind it."""
+    number = value if value.isdecimal() else _digits(value)
+    return is_card_number(number) or (
+        tail is not None and is_card_number(number[: -len(_digits(tail))])
+    )
+
+
+def _stands_alone(found: re.Match[str]) -> bool:
+    """Of a number in one piece: no part of a code, and not named as something else."""
     return not _is_inside_code(found) and not is_named_otherwise(found.string, found.start())
 
 
@@ -106,25 +125,37 @@ _IBAN_LENGTHS = {
     )
     for country in countries.split()
 }
+# Letter, digit and either, maybe behind a mark.
+_L, _N, _C = (rf"[ -]?[{chars}]" for chars in ("A-Za-z", "0-9", "0-9A-Za-z"))
+_PLAIN_CODE = _N * 2
 # How the four characters behind the check digits look (ISO 13616 registry): mostly digits, else ...
 _BANK_CODES = {
     country: form
     for form, countries in (
-        ("[A-Z]{4}", "AZ BG BH GB GI IE IQ JO KW LC LV MT MU NL PK PS QA RO SC SV VG"),
-        ("[A-Z][0-9]{3}", "IT SM"),
-        ("[A-Z]{2}[0-9]{2}", "GE"),
-        ("[0-9A-Z]{4}", "BY DO GT MD"),
+        (_L * 4, "AZ BG BH GB GI IE IQ JO KW LC LV MT MU NL PK PS QA RO SC SV VG"),
+        (_L + _N * 3, "IT SM"),
+        (_L * 2 + _N * 2, "GE"),
+        (_C * 4, "BY DO GT MD"),
     )
     for country in countries.split()
 }
-_BANK_CODE = re.compile(
-    "|".join(
-        f"{country}[0-9]{{2}}{_BANK_CODES.get(country, '[0-9]{2}')}" for country in _IBAN_LENGTHS
-    ),
-    re.IGNORECASE,
-)
+
+
+def _countries() -> Iterator[str]:
+    """For each first letter a pattern of the second, the check digits, and what must follow."""
+    for first, countries in groupby(sorted(_IBAN_LENGTHS), key=itemgetter(0)):
+        seconds: dict[str, str] = {}  # by form
+        for country in countries:
+            form = _BANK_CODES.get(country, _PLAIN_CODE)
+            seconds[form] = seconds.get(form, "") + country[1] + country[1].lower()
+        ends = "|".join(f"[{chars}][0-9]{{2}}(?={form})" for form, chars in seconds.items())
+        yield f"[{first}{first.lower()}](?:{ends})"
+
+
+_FIRST_LETTERS = "".join({country[0] + country[0].lower() for country in _IBAN_LENGTHS})
 _IBAN_DIGITS = {ord(char): str(int(char, 36)) for char in string.ascii_letters}
 _IBAN_HEAD = re.compile(r"[A-Za-z](?<![0-9A-Za-z].)[A-Za-z][0-9]{2}(?=[ -]?[0-9A-Za-z])")
+_IBAN_START = re.compile(f"[{_FIRST_LETTERS}](?<![0-9A-Za-z].)(?<=(?={'|'.join(_countries())}).)")
 _IBAN_BODY = re.compile(r"[0-9A-Za-z](?:[ -]?[0-9A-Za-z]){14,33}")
 
 IBAN_SHAPES = (Shape(re.compile(rf"{_IBAN_HEAD.pattern}(?:[ -]?[0-9A-Za-z]){{11,28}}.")),)
@@ -132,11 +163,9 @@ IBAN_SHAPES = (Shape(re.compile(rf"{_IBAN_HEAD.pattern}(?:[ -]?[0-9A-Za-z]){{11,
 
 def find_ibans(text: str, lower: str) -> Iterator[Match]:
     """IBANs by country, length and checksum (ISO 13616); text right behind does not disturb."""
-    for head in _IBAN_HEAD.finditer(text):
+    for head in _IBAN_START.finditer(text):
         start = head.start()
-        if not _BANK_CODE.match(_digits(text[start : start + 16])):
-            continue
-        length = _IBAN_LENGTHS[head[0][:2].upper()]
+        length = _IBAN_LENGTHS[text[start : start + 2].upper()]
         body = _IBAN_BODY.match(text, start)
         if body is None:
             continue

@@ -8,7 +8,7 @@ from datetime import date
 from operator import mul
 
 from instructrec_deploy.safety import reach
-from instructrec_deploy.safety.match import Match, scan
+from instructrec_deploy.safety.match import Match, matches, scan, scan_values
 from instructrec_deploy.safety.pending import Shape
 from instructrec_deploy.safety.recognizers.nearby import LEFT, RIGHT, bare, has_any, is_near, words
 
@@ -36,8 +36,8 @@ CN_ID_SHAPES = (Shape(_CN_ID),)
 
 def find_cn_ids(text: str, lower: str) -> Iterator[Match]:
     """Chinese resident ID numbers (GB 11643-1999, 18 characters)."""
-    for found in scan(_CN_ID, text, lambda found: is_cn_id(bare(found[0]))):
-        yield Match("CN_ID", "cn_id", found.start(), found.end())
+    spans = scan_values(_CN_ID, text, lambda value: is_cn_id(bare(value)))
+    yield from matches("CN_ID", "cn_id", spans)
 
 
 def is_cn_id(number: str) -> bool:
@@ -68,8 +68,8 @@ CN_USCC_SHAPES = (Shape(_CN_USCC),)
 
 def find_cn_usccs(text: str, lower: str) -> Iterator[Match]:
     """Unified social credit codes of Chinese organizations (GB 32100-2015)."""
-    for found in scan(_CN_USCC, text, lambda found: is_cn_uscc(bare(found[0]))):
-        yield Match("CN_USCC", "cn_uscc", found.start(), found.end())
+    spans = scan_values(_CN_USCC, text, lambda value: is_cn_uscc(bare(value)))
+    yield from matches("CN_USCC", "cn_uscc", spans)
 
 
 def is_cn_uscc(value: str) -> bool:

@@ -6,18 +6,21 @@ import re
 from collections.abc import Iterator
 
 from instructrec_deploy.safety import reach
-from instructrec_deploy.safety.match import Match, scan
+from instructrec_deploy.safety.match import Match, matches, scan
 from instructrec_deploy.safety.pending import Shape
 
 # --- e-mail
 
-_LOCAL_CHARS = (
-    "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._%+-'&"
-    + "".join(chr(code) for code in range(0xC0, 0x250))  # Latin letters with accents
+_ASCII_LOCAL_CHARS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._%+-'&"
+_LOCAL_CHARS = _ASCII_LOCAL_CHARS + "".join(
+    chr(code)
+    for code in range(0xC0, 0x250)  # Latin letters with accents
 )
 _DOMAIN = re.compile(
-    r"(?:[0-9A-Za-z](?:[0-9A-Za-z-]{0,61}[0-9A-Za-z])?\.){1,8}([A-Za-z]{2,24})(?![0-9A-Za-z])"
+    r"(?:[0-9A-Za-z][0-9A-Za-z-]{0,62}(?<!-)\.){1,8}([A-Za-z]{2,24})(?![0-9A-Za-z])"
 )
+_AT_DOMAIN = re.compile(f"@(?=({_DOMAIN.pattern}))")  # the walk does not go past the "@"
+_MASKING = "*•]"  # right before what is left of a masked address
 _FILE_SUFFIXES = frozenset(
     ("png", "jpg", "jpeg", "gif", "svg", "webp", "ico", "css", "js", "ts", "json", "pdf", "zip")
 )
@@ -29,23 +32,24 @@ EMAIL_SHAPES = (
 
 def find_emails(text: str, lower: str) -> Iterator[Match]:
     """E-mail addresses, from each "@" outwards; neither walk crosses another "@"."""
-    at = text.find("@")
-    while at >= 0:
-        domain = _DOMAIN.match(text, at + 1)
-        if domain and domain[1].lower() not in _FILE_SUFFIXES:
-            start = _local_start(text, at)
+    spans = []
+    for found in _AT_DOMAIN.finditer(text):
+        if found[2].lower() not in _FILE_SUFFIXES:
+            start = _local_start(text, found.start())
             if start >= 0:
-                yield Match("EMAIL", "email", start, domain.end())
-        at = text.find("@", at + 1)
+                spans.append((start, found.end(1)))
+    yield from matches("EMAIL", "email", spans)
 
 
 def _local_start(text: str, at: int) -> int:
     """Where the part before "@" starts; -1 if there is none, or it is masked already."""
-    head = text[max(0, at - reach.MAIL_NAME) : at]
-    local = head[len(head.rstrip(_LOCAL_CHARS)) :].lstrip(".'&-%+")
+    head = text[at - reach.MAIL_NAME if at > reach.MAIL_NAME else 0 : at]
+    chars = _ASCII_LOCAL_CHARS if head.isascii() else _LOCAL_CHARS
+    local = head[len(head.rstrip(chars)) :].lstrip(".'&-%+")
     start = at - len(local)
-    is_masked = not local.strip("xX") or text[start - 1 : start] in ("*", "•", "]")
-    if len(local) > 64 or is_masked or local.endswith("."):
+    if len(local) > 64 or local[-1:] == "." or (local[:1] in "xX" and not local.strip("xX")):
+        return -1
+    if start and text[start - 1] in _MASKING:
         return -1
     return -1 if local == "git" and text.startswith("@git", at) else start  # git@github.com:...
 
@@ -53,15 +57,18 @@ def _local_start(text: str, at: int) -> int:
 # --- IP addresses
 
 _OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
+_REST = rf"\.({_OCTET})\.({_OCTET})\.({_OCTET})(?!\.?[0-9A-Za-z])"
+# Its first digit, then what must stand before it and begin with it. 8.8.8.8 is a section's number.
 _IPV4 = re.compile(
-    rf"(?<![0-9A-Za-z.\-])({_OCTET})\.({_OCTET})\.({_OCTET})\.({_OCTET})(?!\.?[0-9A-Za-z])"
+    r"[0-9](?<![0-9A-Za-z.\-].)(?!\.[0-9]\.[0-9]\.[0-9](?!\.?[0-9A-Za-z]))"
+    rf"(?<=(?=({_OCTET})\.).)[0-9]{{0,2}}{_REST}"
 )
 _IPV6 = re.compile(r"(?<![0-9A-Za-z:.])[23][0-9A-Fa-f]{3}:[0-9A-Fa-f:]{2,34}(?![0-9A-Za-z:])")
 _VERSION_BEFORE = re.compile(
     r"(?:ver(?:sion)?|(?<![a-z])v\.|release|build|firmware|版本号?)[^0-9]{0,4}\Z", re.I
 )
 
-IP_SHAPES = (Shape(_IPV4), Shape(_IPV6))
+IP_SHAPES = (Shape(re.compile(rf"(?<![0-9A-Za-z.\-]){_OCTET}{_REST}")), Shape(_IPV6))
 
 
 def find_ips(text: str, lower: str) -> Iterator[Match]:
@@ -73,8 +80,6 @@ def find_ips(text: str, lower: str) -> Iterator[Match]:
 
 
 def _accept_ipv4(found: re.Match[str]) -> bool:
-    if found.end() - found.start() == len("8.8.8.8"):  # a version or section, a public resolver
-        return False
     a, b, c, _ = map(int, found.groups())
     is_reserved = (
         a in (0, 10, 127)

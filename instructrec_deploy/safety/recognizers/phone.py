@@ -6,35 +6,41 @@ import re
 from collections.abc import Iterator
 
 from instructrec_deploy.safety import reach
-from instructrec_deploy.safety.match import Match, scan
+from instructrec_deploy.safety.match import Match, matches, scan
+from instructrec_deploy.safety.outlines import Gate, Outline
 from instructrec_deploy.safety.pending import Shape
 from instructrec_deploy.safety.recognizers.nearby import has_any
 
 _S = r"(?: ?[.\-] ?| {1,2})"  # one separator
 _L = r"(?<![0-9])"
+_L1 = r"(?<![0-9].)"  # the same behind the first character: a search skips to such characters
 _R = r"(?![0-9])"
-_CN_PREFIX = rf"(?:\(?(?:\+ ?|00)86\)?{_S}?|(?<![0-9+])\(?86\)?{_S}?)?"
 _CN_AREA = r"(?:10|2[0-9]|(?![48]00)[3-9][0-9]{2})"  # 400 and 800: hotlines
 _CN_LOCAL = rf"[2-9][0-9]{{2,3}}{_S}?[0-9]{{4}}"
 _EXTENSION = r"(?:(?: ?(?:转|ext\.?|x) ?|-)[0-9]{1,5}(?![0-9]))?"
 
 # A mobile in its usual groups, or with each digit apart. 144 and 154 are not given out.
 _CN_MOBILE = re.compile(
-    rf"{_L}{_CN_PREFIX}1(?:[3-9][0-9](?:{_S}?[0-9]{{4}}){{2}}|[3-9][0-9]{_S}[0-9]{{3}}{_S}[0-9]{{5}}"
-    rf"|(?<![0-9][ .\-]1)(?:[ .\-][0-9]){{10}}){_R}"
+    rf"(?:1{_L1}|\({_L1}(?:\+ ?|00|(?<!\+.))86\)?{_S}?1|\+{_L1} ?86\)?{_S}?1|0{_L1}086\)?{_S}?1"
+    rf"|8(?<![0-9+].)6\)?{_S}?1)"
+    rf"(?:[3-9][0-9](?:{_S}?[0-9]{{4}}){{2}}|[3-9][0-9]{_S}[0-9]{{3}}{_S}[0-9]{{5}}"
+    rf"|(?<![0-9][ .\-]1)[ .\-][3-9](?:[ .\-][0-9]){{9}}){_R}"
 )
+_CN_ABROAD = rf"86\)?{_S}?\(?0?{_CN_AREA}\)?"
 _CN_LANDLINE = re.compile(
-    rf"{_L}(?:\(?(?:\+ ?|00)86\)?{_S}?\(?0?{_CN_AREA}\)?|\(?0{_CN_AREA}\)?){_S}?"
-    rf"{_CN_LOCAL}{_EXTENSION}{_R}",
+    rf"(?:\({_L1}(?:(?:\+ ?|00){_CN_ABROAD}|0{_CN_AREA}\)?)|\+{_L1} ?{_CN_ABROAD}"
+    rf"|0{_L1}(?:0{_CN_ABROAD}|{_CN_AREA}\)?)){_S}?{_CN_LOCAL}{_EXTENSION}{_R}",
     re.IGNORECASE,
 )
 _US = re.compile(
-    rf"{_L}(?P<one>(?:\+ ?|00)?1{_S}?)?(?P<open>\()?(?P<area>[2-9][0-9]{{2}})(?(open)\){_S}?|{_S}?)"
+    rf"{_L}(?=[2-9(]|(?:\+ ?|00)?1[ .\-]{{0,3}}[2-9(])(?P<one>(?:\+ ?|00)?1{_S}?)?(?P<open>\()?"
+    rf"(?P<area>[2-9][0-9]{{2}})(?(open)\){_S}?|{_S}?)"
     rf"(?P<exchange>[0-9]{{3}}){_S}?[0-9]{{4}}{_R}"
 )
-_UK_TRUNK = rf"(?:\(?(?:\+ ?|00)44\)?{_S}?(?:\(0\){_S}?|\()?|\(?0)"
+_UK_ABROAD = rf"44\)?{_S}?(?:\(0\){_S}?|\()?"
 _UK = re.compile(
-    rf"{_L}{_UK_TRUNK}(?:7[0-9]{{3}}\)?{_S}?[0-9]{{3}}{_S}?[0-9]{{3}}"
+    rf"(?:\({_L1}(?:(?:\+ ?|00){_UK_ABROAD}|0)|\+{_L1} ?{_UK_ABROAD}|0{_L1}(?:0{_UK_ABROAD}|))"
+    rf"(?:7[0-9]{{3}}\)?{_S}?[0-9]{{3}}{_S}?[0-9]{{3}}"
     rf"|2[03489][0-9]?\)?{_S}?[0-9]{{3,4}}{_S}?[0-9]{{4}}"
     rf"|1[0-9]1\)?{_S}?[0-9]{{3}}{_S}?[0-9]{{4}}|11[0-9]\)?{_S}?[0-9]{{3}}{_S}?[0-9]{{4}}"
     rf"|1[0-9]{{3}}\)?{_S}?[0-9]{{5,6}}|1[0-9]{{3}}\)?{_S}?[0-9]{{3}}{_S}?[0-9]{{3}}){_R}"
@@ -46,7 +52,7 @@ _COUNTRY = (
 # 8 to 13 digits behind the country code; the last two stay together, so that a lone number that
 # follows ("+49 30 901820 2 people") is not swallowed.
 _INTERNATIONAL = re.compile(
-    rf"{_L}(?P<plus>\+ ?|00){_COUNTRY}(?:[ .\-()]{{0,2}}[0-9]){{5,11}}[ .\-]?[0-9]{{2}}{_R}"
+    rf"(?:\+{_L1} ?|0{_L1}0){_COUNTRY}(?:[ .\-()]{{0,2}}[0-9]){{5,11}}[ .\-]?[0-9]{{2}}{_R}"
 )
 
 # Any number of 7 to 13 digits that the text itself calls a phone number.
@@ -84,7 +90,7 @@ _OTHER_WORDS = re.compile(
 )
 # Part of a longer code: a letter or a short group joined on by a mark ("ORD-138...", "0.138...").
 _JOINED = re.compile(r"(?:[A-Za-z]|(?<![0-9])[0-9]{1,6})[-_/#.]\Z|[A-Za-z]\Z")
-_PRICE_BEFORE = re.compile(r"[$¥€£] ?\Z")
+_CURRENCIES = "$¥€£"  # right before a price, or a space before it
 _PRICE_AFTER = re.compile(r"\.[0-9]| ?(?:元|块|万|亿|美元|%|円|USD|RMB)|(?!x ?[0-9]|ext)[A-Za-z]")
 _MARKS = {ord(mark): None for mark in " .-()"}  # all that a number has beside digits and a plus
 _DIGITS = frozenset("0123456789")
@@ -100,12 +106,18 @@ _TOLL_FREE = re.compile(r"(?:\+|00)[0-9]{2,3}800")
 
 def find_phones(text: str, lower: str) -> Iterator[Match]:
     """Phone numbers of a folded text; the forms may overlap each other."""
+    outline = Outline(text)
     for rule, pattern, accept in _FORMS:
-        if not has_any(_STEMS[rule], lower):
+        stems, gate = _STEMS[rule]
+        if not has_any(stems, lower) or not gate.is_open(outline):
             continue
+        spans = []
         for found in scan(pattern, text, accept):
-            is_open = found[0][0] == "(" and ")" not in found[0]  # closes behind the number
-            yield Match("PHONE", rule, found.start() + is_open, found.end())
+            start, end = found.span()
+            if text[start] == "(" and ")" not in found[0]:  # closes behind the number
+                start += 1
+            spans.append((start, end))
+        yield from matches("PHONE", rule, spans)
 
 
 def is_named_otherwise(text: str, start: int) -> bool:
@@ -133,19 +145,25 @@ def _has_phone_word(found: re.Match[str]) -> bool:
 
 def _stands_free(found: re.Match[str]) -> bool:
     """No part of a code, a price or a decimal, and not named as something else."""
-    text, start = found.string, found.start()
+    text, (start, end) = found.string, found.span()
     words = _words_before(text, start)
-    if words and _PHONE_WORDS.search(words):
+    if words:
+        if _PHONE_WORDS.search(words):
+            return True
+        if _OTHER_WORDS.search(words):
+            return False
+    after = text[end : end + 2]
+    is_apart = after[:1] == " " and after[1:].isdecimal()
+    if after and not is_apart and _PRICE_AFTER.match(text, end):
+        return False
+    if not start:
         return True
-    if words and _OTHER_WORDS.search(words):
-        return False
-    if _PRICE_AFTER.match(text, found.end()):
-        return False
-    before = text[max(0, start - 8) : start]
-    last = before[-1:]
+    last = text[start - 1]
     if last in "-_/#." or last.isalpha():
-        return not _JOINED.search(before)
-    return not _PRICE_BEFORE.search(before)
+        return not _JOINED.search(text[max(0, start - 8) : start])
+    if last == " " and start > 1:
+        last = text[start - 2]
+    return last not in _CURRENCIES
 
 
 def _digits(found: re.Match[str]) -> str:
@@ -157,23 +175,19 @@ def _is_grouped(found: re.Match[str]) -> bool:
     return not found[0].isdecimal()
 
 
-def _accept_cn_mobile(found: re.Match[str]) -> bool:
-    return _digits(found)[-10] not in "012" and _stands_free(found)
-
-
 def _accept_cn_landline(found: re.Match[str]) -> bool:
     return (_is_grouped(found) or _has_phone_word(found)) and _stands_free(found)
 
 
 def _accept_us(found: re.Match[str]) -> bool:
-    area, exchange = found["area"], found["exchange"]
+    one, opening, area, exchange = found.group("one", "open", "area", "exchange")
     if area in _NOT_PERSONAL_AREAS or area.endswith("11") or area[1] == "9":
         return False
-    is_long = found["one"] is not None and found["one"][0] in "+0"
+    is_long = one is not None and one[0] in "+0"
     if not is_long and (exchange[0] in "01" or exchange.endswith("11")):
         return False
     is_marked = found.end() - found.start("area") >= len("212-555-0143")
-    is_shaped = is_marked or bool(found["open"]) or "+" in (found["one"] or "")
+    is_shaped = is_marked or bool(opening) or "+" in (one or "")
     return (is_shaped or _has_phone_word(found)) and _stands_free(found)
 
 
@@ -186,8 +200,7 @@ def _accept_uk(found: re.Match[str]) -> bool:
 def _accept_international(found: re.Match[str]) -> bool:
     if _TOLL_FREE.match(_digits(found)):
         return False
-    is_shaped = "+" in found["plus"] or not found[0].isdecimal()
-    return (is_shaped or _has_phone_word(found)) and _stands_free(found)
+    return (_is_grouped(found) or _has_phone_word(found)) and _stands_free(found)
 
 
 def _accept_named(found: re.Match[str]) -> bool:
@@ -200,7 +213,7 @@ def _accept_named(found: re.Match[str]) -> bool:
 
 
 _FORMS = (
-    ("cn_mobile", _CN_MOBILE, _accept_cn_mobile),
+    ("cn_mobile", _CN_MOBILE, _stands_free),
     ("cn_landline", _CN_LANDLINE, _accept_cn_landline),
     ("us", _US, _accept_us),
     ("uk", _UK, _accept_uk),
@@ -208,16 +221,34 @@ _FORMS = (
     ("named", _NAMED, _accept_named),
 )
 PHONE_SHAPES = tuple(Shape(pattern, reach.NAME_AFTER) for _, pattern, _ in _FORMS)
-# What a text must hold for a form to be looked for.
-_STEMS: dict[str, tuple[str, ...]] = {
-    "cn_mobile": ("1",),
-    "cn_landline": ("0", "86"),
-    "us": tuple("23456789"),
-    "uk": ("0", "44"),
-    "international": ("+", "00"),
+# What a text must hold for a form to be looked for: characters or words, and an outline.
+_STEMS: dict[str, tuple[tuple[str, ...], Gate]] = {
+    "cn_mobile": (
+        ("1",),
+        Gate(
+            kinds=(b"0" * 11,),
+            spaced=(
+                *(b"000 0000 0000", b"0000000 0000", b"000 00000000", b"000 000 00000"),
+                b"0 " * 10 + b"0",
+            ),
+        ),
+    ),
+    "cn_landline": (
+        ("0", "86"),
+        Gate(spaced=(b"00 000 0000", b"00 0000 0000", b"00 0000000", b"00000 0000", b"000000000")),
+    ),
+    "us": (
+        tuple("23456789"),
+        Gate(spaced=(b"000 000 0000", b"000 0000000", b"000000 0000", b"0000000000")),
+    ),
+    "uk": (("0", "44"), Gate(joined=(b"0" * 10,))),
+    "international": (("+", "00"), Gate(joined=(b"0" * 8,))),
     "named": (
-        *("tel", "phone", "mob", "cell", "fax", "whatsapp", "sms", "call", "dial", "ring", "text"),
-        *("messag", "reach", "office", "home", "work"),
-        *("电话", "手机", "座机", "固话", "致电", "拨打", "传真", "打给", "打我"),
+        (
+            *("tel", "phone", "mob", "cell", "fax", "whatsapp", "sms", "call", "dial", "ring"),
+            *("text", "messag", "reach", "office", "home", "work"),
+            *("电话", "手机", "座机", "固话", "致电", "拨打", "传真", "打给", "打我"),
+        ),
+        Gate(joined=(b"0" * 7,)),
     ),
 }

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from instructrec_deploy.safety import reach
-from instructrec_deploy.safety.match import Match
+from instructrec_deploy.safety.match import Match, matches
 from instructrec_deploy.safety.pending import Shape
 from instructrec_deploy.safety.recognizers.nearby import has_any
 
@@ -32,8 +32,18 @@ _KEYS = re.compile(
     r"|eyJ[0-9A-Za-z_\-]{8,2000}\.eyJ[0-9A-Za-z_\-]{8,4000}(?:\.[0-9A-Za-z_\-]{0,2000})?"  # JWT
     r")"
 )
+_KEY_HEADS = (  # one of them stands in each key
+    *("AKIA", "ASIA", "AGPA", "AIDA", "AROA", "ANPA", "LTAI", "AKID", "ghp_", "gho_", "ghu_"),
+    *("ghs_", "ghr_", "github_pat_", "glpat-", "xox", "xapp-", "sk-", "k_live_", "k_test_"),
+    *("whsec_", "AIza", "ya29.", "GOCSPX-", "SG.", "key-", "SK", "npm_", "pypi-", "hf_"),
+    *("dop_v1_", "shp", "sq0", ":AA", "eyJ"),
+)
 # Where a word begins that is long enough to be a key.
 _TOKEN = re.compile(r"(?<![0-9A-Za-z_.:\-])[.:\-]{0,64}(?=[0-9A-Za-z_][0-9A-Za-z_.:\-]{15})")
+_TOKEN_CHARS = bytes(
+    0x61 if re.match(r"[0-9A-Za-z_.:\-]", chr(code)) else 0x20 for code in range(256)
+)
+_LONG_TOKEN = b"a" * 16
 _PEM = re.compile(r"-----BEGIN (?:[A-Z0-9]{1,12} ){0,3}PRIVATE KEY(?: BLOCK)?-----")
 _PEM_END = re.compile(r"-----END (?:[A-Z0-9]{1,12} ){0,3}PRIVATE KEY(?: BLOCK)?-----")
 _PEM_HEAD = Shape(_PEM)
@@ -45,31 +55,35 @@ _NAMING = (
 )
 _NAMING_ZH = ("密", "口令", "令牌", "秘钥", "私钥")
 _LINK = r"(?P<link>['\"]? ?(?::=|=>|[:=]|(?<![a-z])(?:is|was|set to)(?![a-z])|是|为)|) ?"
-_NAMED = re.compile(
-    r"(?:(?<![a-z])(?:(?:[a-z0-9]{1,20}[_\-]){0,4}"
+_BARE_NAME = (
     r"(?:password|passwd|passphrase|passwort|pwd|pass(?=[:=])|secret|token|credentials?"
     r"|(?:api|access|secret|private|auth|encryption|signing)[_\- ]?(?:key|token|secret))"
-    r"(?:[_\-](?:key|id|value|hash)){0,1})"
-    r"|(?:密码|口令|密钥|秘钥|令牌|私钥)(?:信息|明文)?)"
-    rf"{_LINK}(?P<rest>)"
 )
+_NAME_ZH = "(?:密码|口令|密钥|秘钥|令牌|私钥)(?:信息|明文)?"
+_NAMED = re.compile(
+    rf"(?:(?<![a-z])(?:(?:[a-z0-9]{{1,20}}[_\-]){{0,4}}{_BARE_NAME}"
+    rf"(?:[_\-](?:key|id|value|hash)){{0,1}})|{_NAME_ZH}){_LINK}(?P<rest>)"
+)
+# The same for a text without a dash or an underscore, which takes half the time.
+_NAMED_PLAIN = re.compile(rf"(?:(?<![a-z]){_BARE_NAME}|{_NAME_ZH}){_LINK}(?P<rest>)")
 _LEET_PASSWORD = re.compile("p(?=[a-z]{0,6}[@$045])[a@4][s$5]{2}w[o0]?r?d")
 _LEET = str.maketrans("@$045", "asoas")
 _BEARER = re.compile(r"(?<![a-z])(?:bearer|basic) (?P<rest>)(?=[0-9a-z_.~+/\-]{16})")
 _SECRET_CHARS = 200
 _VALUE = re.compile(rf"[!-~]{{1,{_SECRET_CHARS}}}")  # printable, no space
 _QUOTED = re.compile(rf"(?P<mark>['\"`])(?P<value>[^'\"`\n]{{4,{_SECRET_CHARS}}})(?P=mark)")
+_QUOTES = "'\"`"
 _TELLING = re.compile("[0-9A-Z]")  # every secret has one
 # What stands where a secret would, and is none.
 _NO_SECRET = re.compile(
     r"(?:[*x•.\-_#]+|null|none|true|false|required|optional|reset|changed|wrong|incorrect|invalid"
     r"|expired|forgotten|missing|empty|unknown|undefined|string|str|env|todo|protected|safe|secure"
     r"|your[_\-a-z]*|my[_\-a-z]*|example[_\-a-z]*|the|a|an|not|too|very|so|in|on|at|to|of|for|that"
-    r"|this|too|still|no|yes|what|only|being|never|stored|sent|important|hidden|[<\[{$%(].*)",
-    re.IGNORECASE,
+    r"|this|too|still|no|yes|what|only|being|never|stored|sent|important|hidden|[<\[{$%(].*)"
 )
+_NO_SECRET_ANY_CASE = re.compile(_NO_SECRET.pattern, re.IGNORECASE)
 _HAS_DIGIT = re.compile("[0-9]")
-_KINDS = (_HAS_DIGIT, *map(re.compile, ("[a-z]", "[A-Z]", "[^0-9A-Za-z]")))
+_KINDS = tuple(map(re.compile, ("[a-z]", "[A-Z]", "[^0-9A-Za-z]")))
 _MIN_ENTROPY = 3.0  # bits a character: words stay below, random strings of 20 above
 _RANDOM_CHARS = 20
 
@@ -110,10 +124,12 @@ def find_secrets(text: str, lower: str) -> Iterator[Match]:
     """Keys, private keys, tokens and named passwords in a folded text."""
     if "-----BEGIN " in text:
         yield from _find_pem(text)
-    for token in _TOKEN.finditer(text):
-        key = _KEYS.match(text, token.end())
-        if key and _looks_random(key[0][4:]):
-            yield Match("SECRET", "known_key", key.start(), key.end())
+    kinds = text.encode("ascii", "replace").translate(_TOKEN_CHARS)
+    if _LONG_TOKEN in kinds and has_any(_KEY_HEADS, text):
+        for token in _TOKEN.finditer(text):
+            key = _KEYS.match(text, token.end())
+            if key and _looks_random(key[0][4:]):
+                yield Match("SECRET", "known_key", key.start(), key.end())
     if has_any(_NAMING, lower) or (not text.isascii() and has_any(_NAMING_ZH, lower)):
         yield from _find_named(text, lower)
     plain = _LEET_PASSWORD.sub(lambda word: word[0].translate(_LEET), lower)
@@ -153,43 +169,56 @@ def _find_pem(text: str) -> Iterator[Match]:
 
 
 def _find_named(text: str, lower: str) -> Iterator[Match]:
-    for pattern in (_NAMED, _BEARER):
+    named = _NAMED if "_" in lower or "-" in lower else _NAMED_PLAIN
+    spans = []
+    for pattern in (named, _BEARER):
         telling = -1  # the next character that no plain word has
-        for named in pattern.finditer(lower):
-            start = named.start("rest")
+        for found in pattern.finditer(lower):
+            start = found.end()
             if telling < start:  # looked for once, however many words name the same value
-                found = _TELLING.search(text, start)
-                telling = found.start() if found else len(text)
+                sign = _TELLING.search(text, start)
+                telling = sign.start() if sign else len(text)
             if telling > start + _SECRET_CHARS:  # one more: a quotation mark
                 continue
-            has_link = pattern is _BEARER or bool(named["link"])
-            span = _secret_at(text, start, has_link=has_link)
+            span = _secret_at(text, start, has_link=pattern is _BEARER or bool(found["link"]))
             if span:
-                yield Match("SECRET", "named_secret", *span)
+                spans.append(span)
+    yield from matches("SECRET", "named_secret", spans)
 
 
 def _secret_at(text: str, start: int, *, has_link: bool) -> tuple[int, int] | None:
     """The span of the secret that begins here; None where it is a word of the sentence."""
-    quoted = _QUOTED.match(text, start)
-    value = _VALUE.match(text, start)
+    quoted = _QUOTED.match(text, start) if text[start : start + 1] in _QUOTES else None
     if quoted:
         begin, end = quoted.span("value")
-    elif value:
-        begin = start
-        end = start + len(value[0].rstrip(".,;!?)]}'\"`"))
+        found = text[begin:end]
     else:
-        return None
-    found = text[begin:end]
+        value = _VALUE.match(text, start)
+        if not value:
+            return None
+        found = value[0].rstrip(".,;!?)]}'\"`")
+        begin, end = start, start + len(found)
     is_likely = len(found) >= 6 and (_is_likely(found, has_link) or _is_random(found))
-    return (begin, end) if is_likely and not _NO_SECRET.fullmatch(found) else None
+    return (begin, end) if is_likely and not _is_no_secret(found) else None
+
+
+def _is_no_secret(value: str) -> bool:
+    if value.isascii():  # a pattern for any case tries each of its words
+        return _NO_SECRET.fullmatch(value.lower()) is not None
+    return _NO_SECRET_ANY_CASE.fullmatch(value) is not None
 
 
 def _is_likely(value: str, has_link: bool) -> bool:
     """Whether the text says what it is and it is no plain word."""
     if not has_link:
         return False
-    n_kinds = sum([kind.search(value) is not None for kind in _KINDS])
-    return n_kinds >= (2 if _HAS_DIGIT.search(value) else 3)
+    has_digit = _HAS_DIGIT.search(value) is not None
+    if value.isascii():
+        has_small, has_capital = value != value.upper(), value != value.lower()
+        n_kinds = has_digit + has_small + has_capital + (not value.isalnum())
+    else:
+        n_kinds = has_digit + sum([kind.search(value) is not None for kind in _KINDS])
+    return n_kinds >= (2 if has_digit else 3)
 
 
 def _is_random(value: str) -> bool:

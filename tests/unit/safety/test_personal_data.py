@@ -220,6 +220,7 @@ HOSTILE += ["110101199003078531 ", "1" * 40 + " ", "@a-a-", "f*", "call 1 ", "or
 
 HOSTILE += ["路1号", "1·", "一三八", "password: a1", "212-555-0143 ", "1.1.1.1 ", "12 Main St "]
 HOSTILE += ["f u c k ", "fuuuuck", "sh1t ", "傻 逼 ", "аb ", "電話", "one ", "lO", "bob at x "]
+HOSTILE += ["大道东一号", "@a点", "a艾特a点", "a艾特a点cn "]
 
 
 @pytest.mark.parametrize("piece", HOSTILE)
@@ -231,7 +232,7 @@ def test_hostile_text_takes_linear_time(piece: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("piece", ["138 1234 5678 ", "f u c k "])
+@pytest.mark.parametrize("piece", ["138 1234 5678 ", "f u c k ", "大道东一号", "a艾特a点cn "])
 def test_a_million_characters_take_linear_time(piece: str) -> None:
     short, long = ((piece * 1_048_576)[:chars] for chars in (131_072, 1_048_576))
     assert _seconds(long, 1) / _seconds(short, 3) < 24
@@ -245,6 +246,18 @@ def _seconds(text: str, rounds: int) -> float:
         GUARD.check_input(text)
         times.append(time.thread_time() - begun)
     return min(times)
+
+
+def test_an_address_begins_at_the_first_region_or_level_of_the_words_before_it() -> None:
+    for text, found in (
+        ("我家在海南京东大道东一号", ["海南京东大道东一号"]),
+        ("海南京东大道东一号", ["海南京东大道东一号"]),
+        ("大道东一号" * 3, []),
+        ("北京市大道东一号大道东一号", ["北京市大道东一号"]),
+        ("某某某某某某某某某某朝阳区幸福路三号", ["某某朝阳区幸福路三号"]),
+    ):
+        hits = GUARD.check_input(text).verdict.findings
+        assert [text[hit.start : hit.end] for hit in hits] == found
 
 
 def test_every_type_of_the_policy_has_a_recognizer() -> None:
