@@ -5,16 +5,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from operator import attrgetter
 from typing import Literal
 
 from instructrec_deploy.core.result import Answer, Finding, Verdict
+from instructrec_deploy.safety import word_model
 from instructrec_deploy.safety.disguises import disguised
 from instructrec_deploy.safety.heads import Heads
 from instructrec_deploy.safety.keys import SafetyKeys
-from instructrec_deploy.safety.lexicon import Lexicon
+from instructrec_deploy.safety.lexicon import Lexicon, mark_quoted
 from instructrec_deploy.safety.match import Match
 from instructrec_deploy.safety.operators import Numbers, Operators
+from instructrec_deploy.safety.overlaps import resolve_overlaps
+from instructrec_deploy.safety.pending import first_open
 from instructrec_deploy.safety.personal_data import find_personal_data, open_personal_data
 from instructrec_deploy.safety.policy import (
     DirectionPolicy,
@@ -30,7 +32,6 @@ from instructrec_deploy.text.normalize import fold, lower_in_place
 Direction = Literal["input", "output"]
 
 _log = logging.getLogger(__name__)
-_START = attrgetter("start")
 # What a broken check can raise. Its message may hold the text, so only its type is logged.
 BROKEN = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
@@ -157,6 +158,8 @@ class Checker:
         self._is_dry_run = policy.dry_run
         self._strong = frozenset(n for n in sought if _can(self._steps[n], "mask", "block"))
         self._lexicon = lexicon
+        has_words = policy.word_model and word_model.CATEGORY in self._categories
+        self._words = word_model.shipped_model() if has_words else None
         self._on_failure: Action = "block" if policy.fail == "closed" else "flag"
         self._clean = Verdict(policy_version=version, direction=direction)
 
@@ -231,6 +234,10 @@ class Checker:
             groups = (self._categories & self._strong, self._categories)
             content = self._lexicon.open(lower, groups, start)
             strong, every = min(strong, content[0]), min(every, content[1])
+        if self._words is not None:
+            word = first_open(word_model.SHAPES, lower, lower, start)
+            every = min(every, word)
+            strong = min(strong, word) if word_model.CATEGORY in self._strong else strong
         return strong, min(strong, every)
 
     def edits(self, text: str, lower: str) -> list[Edit]:
@@ -246,7 +253,11 @@ class Checker:
         folded = fold(text)
         hits = find_personal_data(folded.text, self._types) if self._types else []
         if self._categories:
-            hits += self._lexicon.find(lower_in_place(folded.text), self._categories)
+            lower = lower_in_place(folded.text)
+            listed = self._lexicon.find(lower, self._categories)
+            hits += listed
+            if self._words is not None:
+                hits += mark_quoted(lower, self._words.find(lower, listed))
         places = None if folded.is_aligned else folded.span
         new = tuple.__new__  # without the constructor's call: half the time
         found: list[Finding] = []
@@ -290,55 +301,6 @@ def _can(steps: tuple[Step, ...], *actions: Action) -> bool:
 def _undone(finding: Finding) -> Finding:
     """The finding in a dry run: flagged, with what would have been done."""
     return finding._replace(action="flag", stand_in="", dry_run_action=finding.action)
-
-
-def resolve_overlaps(findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """Findings without overlaps, by start: the strongest action wins, then the longest span.
-
-    Of equals the one that stands first wins, then the one that was found first. What wins over
-    one that a person is to look at is for that person, too.
-    """
-    ordered = sorted(findings, key=_START)
-    end = -1
-    for _, _, _, start, stop, *_ in ordered:
-        if start < end:
-            break
-        end = stop
-    else:  # most texts
-        return tuple(ordered)
-    kept: list[Finding] = []
-    together: list[Finding] = []  # each overlaps one before it
-    end = -1
-    for finding in ordered:
-        if finding.start >= end and together:
-            kept += together if len(together) == 1 else _strongest(together)
-            together = []
-        together.append(finding)
-        end = max(end, finding.end)
-    kept += _strongest(together)
-    return tuple(kept)
-
-
-def _strongest(together: list[Finding]) -> list[Finding]:
-    ranked = sorted(together, key=lambda f: (-STRENGTH[f[2]], f[3] - f[4], f[3]))
-    kept: list[Finding] = []
-    reviewed: list[Finding] = []
-    floor = min(finding.start for finding in together)
-    taken = bytearray(max(finding.end for finding in together) - floor)
-    for finding in ranked:
-        start, end = finding[3] - floor, finding[4] - floor
-        if taken.find(1, start, end) < 0:
-            taken[start:end] = b"\1" * (end - start)
-            kept.append(finding)
-        elif finding.review:
-            reviewed.append(finding)
-    for lost in reviewed:
-        kept = [_for_review(f) if f.start < lost.end and lost.start < f.end else f for f in kept]
-    return sorted(kept, key=_START)
-
-
-def _for_review(finding: Finding) -> Finding:
-    return finding if finding.review else finding._replace(review=True)
 
 
 def mask_text(text: str, findings: Iterable[Finding]) -> str:

@@ -272,10 +272,7 @@ class Lexicon:
         for plain in undisguise(text, self._words, has_han=has_han):
             for category, rule, spans in self._spans(plain.copy.text, categories):
                 hits += matches(category, rule, plain.copy.spans(plain.spelled(spans)))
-        if hits and _QUOTES.search(text):
-            quotes = _Quotes(text)
-            hits = [hit._replace(is_quoted=quotes.hold(hit.start, hit.end)) for hit in hits]
-        return hits
+        return mark_quoted(text, hits)
 
     def open(self, text: str, groups: Sequence[frozenset[str]], start: int) -> list[int]:
         """For each group of categories: where what more text could turn into a hit begins.
@@ -334,6 +331,14 @@ class Lexicon:
             found = text.encode("ascii", "replace").translate(_WORDS_ONLY).split()
         words = self._by_word.keys() & found
         return {index for word in words for index in self._by_word[word]}
+
+
+def mark_quoted(text: str, hits: list[Match]) -> list[Match]:
+    """The hits, those within quotation marks named so."""
+    if not hits or not _QUOTES.search(text):
+        return hits
+    quotes = _Quotes(text)
+    return [hit._replace(is_quoted=quotes.hold(hit.start, hit.end)) for hit in hits]
 
 
 class _Quotes:

@@ -75,6 +75,7 @@ class DirectionPolicy(Strict):
     personal_data: PersonalDataPolicy = Field(default_factory=PersonalDataPolicy)
     operators: dict[str, Operator] = Field(default_factory=dict)  # type or "default" -> operator
     content: ContentPolicy = Field(default_factory=ContentPolicy)
+    word_model: bool = False  # a model of letters beside the word list, for disguised words
     heads: dict[str, ContentHead] = Field(default_factory=dict)  # by name, mostly that of the task
 
     @field_validator("operators")
@@ -213,6 +214,7 @@ def _stricter(one: DirectionPolicy, other: DirectionPolicy) -> DirectionPolicy:
         personal_data=merged(one.personal_data, other.personal_data),
         operators=operators,
         content=merged(one.content, other.content),
+        word_model=one.word_model or other.word_model,
         heads={**one.heads, **{task: _stricter_head(one, other, task) for task in other.heads}},
     )
 

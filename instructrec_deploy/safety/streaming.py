@@ -18,9 +18,9 @@ from instructrec_deploy.safety.guard import (
     Guard,
     changes,
     mask_text,
-    resolve_overlaps,
 )
 from instructrec_deploy.safety.operators import Numbers
+from instructrec_deploy.safety.overlaps import resolve_overlaps
 from instructrec_deploy.text.look_alikes import word_start
 from instructrec_deploy.text.normalize import Folded, fold, lower_in_place
 
