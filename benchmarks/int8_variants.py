@@ -25,6 +25,7 @@ import onnx
 from onnx import numpy_helper
 
 from instructrec_deploy.core.bundle import ENCODER_FILE
+from instructrec_deploy.core.request import Request
 from instructrec_deploy.evaluation.reader import read_examples
 from instructrec_deploy.export import quantize
 from instructrec_deploy.export.equalize import equalize_graph
@@ -86,7 +87,8 @@ def write_variants(model: onnx.ModelProto, reference: Reference, folder: Path) -
     load_onnxruntime()
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    equal = equalize_graph(model, reference.batches([*ENGLISH, *CHINESE]), work=folder)
+    texts = [Request(text) for text in (*ENGLISH, *CHINESE)]
+    equal = equalize_graph(model, reference.batches(texts), work=folder)
     graphs = {
         "fp32": model,
         "row, pair-safe 8-bit weights, equalized": quantize.quantize_graph(equal)[0],
