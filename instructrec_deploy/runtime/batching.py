@@ -28,7 +28,6 @@ from instructrec_deploy.runtime.twins import Twins
 PayloadT = TypeVar("PayloadT")
 MIXED_S = 10.0  # so long after several tenants asked, more are expected to
 SHORT_CALLS = 16  # tokens of a short batch, in calls: what calls cost is a sixteenth of it
-BATCHES_EACH = 2  # of a worker, in flight: one is computed, the next one waits
 MAX_RIDERS = 256  # of a batch, read with others of it; their answers are made one by one
 END = 1 << 62  # behind the last place
 LENGTH_MEMORY = 0.1  # weight of the newest request in the moving mean of lengths
@@ -72,12 +71,12 @@ class BatchingSettings(Section):
         return self.model_copy(update={"patience_s": min(self.patience_s, target_s)})
 
     def share_tokens(self, n_tokens: float, n_workers: int) -> float:
-        """Tokens of a batch while so many are in flight: each worker has one and finds another.
+        """Tokens of a batch while so many are in flight: what the workers have is alike.
 
-        One large batch for each would have callers and workers wait for each other in turn. A
-        short batch it is at least. Of settings that are fitted.
+        A worker that took all that waits would leave the next one little, and have its own callers
+        wait. A short batch it is at least. Of settings that are fitted.
         """
-        return max(SHORT_CALLS * self.call_tokens, n_tokens / (BATCHES_EACH * n_workers))
+        return max(SHORT_CALLS * self.call_tokens, n_tokens / n_workers)
 
     def pace(self, n_workers: int) -> Pace:
         """A pace to learn, for so many workers; of settings that are fitted."""

@@ -337,7 +337,7 @@ def test_a_request_longer_than_the_share_is_taken_alone(clock: FakeClock) -> Non
     assert names(queue, share_tokens=40) == ["long"]
 
 
-def test_what_is_in_flight_makes_two_batches_for_each_worker() -> None:
+def test_what_is_in_flight_makes_a_batch_for_each_worker() -> None:
     settings = BatchingSettings().fitted()
-    assert settings.share_tokens(1024, 2) == 256
+    assert settings.share_tokens(1024, 2) == 512
     assert settings.share_tokens(0, 2) == 96  # a call's cost is a sixteenth of it
