@@ -90,8 +90,15 @@ class Plain:
         """Those of the copy's spans that are spelled so themselves, whatever stands elsewhere."""
         if not self.leet:
             return spans
-        search, leet = _MIXED.search, self.leet
-        return [span for span in spans if search(leet, span[0], span[1])]
+        leet = self.leet
+        return [(start, end) for start, end in spans if _is_mixed(leet[start:end])]
+
+
+def _is_mixed(part: str) -> bool:
+    """Whether a part of a text in lower case has letters beside digits or marks of leetspeak."""
+    if part.isascii() and part.isalnum():
+        return not part.isalpha() and not part.isdecimal()
+    return _MIXED.search(part) is not None
 
 
 def undisguise(

@@ -16,6 +16,7 @@ from instructrec_deploy.safety import reach
 from instructrec_deploy.safety.disguises import DISGUISE_SHAPES, undisguise
 from instructrec_deploy.safety.match import Match, matches
 from instructrec_deploy.safety.pending import Shape, first_open
+from instructrec_deploy.safety.recognizers.nearby import has_any
 
 _WORD = re.compile(r"[a-z0-9]+(?:[*$]+[a-z0-9]+)*")
 _WORDS_ONLY = bytes(
@@ -37,6 +38,7 @@ class Entry:
     pattern: str
     triggers: str = ""  # empty: a Chinese entry
     gate: str = ""  # characters one of which every match contains that has no trigger
+    needs: str = ""  # parts of words one of which every match contains, where triggers say little
 
 
 _WILL = (
@@ -96,6 +98,7 @@ ENTRIES = (
         r"(?:go )?(?:kill yourself|die in a fire|drop dead)|you (?:should|deserve to) (?:just )?die"
         r"|kys|shut the fuck up|stfu|piece of shit|nobody (?:likes|loves) you",
         "yourself fire dead die kys stfu fuck shit nobody",
+        needs="yourself fire dead die kys stfu shut piece nobody",
     ),
     Entry(
         "harassment",
@@ -241,6 +244,7 @@ class Lexicon:
         self._entries = entries
         self._by_word = {word.encode(): tuple(indexes) for word, indexes in by_word.items()}
         self._words = frozenset(by_word)
+        self._needs = tuple(tuple(entry.needs.split()) for entry in entries)
         self._patterns = tuple(
             re.compile(
                 rf"(?<![a-z0-9])(?:{entry.pattern})(?![a-z0-9])".replace(" ", r"\s{1,3}")
@@ -317,7 +321,8 @@ class Lexicon:
                     wanted.add(index)
         for index in sorted(wanted):
             entry = self._entries[index]
-            if entry.category in categories:
+            needs = self._needs[index]
+            if entry.category in categories and (not needs or has_any(needs, text)):
                 spans = [match.span() for match in self._patterns[index].finditer(text)]
                 if spans:
                     yield entry.category, entry.rule, spans

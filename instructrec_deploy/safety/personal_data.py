@@ -192,5 +192,7 @@ def _find(text: str, lower: str, types: frozenset[str]) -> Iterator[Match]:
             continue
         if pattern not in is_open:
             is_open[pattern] = pattern.search(text) is not None
-        if is_open[pattern]:
+        if is_open[pattern] and name == "PHONE":
+            yield from find_phones(text, lower, outline)
+        elif is_open[pattern]:
             yield from find(text, lower)

@@ -80,7 +80,9 @@ _LOCAL_DOT = re.compile(_DOT_PATTERN.replace("NEXT", "[a-z0-9]"))
 _DOT_SIGN = re.compile("[.点。丶·t](?:(?<!t)|(?<=dot))")  # each of these has one
 _MAIL_END = re.compile(rf"{_DOT_SIGN.pattern}[ \])}}>#*]{{0,3}}[a-z]{{2}}")  # each address has one
 _LOCAL_PART = re.compile(_LOCAL)
-_LOCAL_CHARS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_%+-")
+_LOCAL_TEXT = "abcdefghijklmnopqrstuvwxyz0123456789_%+-"
+_LOCAL_CHARS = frozenset(_LOCAL_TEXT)
+_DOT_ENDS = ".点。丶·t])}>#*"
 _DOTTED_AT = re.compile(rf"(?:{_LOCAL}(?:{_LOCAL_DOT.pattern})){{1,3}}{_LOCAL}(?:{_AT.pattern})")
 _BRACKETED_AT = re.compile(r"[\[({<#*] ?at ?[\])}>#*]")
 _BRACKETED_DOT = re.compile(r"[\[({<] ?\.")
@@ -241,7 +243,9 @@ def _mark_edits(lower: str) -> list[Edit]:
     done = 0
     for (start, stop), (end, _) in pairwise(ats):
         floor = max(done, start - reach.MAIL_NAME)
-        if _DOT_SIGN.search(lower, floor, start):
+        # What ends before the name's last part, where that is a dot: a quick look.
+        before = lower[floor:start].rstrip(_LOCAL_TEXT).rstrip(" ")
+        if before and before[-1] in _DOT_ENDS:
             is_spaced = lower[start:stop] == " @ "
             edits += [_one(*dot) for dot in _local_dots(lower, floor, start, is_spaced=is_spaced)]
         if stop - start > 1 or lower[start] != "@":

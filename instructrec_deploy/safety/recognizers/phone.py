@@ -104,9 +104,9 @@ _UK_MOBILE = re.compile(r"(?:(?:\+|00)44(?:0)?|0)7[1-9][0-9]{8}")
 _TOLL_FREE = re.compile(r"(?:\+|00)[0-9]{2,3}800")
 
 
-def find_phones(text: str, lower: str) -> Iterator[Match]:
+def find_phones(text: str, lower: str, outline: Outline | None = None) -> Iterator[Match]:
     """Phone numbers of a folded text; the forms may overlap each other."""
-    outline = Outline(text)
+    outline = outline or Outline(text)
     for rule, pattern, accept in _FORMS:
         stems, gate = _STEMS[rule]
         if not has_any(stems, lower) or not gate.is_open(outline):

@@ -171,7 +171,8 @@ def _find_pem(text: str) -> Iterator[Match]:
 def _find_named(text: str, lower: str) -> Iterator[Match]:
     named = _NAMED if "_" in lower or "-" in lower else _NAMED_PLAIN
     spans = []
-    for pattern in (named, _BEARER):
+    has_bearer = "bearer " in lower or "basic " in lower
+    for pattern in (named, _BEARER) if has_bearer else (named,):
         telling = -1  # the next character that no plain word has
         for found in pattern.finditer(lower):
             start = found.end()

@@ -201,9 +201,9 @@ NATIONAL_IDS = (
     ),
     NationalId(
         "FR_NIR",
-        _shape(
-            rf"[12]{_S}[0-9]{{2}}{_S}[0-9]{{2}}{_S}(?:[0-9]{{2}}|2[ABab]){_S}[0-9]{{3}}{_S}[0-9]{{3}}"
-            rf"{_S}[0-9]{{2}}"
+        re.compile(  # its first digit, then what must stand before it
+            rf"[12](?<![0-9A-Za-z].){_S}[0-9]{{2}}{_S}[0-9]{{2}}{_S}(?:[0-9]{{2}}|2[ABab])"
+            rf"{_S}[0-9]{{3}}{_S}[0-9]{{3}}{_S}[0-9]{{2}}{RIGHT}"
         ),
         is_fr_nir,
         words(r"nir|insee|s[eé]curit[eé] sociale|s[eé]cu|social security", "社保|社会保险"),
