@@ -1,10 +1,10 @@
 """Which waiting requests are computed together: a data structure without threads.
 
 A free worker takes the most urgent request of the tenant whose turn it is and those nearest to it
-in length, under a budget of padded tokens. A request waits while every worker is
-busy, and company gathers meanwhile; a moment longer only for callers that were just answered
-(`gathering`). Batching in order of arrival would pad a batch of
-mixed lengths to 2.5 to 3 times its tokens, which on CPU is slower than no batching at all.
+in length, under a budget of padded tokens. A request waits while every worker is busy, and company
+gathers meanwhile; a moment longer only for callers that were just answered (`gathering`). Batching
+in order of arrival would pad a batch of mixed lengths to 2.5 to 3 times its tokens, which on CPU is
+slower than no batching at all.
 """
 
 from __future__ import annotations
