@@ -10,8 +10,15 @@ import pytest
 from instructrec_deploy.core.bundle import open_bundle
 from instructrec_deploy.runtime.engine import EngineSettings
 from instructrec_deploy.runtime.pipeline import Pipeline
+from tests.fake_clock import FakeClock
 
 ONE_LANE = EngineSettings(n_lanes=1, threads_per_lane=1, provider="cpu")
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """Time that stands until a test moves it."""
+    return FakeClock()
 
 
 @pytest.fixture

@@ -10,24 +10,10 @@ from instructrec_deploy.core.errors import Overloaded
 from instructrec_deploy.runtime.admission import Admission, OverloadSettings, Stay, TargetShare
 from instructrec_deploy.runtime.batching import BatchingSettings
 from instructrec_deploy.runtime.pace import Pace
+from tests.fake_clock import FakeClock
 from tests.simulated import Caller, Outcome, Simulation
 
 TARGET = OverloadSettings(target_p99_ms=1000)
-
-
-class FakeClock:
-    """Seconds that pass when told to."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
 
 
 def admission_of(clock: FakeClock, settings: OverloadSettings = TARGET) -> Admission:

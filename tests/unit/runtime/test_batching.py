@@ -12,21 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from instructrec_deploy.core.errors import DeadlinePassed, Overloaded
 from instructrec_deploy.runtime.batching import BatchingSettings, BatchQueue, Entry
-
-
-class FakeClock:
-    """Seconds that pass when told to."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
+from tests.fake_clock import FakeClock
 
 
 def queue_of(clock: FakeClock, **changes: Any) -> BatchQueue[str]:

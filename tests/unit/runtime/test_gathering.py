@@ -5,21 +5,9 @@ from __future__ import annotations
 import pytest
 
 from instructrec_deploy.runtime.gathering import MOST, Gathering
+from tests.fake_clock import FakeClock
 
 WAIT_S = 0.001
-
-
-class FakeClock:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
 
 
 @pytest.fixture
