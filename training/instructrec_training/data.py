@@ -266,13 +266,15 @@ def epoch_batches(
     seed: int,
     epoch: int,
     mixture: Mixture = "proportional",
+    max_tokens: int = 0,
     limit: int = 0,
 ) -> list[tuple[int, list[Row]]]:
     """All batches of an epoch as (task number, rows); the same for the same seed and epoch.
 
     Rows of like length share a batch (padding is wasted work); each batch holds one task. A
-    weight of 0.5 shows a task half as many of its rows, 2.0 shows them twice. A limit leaves the
-    first so many batches of the shuffled epoch; 0 leaves all.
+    weight of 0.5 shows a task half as many of its rows, 2.0 shows them twice. `max_tokens` bounds
+    a batch's padded tokens: long rows share steps of fewer rows. A limit leaves the first so many
+    batches of the shuffled epoch; 0 leaves all.
     """
     rng = random.Random(f"{seed}-{epoch}")
     factors = row_factors([len(t.train) for t in tasks], [t.weight for t in tasks], mixture)
@@ -282,9 +284,8 @@ def epoch_batches(
         step = batch_size * BUCKET_BATCHES
         for start in range(0, len(rows), step):
             bucket = sorted(rows[start : start + step], key=lambda row: len(row.ids))
-            batches += [
-                (number, bucket[i : i + batch_size]) for i in range(0, len(bucket), batch_size)
-            ]
+            parts = _cut([len(row.ids) for row in bucket], batch_size, max_tokens)
+            batches += [(number, bucket[part]) for part in parts]
     rng.shuffle(batches)
     return batches[: limit or None]
 
@@ -322,14 +323,19 @@ def outputs_by_row(
 def in_length_order(rows: Sequence[Row], batch_size: int) -> Iterator[tuple[list[int], list[Row]]]:
     """Batches for evaluation, shortest first, with each row's original position."""
     order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids))
+    for part in _cut([len(rows[i].ids) for i in order], batch_size, EVALUATION_TOKENS):
+        positions = order[part]
+        yield positions, [rows[i] for i in positions]
+
+
+def _cut(lengths: Sequence[int], n_rows: int, max_tokens: int) -> Iterator[slice]:
+    """Rising lengths -> batches of at most n rows and, where there is a limit, padded tokens."""
     start = 0
-    while start < len(order):
+    while start < len(lengths):
         end = start + 1
-        while (
-            end < min(len(order), start + batch_size)
-            and (end + 1 - start) * len(rows[order[end]].ids) <= EVALUATION_TOKENS
+        while end < min(len(lengths), start + n_rows) and (
+            not max_tokens or (end + 1 - start) * lengths[end] <= max_tokens
         ):
             end += 1
-        positions = order[start:end]
-        yield positions, [rows[i] for i in positions]
+        yield slice(start, end)
         start = end

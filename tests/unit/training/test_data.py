@@ -54,6 +54,17 @@ def test_every_row_stands_in_exactly_one_batch(lengths: list[int], batch_size: i
     assert max(len(rows) for _, rows in batches) <= batch_size
 
 
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=100), st.integers(1, 100))
+def test_long_rows_share_steps_of_fewer(lengths: list[int], max_tokens: int) -> None:
+    batches = epoch_batches([task_of(lengths)], 16, seed=1, epoch=0, max_tokens=max_tokens)
+    seen = [row.text for _, rows in batches for row in rows]
+    assert sorted(seen) == sorted(str(i) for i in range(len(lengths)))
+    for _, rows in batches:
+        longest = max(len(row.ids) for row in rows)
+        assert len(rows) <= 16
+        assert len(rows) == 1 or len(rows) * longest <= max_tokens
+
+
 @given(st.lists(st.integers(1, 9_000), max_size=40), st.integers(1, 16))
 def test_batches_to_evaluate_hold_every_row_once_and_few_long_ones(
     lengths: list[int], batch_size: int
