@@ -80,11 +80,11 @@ def measure_safety(
             abuse_labels=abuse_labels,
             seed=seed,
         )
-    heads = guard.policy.input.heads
+    asked = sorted({*guard.policy.input.heads, *guard.policy.input.entities})
     facts = {
         "policy_version": guard.policy.version,
-        "heads": sorted(heads) if bundle else [],
-        "heads_not_asked": [] if bundle else sorted(heads),
+        "heads": asked if bundle else [],
+        "heads_not_asked": [] if bundle else asked,
     }
     return result, facts
 
@@ -100,7 +100,7 @@ def print_safety(result: SafetyEvaluation, facts: dict[str, Any], *, as_json: bo
             _print_part(words, figures)
     typer.echo(f"policy {facts['policy_version']}")
     if facts["heads_not_asked"]:
-        typer.echo("note: the policy's heads are not asked without a bundle")
+        typer.echo("note: the policy's heads and entities are not asked without a bundle")
 
 
 def _print_part(words: str, figures: Figures) -> None:
@@ -120,12 +120,12 @@ def _print_part(words: str, figures: Figures) -> None:
 
 
 def _checker(guards: PolicyGuards, guard: Guard, bundle: Path | None, stack: ExitStack) -> Check:
-    """The filter as a function; with a bundle its heads score every text."""
+    """The filter as a function; with a bundle its model is asked what the policy asks."""
     from instructrec_deploy.safety.guard import Guard
     from instructrec_deploy.safety.keys import load_keys
 
     heads = guard.policy.input.heads
-    if bundle is None or not heads:
+    if bundle is None or not guard.policy.input.asks_model:
         return lambda text: _checked(guard.check_input(text).verdict.findings)
     from instructrec_deploy.core.bundle import open_bundle
     from instructrec_deploy.runtime.pipeline import Pipeline
@@ -143,7 +143,7 @@ def _checker(guards: PolicyGuards, guard: Guard, bundle: Path | None, stack: Exi
 
     def check(text: str) -> Checked:
         if not text:
-            return _checked(guard.check_input(text).verdict.findings, 0.0)
+            return _checked(guard.check_input(text).verdict.findings, 0.0 if heads else None)
         told = model.guarded(text, teller).verdict
         judged = []
         for finding in told.findings:
@@ -153,6 +153,8 @@ def _checker(guards: PolicyGuards, guard: Guard, bundle: Path | None, stack: Exi
                 judged += [acted] if acted else []
             else:
                 judged.append(finding)
+        if not heads:
+            return _checked(judged)
         scores = [f.score for f in told.findings if f.category in _abuse()]
         return _checked(judged, 1.0 if told.action == "block" else max(scores, default=0.0))
 

@@ -214,7 +214,14 @@ def _open_taker(
     policy = read_text(opened.path(SAFETY_FILE)) if opened else ""
     guard = PolicyGuards.from_toml(policy, where=SAFETY_FILE, keys=load_keys())
     kept = stack.enter_context(FeedbackStore.open(store, create=True))
-    return FeedbackIntake(kept, book=opened.tasks if opened else None, guard=guard).take
+    book, check = opened.tasks if opened else None, None
+    if opened and any(part.input.entities for part in guard.policy.parts()):
+        from instructrec_deploy.runtime.pipeline import Pipeline
+
+        model = Pipeline.open(opened, guard=guard)
+        stack.callback(model.close)
+        check = model.checked
+    return FeedbackIntake(kept, book=book, guard=guard, check=check).take
 
 
 def _stdin_rows() -> Iterator[tuple[Any, str]]:

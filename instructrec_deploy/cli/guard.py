@@ -193,8 +193,11 @@ def open_model(
     """The policy, and the model that its heads ask, where there is one."""
     guards = open_guards(policy or bundle)
     if bundle is None:
-        if guards.policy.input.heads:
-            typer.echo("the policy's heads are not asked: name a bundle with --bundle", err=True)
+        if guards.policy.input.asks_model:
+            typer.echo(
+                "the policy's heads and entities are not asked: name a bundle with --bundle",
+                err=True,
+            )
         return guards, None
     from instructrec_deploy.core.bundle import open_bundle
     from instructrec_deploy.runtime.pipeline import Pipeline

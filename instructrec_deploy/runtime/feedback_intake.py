@@ -7,7 +7,7 @@ text, or with a mark that has lost its words, it could teach nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -22,11 +22,13 @@ from instructrec_deploy.core.manifest import TaskBook, TaskSpec
 from instructrec_deploy.core.result import Finding
 from instructrec_deploy.core.task import SHAPES, Shape
 from instructrec_deploy.runtime.feedback_store import FeedbackStore
-from instructrec_deploy.runtime.jobs import GuardLike
+from instructrec_deploy.runtime.jobs import Guarded, GuardLike
+from instructrec_deploy.safety.guard import Guard, GuardedText
 from instructrec_deploy.safety.guards import PolicyGuards
 from instructrec_deploy.safety.marks import move_spans
 
 MAX_NAMED = 12  # labels or tasks named in a hint
+Check = Callable[[str, Guard], GuardedText]
 
 
 class FeedbackIntake:
@@ -36,14 +38,21 @@ class FeedbackIntake:
         store: where they are kept.
         book: the bundle's tasks; None where no bundle is at hand: any task, any label.
         guard: the bundle's policy; None keeps every text as it is.
+        check: checks texts by it where it asks a model, too; None: by its rules alone.
     """
 
     def __init__(
-        self, store: FeedbackStore, *, book: TaskBook | None, guard: GuardLike | None
+        self,
+        store: FeedbackStore,
+        *,
+        book: TaskBook | None,
+        guard: GuardLike | None,
+        check: Check | None = None,
     ) -> None:
         self._store = store
         self._book = book
         self._guard = guard
+        self._check = check
 
     def take(self, feedback: Feedback) -> Receipt:
         """Check, mask and keep a correction; it is on the disk when this returns.
@@ -58,7 +67,7 @@ class FeedbackIntake:
         guard = self._guard
         if isinstance(guard, PolicyGuards):
             guard = guard.keeping(fitting.task)
-        clean = fitting if guard is None else mask_feedback(fitting, guard)
+        clean = fitting if guard is None else mask_feedback(fitting, guard, check=self._check)
         receipt = self._store.add(clean)
         is_masked = (clean.text, clean.text2) != (feedback.text, feedback.text2)
         return replace(receipt, text=clean.text) if is_masked else receipt
@@ -94,14 +103,14 @@ def fit_task(feedback: Feedback, book: TaskBook | None) -> Feedback:
     return replace(feedback, task=name)
 
 
-def mask_feedback(feedback: Feedback, guard: GuardLike) -> Feedback:
-    """The correction as it may be kept.
+def mask_feedback(feedback: Feedback, guard: GuardLike, *, check: Check | None = None) -> Feedback:
+    """The correction as it may be kept; `check`: of its texts, where a model is asked, too.
 
     Raises:
         FeedbackRefused: the policy blocks a text of it, or masks a part of a mark or of a label.
     """
-    text, findings = _guarded(feedback.text, guard)
-    text2, _ = _guarded(feedback.text2, guard) if feedback.text2 else ("", ())
+    text, findings = _guarded(feedback.text, guard, check)
+    text2, _ = _guarded(feedback.text2, guard, check) if feedback.text2 else ("", ())
     words: dict[str, Any] = {
         name: _guarded(getattr(feedback, name), guard)[0] for name in WORDS if name != "task"
     }
@@ -165,8 +174,13 @@ def _labels_of(feedback: Feedback) -> set[str]:
     return {*(label for target in targets for label in target.labels), *spans}
 
 
-def _guarded(text: str, guard: GuardLike) -> tuple[str, tuple[Finding, ...]]:
-    guarded = guard.check_input(text)
+def _guarded(
+    text: str, guard: GuardLike, check: Check | None = None
+) -> tuple[str, tuple[Finding, ...]]:
+    if check is not None and isinstance(guard, Guard):
+        guarded: Guarded = check(text, guard)
+    else:
+        guarded = guard.check_input(text)
     if guarded.verdict.action == "block":
         raise FeedbackRefused(
             "the safety policy blocks a text of this correction, so it is not kept",

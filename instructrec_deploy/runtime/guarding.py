@@ -18,7 +18,7 @@ def open_guard(
 
     Args:
         judge: whom the policy's heads ask in the bundle's place. To the bundle's own filter the
-            heads of that one's policy are added.
+            heads and entities of that one's policy are added.
 
     Raises:
         BundleError: the policy names tasks or labels that the bundle does not have.
@@ -38,9 +38,14 @@ def open_guard(
         )
     if judge is not None:
         theirs = judge.path(SAFETY_FILE)
-        heads = parse_policy(read_text(theirs), where=str(theirs)).input.heads
+        asked = parse_policy(read_text(theirs), where=str(theirs)).input
         own = guards.policy.input
-        changed = own.model_copy(update={"heads": {**own.heads, **heads}})
+        changed = own.model_copy(
+            update={
+                "heads": {**own.heads, **asked.heads},
+                "entities": {**own.entities, **asked.entities},
+            }
+        )
         guards.replace(guards.policy.model_copy(update={"input": changed}))
         _asked_at_all(guards.policy)
     check_heads(guards.policy, judge or bundle, where=str(path))
@@ -48,9 +53,9 @@ def open_guard(
 
 
 def _asked_at_all(policy: Policy) -> None:
-    if not any(part.input.heads for part in policy.parts()):
+    if not any(part.input.asks_model for part in policy.parts()):
         raise BundleError(
             "no head of the safety policy asks the safety bundle",
-            hint="write [input.heads.NAME] into the policy, or into the safety bundle's: "
-            "docs/safety.md",
+            hint="write [input.heads.NAME] or [input.entities.TASK] into the policy, or into the "
+            "safety bundle's: docs/safety.md",
         )

@@ -14,7 +14,7 @@ from instructrec_deploy.core.request import Mark, Question, Request, guess_token
 from instructrec_deploy.core.result import Answer, Prediction, Timings, Verdict
 from instructrec_deploy.core.task import Shape
 from instructrec_deploy.runtime.prepared import PreparedCache, PreparedInstruction, Preparer
-from instructrec_deploy.safety.guard import Guard
+from instructrec_deploy.safety.guard import Guard, Named
 from instructrec_deploy.safety.heads import Heads
 from instructrec_deploy.safety.marks import Span, restore_span
 from instructrec_deploy.text.render import Passage, render
@@ -110,6 +110,12 @@ class Job:
         """Whether it is one text that candidates are scored on, and nothing more."""
         return not (self.text2 or self.head or self.request.explain or self.seeks_spans)
 
+    @property
+    def seeks_names(self) -> bool:
+        """Whether its policy has a model look for names in its texts."""
+        guard = self.guarded_by
+        return isinstance(guard, Guard) and bool(guard.policy.input.entities)
+
     def lay_out(self) -> None:
         """Set `rows` when the text is tokenized: first those that candidates are scored on."""
         own = [window.ids for ask in self.asks for window in ask.windows]
@@ -173,15 +179,33 @@ class Job:
     def guard(self, guard: GuardLike) -> None:
         """Have both texts checked; marks move with what was masked before or inside them."""
         request = self.request
-        guarded = guard.check_input(request.text)
         self.guarded_by = guard
-        self.text, self.verdicts = guarded.text, (guarded.verdict,)
-        if request.text2:
-            second = guard.check_input(request.text2)
-            self.text2 = second.text
-            self.verdicts += (replace(second.verdict, direction="text2"),)
+        self._take(
+            guard.check_input(request.text),
+            guard.check_input(request.text2) if request.text2 else None,
+        )
         if isinstance(guard, Guard):
             self.heads = guard.heads(request.text)
+
+    def name(self, found: Sequence[Named]) -> None:
+        """Take in what a model found in the texts: they are checked once more, with that."""
+        guard = self.guarded_by
+        if not isinstance(guard, Guard) or not any(named is None or named for named in found):
+            return
+        checked = [
+            guard.check_named(text, named)
+            for text, named in zip((self.request.text, self.request.text2), found, strict=True)
+            if text
+        ]
+        self._take(checked[0], checked[1] if len(checked) > 1 else None)
+
+    def _take(self, guarded: Guarded, second: Guarded | None) -> None:
+        """The texts as the guard lets them on."""
+        request = self.request
+        self.text, self.verdicts = guarded.text, (guarded.verdict,)
+        if second is not None:
+            self.text2 = second.text
+            self.verdicts += (replace(second.verdict, direction="text2"),)
         if self.is_masked and not self.is_blocked:
             self.head, self.tail = (
                 mark and Mark(*guarded.span(mark.start, mark.end))

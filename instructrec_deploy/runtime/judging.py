@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from instructrec_deploy.core.bundle import Bundle
 from instructrec_deploy.core.errors import BundleError, InstructRecError
 from instructrec_deploy.core.instruction import Instruction
+from instructrec_deploy.core.task import TaskKind
 from instructrec_deploy.runtime.jobs import Job
 from instructrec_deploy.safety.guard import Guard
 from instructrec_deploy.safety.policy import Policy
@@ -60,7 +61,7 @@ def _probabilities(task: str, rows: list[int], score: Score) -> list[dict[str, f
 
 
 def check_heads(policy: Policy, bundle: Bundle, *, where: str) -> None:
-    """See that the bundle has what the policy's heads name.
+    """See that the bundle has what the policy's heads and its entities name.
 
     Raises:
         BundleError: a task or a label that it does not have; all are named.
@@ -74,8 +75,17 @@ def check_heads(policy: Policy, bundle: Bundle, *, where: str) -> None:
                 faults.append(f"no task {task!r}")
             elif head.label not in spec.labels:
                 faults.append(f"task {task!r} has no label {head.label!r}")
+        for task, finder in part.input.entities.items():
+            spec = bundle.tasks.tasks.get(task)
+            if spec is None:
+                faults.append(f"no task {task!r}")
+            elif spec.kind is not TaskKind.NER:
+                faults.append(f"task {task!r} finds no entities")
+            else:
+                unknown = sorted(set(finder.types) - set(spec.labels))
+                faults += [f"task {task!r} has no label {label!r}" for label in unknown]
     if faults:
         raise BundleError(
-            f"{where} asks heads that the bundle does not have: {'; '.join(dict.fromkeys(faults))}",
+            f"{where} asks what the bundle does not have: {'; '.join(dict.fromkeys(faults))}",
             hint=f"its tasks: {', '.join(sorted(bundle.tasks.tasks)) or 'none'}",
         )

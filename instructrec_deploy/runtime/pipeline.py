@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 
 import numpy as np
 
@@ -22,8 +21,8 @@ from instructrec_deploy.runtime.explain import attribute, check_explainable
 from instructrec_deploy.runtime.guarding import open_guard
 from instructrec_deploy.runtime.heads import fixed_labels
 from instructrec_deploy.runtime.jobs import Ask, GuardLike, Job, Resolver, place_rows
-from instructrec_deploy.runtime.judging import judge
 from instructrec_deploy.runtime.learned import open_learned_labels
+from instructrec_deploy.runtime.model_checks import ModelChecks
 from instructrec_deploy.runtime.outgoing import OutgoingCheck
 from instructrec_deploy.runtime.prepared import (
     PreparedCache,
@@ -92,6 +91,7 @@ class Pipeline:
             span_threshold=bundle.tasks.span_threshold,
         )
         self.resolver = Resolver(bundle, self.preparer, self.cache)
+        self.checks = judge.checks if judge is not None else self._own_checks()
 
     @classmethod
     def open(
@@ -139,13 +139,15 @@ class Pipeline:
         read = (request.text, request.text2, request.head, request.tail)
         return Job(request, asks, self.clock(), deadline_s, *read)
 
-    def read(self, jobs: Sequence[Job], *, use_guard: bool = True) -> None:
+    def read(self, jobs: Sequence[Job], *, use_guard: bool = True, lane: int = 0) -> None:
         """Guard and tokenize; a blocked job gets no ids."""
         start = self.clock()
         for job in jobs if use_guard else ():
             guard = self._guard_of(job, job.tasks)
             if guard is not None:
                 job.guard(guard)
+        if use_guard and any(job.seeks_names for job in jobs):
+            self.checks.name(jobs, lane=lane)
         open_jobs = [job for job in jobs if not job.is_blocked]
         if open_jobs:
             joint_questions = self.engine.model.joint_questions
@@ -213,7 +215,7 @@ class Pipeline:
                 outcomes.append(None)
             except InstructRecError as error:
                 outcomes.append(error)
-        self.read(jobs, use_guard=use_guard)
+        self.read(jobs, use_guard=use_guard, lane=lane)
         computed = iter(self.compute(jobs, lane=lane, use_guard=use_guard))
         return [next(computed) if outcome is None else outcome for outcome in outcomes]
 
@@ -225,14 +227,14 @@ class Pipeline:
         """
         job = Job(Request(text, ()), (), text=text)
         job.guard(guard)
-        if self.judged_by is not None:
-            if not job.is_blocked:
-                self.judged_by.judge([job], lane=lane)
-        elif job.heads and not job.is_blocked:
-            tokenize([job], self.tokenizer)
-            encoding = encode_rows(self.engine, job.rows, use_lower=False, lane=lane)
-            self._judge([job], [range(len(job.rows))], encoding, lane)
+        self.checks.name([job], lane=lane)
+        if not job.is_blocked:
+            self.checks.judge([job], lane=lane)
         return GuardedText("" if job.is_blocked else job.text, job.verdicts[0])
+
+    def checked(self, text: str, guard: Guard, *, lane: int = 0) -> GuardedText:
+        """A text as the policy lets it be kept: rules and names, no heads. Any thread."""
+        return self.checks.checked(text, guard, lane=lane)
 
     def warm(self) -> None:
         """Prepare the bundle's tasks and run every lane once, so that the first caller waits not.
@@ -262,27 +264,6 @@ class Pipeline:
         if self.judged_by is not None:
             self.judged_by.close()
 
-    def judge(self, jobs: Sequence[Job], *, lane: int = 0) -> None:
-        """Score texts that another model answers about, as their heads ask; one reading each.
-
-        Where this model fails, each head counts as a check that broke.
-        """
-        asked = [job for job in jobs if job.heads]
-        if not asked:
-            return
-        passages = [job.passage() for job in asked]
-        row_of = {passage: row for row, passage in enumerate(dict.fromkeys(passages))}
-        found = self.tokenizer.encode_passages([*row_of], use_offsets=False)
-        encoding: list[Encoding] = []
-
-        def score(task: str, rows: list[int]) -> tuple[Instruction, Floats]:
-            if not encoding:
-                ids = [encoded.ids for encoded in found]
-                encoding.append(encode_rows(self.engine, ids, use_lower=False, lane=lane))
-            return self._head_scores(encoding[0], task, rows, lane)
-
-        judge(asked, [row_of[passage] for passage in passages], score)
-
     def _compute(
         self, jobs: list[Job], lane: int, use_guard: bool, join: Join = tuple
     ) -> list[Outcome]:
@@ -304,8 +285,10 @@ class Pipeline:
             return [self._compute([job], lane, use_guard)[0] for job in jobs]
         if joined:
             _, places = place_rows(jobs)
-        if use_guard:
-            self._judge(jobs, places, encoding, lane)
+        if use_guard and self.judged_by is not None:
+            self.checks.judge(jobs, lane=lane)
+        elif use_guard:
+            self.checks.judge_encoded(jobs, places, encoding, lane=lane)
         answers, errors = self._ask_all(jobs, places, encoding, lane)
         inference_s = self.clock() - start
         return [
@@ -314,22 +297,6 @@ class Pipeline:
             else errors.get(row) or self._predict(job, answers[row], inference_s, use_guard)
             for row, job in enumerate(jobs)
         ]
-
-    def _judge(
-        self, jobs: Sequence[Job], places: Sequence[range], encoding: Encoding, lane: int
-    ) -> None:
-        """Ask what the policy asks the model about the texts."""
-        if self.judged_by is not None:
-            self.judged_by.judge(jobs, lane=lane)
-        elif any(job.heads for job in jobs):
-            score = partial(self._head_scores, encoding, lane=lane)
-            judge(jobs, [rows.start for rows in places], score)
-
-    def _head_scores(
-        self, encoding: Encoding, task: str, rows: list[int], lane: int
-    ) -> tuple[Instruction, Floats]:
-        prepared = self._prepared(self.resolver.resolve(Question(task=task)), lane)
-        return prepared.instruction, self.logits(encoding, rows, prepared, lane=lane)
 
     def _ask_all(
         self, jobs: list[Job], places_of: list[range], encoding: Encoding, lane: int
@@ -430,6 +397,17 @@ class Pipeline:
         if isinstance(self.guard, PolicyGuards):
             return self.guard.of(tasks, job.request.tenant)
         return self.guard
+
+    def _own_checks(self) -> ModelChecks:
+        def prepare(task: str, lane: int) -> PreparedInstruction:
+            return self._prepared(self.resolver.resolve(Question(task=task)), lane)
+
+        def logits(
+            encoding: Encoding, rows: list[int], prepared: PreparedInstruction, lane: int
+        ) -> Floats:
+            return self.logits(encoding, rows, prepared, lane=lane)
+
+        return ModelChecks(self.engine, self.tokenizer, prepare=prepare, logits=logits)
 
     def _blocked(self, job: Job) -> Prediction:
         """An answer without content: the text was kept from the model."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from instructrec_deploy.core.request import Request
 from instructrec_deploy.core.result import Finding, Prediction, Verdict
 from instructrec_deploy.runtime.jobs import GuardLike
+from instructrec_deploy.runtime.naming import named_in
 from instructrec_deploy.runtime.review_store import Case
 from instructrec_deploy.safety.guard import GuardedText
 from instructrec_deploy.safety.guards import PolicyGuards
@@ -25,7 +26,8 @@ def cases_of(request: Request, prediction: Prediction, guard: GuardLike | None) 
         text = request.text2 if verdict.direction == "text2" else request.text
         guarded = None
         if isinstance(guard, PolicyGuards):
-            guarded = guard.reading(tasks, request.tenant).check_input(text)
+            reading = guard.reading(tasks, request.tenant)
+            guarded = reading.check_named(text, named_in(verdict.findings))
         yield Case(
             text=guarded.text if guarded else "",
             categories=tuple(sorted({finding.category for finding in verdict.findings})),

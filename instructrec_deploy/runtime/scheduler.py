@@ -234,7 +234,7 @@ class Scheduler:
         """What is to be done now. Holds the lock."""
         if self._arrivals and len(self._queue) < ENOUGH_ITEMS and not is_gathering:
             n_items = min(READ_ITEMS, len(self._arrivals))
-            return partial(self._read, [self._arrivals.popleft() for _ in range(n_items)])
+            return partial(self._read, [self._arrivals.popleft() for _ in range(n_items)], lane)
         has_batch = len(self._queue) > 0 and not is_gathering
         if self._line.is_ready and not (has_batch and self._is_batch_next):
             self._is_batch_next = True
@@ -263,7 +263,7 @@ class Scheduler:
         """Tokens of a batch, by what is in flight."""
         return self._settings.share_tokens(self._admission.n_tokens, self._n_lanes)
 
-    def _read(self, tickets: list[Ticket]) -> None:
+    def _read(self, tickets: list[Ticket], lane: int) -> None:
         """Guard and tokenize arrivals; queue them, or have their instructions prepared first."""
         now = self._clock()
         self._open.refuse([t for t in tickets if t.future.cancelled()], None, "cancelled")
@@ -271,7 +271,7 @@ class Scheduler:
         self._open.refuse(late, late_error(), "expired")
         live = [ticket for ticket in tickets if ticket.is_open]
         try:
-            self.pipeline.read([ticket.job for ticket in live])
+            self.pipeline.read([ticket.job for ticket in live], lane=lane)
             if not self._settings.join_equal:
                 for ticket in live:
                     ticket.job.reading = None

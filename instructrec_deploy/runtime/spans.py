@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from instructrec_deploy.core.errors import BundleError
-from instructrec_deploy.core.result import Answer
+from instructrec_deploy.core.result import Answer, Span
 from instructrec_deploy.core.task import TaskKind
 from instructrec_deploy.runtime.engine import Encoding, Engine, pad_rows
 from instructrec_deploy.runtime.heads import head_scores
@@ -19,7 +19,7 @@ from instructrec_deploy.runtime.prepared import PreparedInstruction
 from instructrec_deploy.tasks.base import Floats
 from instructrec_deploy.tasks.extract import Window, decode_entities, decode_reply
 from instructrec_deploy.tasks.tags import decode_tagged
-from instructrec_deploy.text.tokenizer import Encoded
+from instructrec_deploy.text.tokenizer import Encoded, TextTokenizer
 
 MAX_ROW_TOKENS = 8_192  # padded tokens of windows computed at a time: bounds what a long text holds
 
@@ -78,12 +78,37 @@ def answer_spans(
             Window(next(scores)[: len(window.ids)], window.offsets)
             for window in ask.windows or job.windows
         ]
-        answers.append(_decode(job, windows, prepared))
+        answer = _decode(job.text, windows, prepared, top_k=job.request.top_k)
+        answers.append(answer.moved(job.source) if job.is_masked else answer)
     return answers
 
 
+def find_spans(
+    engine: Engine,
+    tokenizer: TextTokenizer,
+    texts: Sequence[str],
+    prepared: PreparedInstruction,
+    *,
+    lane: int = 0,
+) -> list[tuple[Span, ...]]:
+    """The entities of texts by themselves, all that are sought.
+
+    Raises:
+        InternalError, BundleError: as `answer_spans`.
+    """
+    windows = [tokenizer.encode_windows(text) for text in texts]
+    found = read_windows(engine, windows, prepared, lane=lane)
+    return [
+        _decode(text, own, prepared, top_k=0).spans for text, own in zip(texts, found, strict=True)
+    ]
+
+
 def read_windows(
-    engine: Engine, texts: Sequence[Sequence[Encoded]], prepared: PreparedInstruction
+    engine: Engine,
+    texts: Sequence[Sequence[Encoded]],
+    prepared: PreparedInstruction,
+    *,
+    lane: int = 0,
 ) -> list[list[Window]]:
     """The scores behind the spans: each text's windows, all texts in one batch.
 
@@ -91,8 +116,8 @@ def read_windows(
         InternalError, BundleError: as `answer_spans`.
     """
     rows = [window.ids for windows in texts for window in windows]
-    encoding = encode_rows(engine, rows, use_lower=True, lane=0)
-    scores = iter(_scores(engine, encoding, prepared, 0))
+    encoding = encode_rows(engine, rows, use_lower=True, lane=lane)
+    scores = iter(_scores(engine, encoding, prepared, lane))
     return [[Window(next(scores)[: len(w.ids)], w.offsets) for w in windows] for windows in texts]
 
 
@@ -117,39 +142,36 @@ def _scores(engine: Engine, encoding: Encoding, prepared: PreparedInstruction, l
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
-def _decode(job: Job, windows: Sequence[Window], prepared: PreparedInstruction) -> Answer:
+def _decode(
+    text: str, windows: Sequence[Window], prepared: PreparedInstruction, *, top_k: int
+) -> Answer:
+    """The answer in code points of the text that was read."""
     instruction = prepared.instruction
     if instruction.kind is TaskKind.QA:
-        answer = decode_reply(
-            windows,
-            job.text,
-            top_k=job.request.top_k,
-            task=instruction.task,
-            prepared_id=prepared.key,
+        return decode_reply(
+            windows, text, top_k=top_k, task=instruction.task, prepared_id=prepared.key
         )
-    elif prepared.tags is not None:
-        answer = decode_tagged(
+    if prepared.tags is not None:
+        return decode_tagged(
             windows,
             prepared.tags,
             prepared.labels,
-            job.text,
+            text,
             decision=instruction.decision,
-            top_k=job.request.top_k,
+            top_k=top_k,
             task=instruction.task,
             prepared_id=prepared.key,
         )
-    else:
-        answer = decode_entities(
-            windows,
-            prepared.labels,
-            job.text,
-            decision=instruction.decision,
-            default_threshold=prepared.span_threshold,
-            top_k=job.request.top_k,
-            task=instruction.task,
-            prepared_id=prepared.key,
-        )
-    return answer.moved(job.source) if job.is_masked else answer
+    return decode_entities(
+        windows,
+        prepared.labels,
+        text,
+        decision=instruction.decision,
+        default_threshold=prepared.span_threshold,
+        top_k=top_k,
+        task=instruction.task,
+        prepared_id=prepared.key,
+    )
 
 
 def _joined(parts: Sequence[Encoding]) -> Encoding:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from instructrec_deploy.safety.policy import DirectionPolicy, Policy
+from instructrec_deploy.safety.policy import MODEL_TYPES, DirectionPolicy, Policy
 from instructrec_deploy.safety.steps import ACTIONS, Step
 
 
@@ -18,6 +18,12 @@ def policy_section(policy: Policy) -> str:
     if policy.input.heads:
         heads = ", ".join(f"`{task}`" for task in policy.input.heads)
         parts.append(f"Texts are also scored by the bundle's own tasks: {heads}.")
+    if policy.input.entities:
+        finders = ", ".join(
+            f"`{task}` ({', '.join(sorted(set(finder.types.values())))})"
+            for task, finder in policy.input.entities.items()
+        )
+        parts.append(f"Names are found by the bundle's own tasks: {finders}.")
     if policy.tasks or policy.tenants:
         parts.append(
             f"The policy has other words for {len(policy.tasks)} tasks and "
@@ -28,7 +34,10 @@ def policy_section(policy: Policy) -> str:
 
 def _direction(name: str, policy: DirectionPolicy) -> list[str]:
     by_action: dict[str, list[str]] = {action: [] for action in reversed(ACTIONS)}
+    asked = {name for finder in policy.entities.values() for name in finder.types.values()}
     for category, steps in policy.steps().items():
+        if category in MODEL_TYPES and category not in asked:  # nobody looks for it
+            continue
         by_action[steps[-1].action].append(category + _score(steps[-1]))
     said = [f"- {action}: {', '.join(names)}" for action, names in by_action.items() if names]
     fails = "blocks" if policy.fail == "closed" else "lets pass with a flag"

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from instructrec_deploy.core.result import Answer, Finding, Verdict
 from instructrec_deploy.safety import word_model
 from instructrec_deploy.safety.disguises import disguised
-from instructrec_deploy.safety.heads import Heads
+from instructrec_deploy.safety.heads import Finders, Heads
 from instructrec_deploy.safety.keys import SafetyKeys
 from instructrec_deploy.safety.lexicon import Lexicon, mark_quoted
 from instructrec_deploy.safety.match import Match
@@ -32,6 +32,8 @@ from instructrec_deploy.text.normalize import fold, lower_in_place
 Direction = Literal["input", "output"]
 
 _log = logging.getLogger(__name__)
+BROKEN_CHECK = "guard_failure"  # the category of what a check that broke counts as
+Named = Sequence[Match] | None  # what a model found in a text; None: it broke
 # What a broken check can raise. Its message may hold the text, so only its type is logged.
 BROKEN = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
@@ -84,6 +86,11 @@ class Guard:
         guarded, findings = checker.check(text)
         return GuardedText(guarded, checker.verdict(findings))
 
+    def check_named(self, text: str, named: Named) -> GuardedText:
+        """Check a text going in of which a model has told what it found."""
+        guarded, findings = self._input.check(text, named=named)
+        return GuardedText(guarded, self._input.verdict(findings))
+
     def checker(self, direction: Direction) -> Checker:
         """What checks the texts of one direction."""
         return self._input if direction == "input" else self._output
@@ -91,6 +98,11 @@ class Guard:
     def heads(self, text: str) -> Heads:
         """What is to be asked about a text of the model that reads it, by task of the bundle."""
         return {n: head for n, head in self.policy.input.heads.items() if head.is_for(text)}
+
+    def finders(self, text: str) -> Finders:
+        """Who is to look for names in a text, by task of the bundle."""
+        entities = self.policy.input.entities
+        return {n: one for n, one in entities.items() if one.is_for(text)} if entities else {}
 
     def judged(self, verdict: Verdict, scores: Mapping[str, float | None]) -> Verdict:
         """A verdict on a text with what its heads say: scores by head, None where one broke."""
@@ -163,14 +175,23 @@ class Checker:
         self._on_failure: Action = "block" if policy.fail == "closed" else "flag"
         self._clean = Verdict(policy_version=version, direction=direction)
 
-    def check(self, text: str, numbers: Numbers | None = None) -> tuple[str, tuple[Finding, ...]]:
-        """The text as it may go on, and why. `numbers`: of the texts that belong to it."""
+    def check(
+        self, text: str, numbers: Numbers | None = None, *, named: Named = ()
+    ) -> tuple[str, tuple[Finding, ...]]:
+        """The text as it may go on, and why.
+
+        Args:
+            numbers: of the texts that belong to it.
+            named: what a model found in it, in code points of the text; None: it broke.
+        """
         try:
-            findings = self.find(text)
+            findings = self._find(text, named) if named else self.find(text)
             if findings:
                 findings = self.apply(text, findings, numbers or Numbers())
         except BROKEN as fault:
             findings = (self.failure(fault),)
+        if named is None:
+            findings = (*findings, self.failure())
         if not findings:
             return text, ()
         actions = {finding.action for finding in findings}
@@ -208,8 +229,8 @@ class Checker:
 
     def failure(self, fault: Exception | None = None) -> Finding:
         """What a check that broke counts as."""
-        _log.error("safety check failed: %s", type(fault).__name__)
-        finding = Finding("guard_failure", "internal", self._on_failure)
+        _log.error("safety check failed: %s", type(fault).__name__ if fault else "model")
+        finding = Finding(BROKEN_CHECK, "internal", self._on_failure)
         return _undone(finding) if self._is_dry_run else finding
 
     def apply(
@@ -247,6 +268,23 @@ class Checker:
     def find(self, text: str) -> tuple[Finding, ...]:
         """The findings in a text, by start, without overlaps."""
         return resolve_overlaps(self.find_all(text))
+
+    def _find(self, text: str, named: Sequence[Match]) -> tuple[Finding, ...]:
+        """The same with what a model found, but for what the rules tell as something else."""
+        found = self.find_all(text)
+        codes = {name: code for code, name in enumerate(sorted(self._types), 1)}
+        known = bytearray(len(text))
+        for category, _, _, start, end, *_ in found:
+            if category in codes:
+                known[start:end] = bytes((codes[category],)) * (end - start)
+        for hit in named:
+            code = codes.get(hit.category)
+            if code is None or not set(known[hit.start : hit.end]) <= {0, code}:
+                continue
+            step = step_at(self._steps[hit.category], hit.score)
+            if step is not None:
+                found.append(self._finding(hit, step, hit.start, hit.end))
+        return resolve_overlaps(found)
 
     def find_all(self, text: str) -> list[Finding]:
         """The findings in a text, in no order, also those that others overlap."""

@@ -1,8 +1,11 @@
-"""Content heads: a safety task of a bundle scores a text that is read.
+"""What a policy asks a bundle's model about a text: scores of its content, and names in it.
 
 `[input.heads.offensive]` in a policy names the task, or is a name with `task` beside it, where one
 task has labels for several heads. The score leads to an action as a rule's hit does. The word list
 goes on beside it: what either finds is in the verdict.
+
+`[input.entities.personal-data]` names a task that finds entities: persons, organizations and
+addresses, which no rule knows, are then personal data as what the rules find is.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ HeadCategory = Literal[
     "profanity",
     "injection",
 ]
+Language = Literal["", "en", "zh"]
 _HAN = re.compile("[\u3400-\u9fff]")
 
 
@@ -41,7 +45,7 @@ class ContentHead(Strict):
     task: str = ""
     label: str = Field(min_length=1)  # of the task: whose probability counts
     category: HeadCategory = "harassment"
-    lang: Literal["", "en", "zh"] = ""
+    lang: Language = ""
     act: Steps = (Step(action="flag", threshold=0.5),)
 
     @field_validator("act")
@@ -53,7 +57,7 @@ class ContentHead(Strict):
 
     def is_for(self, text: str) -> bool:
         """Whether it is to score a text."""
-        return not self.lang or (self.lang == "zh") == (_HAN.search(text) is not None)
+        return is_in(self.lang, text)
 
     def asked(self, name: str) -> str:
         """The task of a head of this name."""
@@ -72,3 +76,26 @@ class ContentHead(Strict):
 
 
 Heads = Mapping[str, ContentHead]  # by name
+
+
+class EntityFinder(Strict):
+    """Which entities of a task are personal data.
+
+    `types`: the task's own word for a kind of entity -> a type of personal data.
+    `lang`: as of a head.
+    """
+
+    types: dict[str, str] = Field(min_length=1)
+    lang: Language = ""
+
+    def is_for(self, text: str) -> bool:
+        """Whether it is to read a text."""
+        return is_in(self.lang, text)
+
+
+Finders = Mapping[str, EntityFinder]  # by task of the bundle
+
+
+def is_in(lang: Language, text: str) -> bool:
+    """Whether a text is of this language; "" is any."""
+    return not lang or (lang == "zh") == (_HAN.search(text) is not None)

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from instructrec_deploy.core.errors import BundleError, InstructRecError
 from instructrec_deploy.core.manifest import Strict, parse_toml
-from instructrec_deploy.safety.heads import ContentHead, HeadCategory
+from instructrec_deploy.safety.heads import ContentHead, EntityFinder, HeadCategory
 from instructrec_deploy.safety.steps import ACTIONS, Action, Step, Steps, always, strictest
 
 # What stands in place of a masked value; keep: the value itself, so the finding is only flagged.
@@ -46,6 +46,8 @@ class PersonalDataPolicy(Strict):
     NL_BSN: Steps = always("mask")
     IT_FISCAL: Steps = always("mask")
     PL_PESEL: Steps = always("mask")
+    PERSON: Steps = always("mask")  # these two where [input.entities.TASK] asks a model
+    ORGANIZATION: Steps = always("mask")
 
 
 class ContentPolicy(Strict):
@@ -58,6 +60,7 @@ class ContentPolicy(Strict):
     injection: Steps = always("flag")  # signs only: a text that talks to the model as its master
 
 
+MODEL_TYPES = frozenset(("PERSON", "ORGANIZATION"))  # which no rule finds
 PERSONAL_TYPES = frozenset(PersonalDataPolicy.model_fields)
 CONTENT_CATEGORIES = frozenset((*ContentPolicy.model_fields, *get_args(HeadCategory)))
 
@@ -77,6 +80,15 @@ class DirectionPolicy(Strict):
     content: ContentPolicy = Field(default_factory=ContentPolicy)
     word_model: bool = False  # a model of letters beside the word list, for disguised words
     heads: dict[str, ContentHead] = Field(default_factory=dict)  # by name, mostly that of the task
+    entities: dict[str, EntityFinder] = Field(default_factory=dict)  # by task of the bundle
+
+    @field_validator("entities")
+    @classmethod
+    def _entity_types_exist(cls, entities: dict[str, EntityFinder]) -> dict[str, EntityFinder]:
+        named = {name for finder in entities.values() for name in finder.types.values()}
+        if unknown := sorted(named - set(PersonalDataPolicy.model_fields)):
+            raise ValueError(f"no types of personal data: {', '.join(unknown)}")
+        return entities
 
     @field_validator("operators")
     @classmethod
@@ -85,6 +97,11 @@ class DirectionPolicy(Strict):
         if unknown := sorted(set(operators) - known):
             raise ValueError(f"no types of personal data: {', '.join(unknown)}")
         return operators
+
+    @property
+    def asks_model(self) -> bool:
+        """Whether a model is asked about texts."""
+        return bool(self.heads or self.entities)
 
     def operator(self, category: str) -> Operator:
         """What is done with a masked value of a type."""
@@ -107,8 +124,10 @@ class Override(Strict):
 
     @model_validator(mode="after")
     def _heads_read_texts(self) -> Override:
-        if self.output.heads:
-            raise ValueError("heads score texts that the model reads: only [input.heads.TASK]")
+        if self.output.asks_model:
+            raise ValueError(
+                "a model reads texts going in: only [input.heads.TASK] and [input.entities.TASK]"
+            )
         return self
 
 
@@ -216,12 +235,25 @@ def _stricter(one: DirectionPolicy, other: DirectionPolicy) -> DirectionPolicy:
         content=merged(one.content, other.content),
         word_model=one.word_model or other.word_model,
         heads={**one.heads, **{task: _stricter_head(one, other, task) for task in other.heads}},
+        entities={
+            **one.entities,
+            **{task: _more_entities(one, other, task) for task in other.entities},
+        },
     )
 
 
 def _stricter_head(one: DirectionPolicy, other: DirectionPolicy, task: str) -> ContentHead:
     head, known = other.heads[task], one.heads.get(task)
     return head.model_copy(update={"act": strictest(known.act, head.act)}) if known else head
+
+
+def _more_entities(one: DirectionPolicy, other: DirectionPolicy, task: str) -> EntityFinder:
+    """Where both ask a task, what either asks for, in every language that either means."""
+    finder, known = other.entities[task], one.entities.get(task)
+    if known is None:
+        return finder
+    lang = finder.lang if finder.lang == known.lang else ""
+    return EntityFinder(types={**finder.types, **known.types}, lang=lang)
 
 
 def parse_policy(text: str, *, where: str, error: type[InstructRecError] = BundleError) -> Policy:
@@ -290,6 +322,8 @@ ES_DNI = "mask"                       # and NIE
 NL_BSN = "mask"
 IT_FISCAL = "mask"
 PL_PESEL = "mask"
+PERSON = "mask"                       # these two where [input.entities.TASK] asks a model
+ORGANIZATION = "mask"
 
 [input.content]
 threat = "block"                      # announced violence; within quotation marks only flagged
@@ -324,6 +358,8 @@ ES_DNI = "mask"
 NL_BSN = "mask"
 IT_FISCAL = "mask"
 PL_PESEL = "mask"
+PERSON = "mask"
+ORGANIZATION = "mask"
 
 [output.content]
 threat = "block"

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from instructrec_deploy.core.errors import FeedbackOff, Overloaded
 from instructrec_deploy.core.feedback import Feedback, Receipt
 from instructrec_deploy.core.manifest import TaskBook
-from instructrec_deploy.runtime.feedback_intake import FeedbackIntake
+from instructrec_deploy.runtime.feedback_intake import Check, FeedbackIntake
 from instructrec_deploy.runtime.feedback_store import FeedbackSettings, FeedbackStore
 from instructrec_deploy.runtime.jobs import GuardLike
 
@@ -53,7 +53,11 @@ class FeedbackDesk:
 
 
 def open_desk(
-    settings: FeedbackSettings, *, book: TaskBook, guard: GuardLike | None
+    settings: FeedbackSettings,
+    *,
+    book: TaskBook,
+    guard: GuardLike | None,
+    check: Check | None = None,
 ) -> FeedbackDesk:
     """A desk with the store of the settings, or with none.
 
@@ -63,4 +67,4 @@ def open_desk(
     if not settings.file:
         return FeedbackDesk(None)
     store = FeedbackStore.open(settings.file, settings, create=True)
-    return FeedbackDesk(FeedbackIntake(store, book=book, guard=guard))
+    return FeedbackDesk(FeedbackIntake(store, book=book, guard=guard, check=check))

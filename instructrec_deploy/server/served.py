@@ -337,7 +337,9 @@ def load_served(
         found = {"n_pairs": golden.n_pairs, "max_difference": golden.max_difference}
         log.info("golden pairs agree", extra=found)
     safety = open_safety_desk(settings.safety, metrics, guard=pipeline.guard)
-    desk = open_desk(settings.feedback, book=bundle.tasks, guard=pipeline.guard)
+    desk = open_desk(
+        settings.feedback, book=bundle.tasks, guard=pipeline.guard, check=pipeline.checked
+    )
     scheduler = Scheduler(
         pipeline,
         settings.batching,

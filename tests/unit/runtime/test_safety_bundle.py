@@ -13,29 +13,32 @@ from instructrec_deploy.core.bundle import open_bundle
 from instructrec_deploy.core.errors import BundleError
 from instructrec_deploy.core.request import Request
 from instructrec_deploy.core.result import Prediction
+from instructrec_deploy.runtime.model_checks import ModelChecks
 from instructrec_deploy.runtime.pipeline import Pipeline
 from instructrec_deploy.runtime.predictor import Predictor
 from instructrec_deploy.safety.guard import Guard
 from instructrec_deploy.safety.guards import PolicyGuards
+from tests.tiny import write_tiny_bundle
 from tests.unit.runtime.test_judging import BAD, GOOD, act, guards
+from tests.unit.runtime.test_naming import FINDER, PEOPLE
 
 
 @pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Pipeline, int]]:
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[ModelChecks, int]]:
     """Each time a model scored texts for another: which one, and how many texts."""
-    found: list[tuple[Pipeline, int]] = []
-    real = Pipeline.judge
+    found: list[tuple[ModelChecks, int]] = []
+    real = ModelChecks.judge
 
-    def judge(self: Pipeline, jobs: list, *, lane: int = 0) -> None:  # type: ignore[type-arg]
+    def judge(self: ModelChecks, jobs: list, *, lane: int = 0) -> None:  # type: ignore[type-arg]
         found.append((self, len(jobs)))
         real(self, jobs, lane=lane)
 
-    monkeypatch.setattr(Pipeline, "judge", judge)
+    monkeypatch.setattr(ModelChecks, "judge", judge)
     return found
 
 
 def test_its_model_scores_and_the_other_one_answers(
-    tiny_bundle: Path, calls: list[tuple[Pipeline, int]]
+    tiny_bundle: Path, calls: list[tuple[ModelChecks, int]]
 ) -> None:
     with Predictor(tiny_bundle, guard=act('"flag"')) as alone:
         wanted = alone.predict([BAD, GOOD, "卡丢了 🙂"])
@@ -43,7 +46,8 @@ def test_its_model_scores_and_the_other_one_answers(
     policy = act('"flag"')
     with Predictor(tiny_bundle, guard=policy, safety_bundle=tiny_bundle) as predictor:
         found = predictor.predict([BAD, GOOD, "卡丢了 🙂"])
-        assert {id(model) for model, _ in calls} == {id(predictor.pipeline.judged_by)}
+        assert predictor.pipeline.judged_by is not None
+        assert {id(model) for model, _ in calls} == {id(predictor.pipeline.judged_by.checks)}
     assert [one.label for one in found] == [one.label for one in wanted]
     for own, other in zip(wanted, found, strict=True):
         assert [f.category for f in own.verdicts[0].findings] == [
@@ -91,6 +95,16 @@ def test_the_heads_of_its_policy_are_added_to_the_bundle_s_own(
     pipeline = Pipeline.open(judge, safety_bundle=replace(judge, root=copy))
     assert isinstance(pipeline.guard, PolicyGuards)
     assert set(pipeline.guard.policy.input.heads) == {"sentiment"}
+    pipeline.close()
+
+
+def test_the_entities_of_its_policy_are_added_too(tiny_bundle: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "judge"
+    write_tiny_bundle(copy, tasks_toml=PEOPLE, safety=FINDER)
+    judge = open_bundle(copy)
+    pipeline = Pipeline.open(open_bundle(tiny_bundle), safety_bundle=judge)
+    assert isinstance(pipeline.guard, PolicyGuards)
+    assert set(pipeline.guard.policy.input.entities) == {"people"}
     pipeline.close()
 
 
