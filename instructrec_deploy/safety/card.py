@@ -34,9 +34,8 @@ def policy_section(policy: Policy) -> str:
 
 def _direction(name: str, policy: DirectionPolicy) -> list[str]:
     by_action: dict[str, list[str]] = {action: [] for action in reversed(ACTIONS)}
-    asked = {name for finder in policy.entities.values() for name in finder.types.values()}
     for category, steps in policy.steps().items():
-        if category in MODEL_TYPES and category not in asked:  # nobody looks for it
+        if category in MODEL_TYPES and category not in policy.asked_types:  # nobody looks for it
             continue
         by_action[steps[-1].action].append(category + _score(steps[-1]))
     said = [f"- {action}: {', '.join(names)}" for action, names in by_action.items() if names]

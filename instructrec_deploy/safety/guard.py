@@ -24,6 +24,7 @@ from instructrec_deploy.safety.policy import (
     Policy,
     default_policy,
 )
+from instructrec_deploy.safety.presidio import open_presidio
 from instructrec_deploy.safety.restore import TOKEN_CATEGORY, find_tokens, open_token
 from instructrec_deploy.safety.spellings import Edit, spelled
 from instructrec_deploy.safety.steps import STRENGTH, Action, Step, step_at
@@ -172,6 +173,7 @@ class Checker:
         self._lexicon = lexicon
         has_words = policy.word_model and word_model.CATEGORY in self._categories
         self._words = word_model.shipped_model() if has_words else None
+        self._presidio = open_presidio(policy.presidio) if policy.presidio else None
         self._on_failure: Action = "block" if policy.fail == "closed" else "flag"
         self._clean = Verdict(policy_version=version, direction=direction)
 
@@ -261,6 +263,11 @@ class Checker:
             strong = min(strong, word) if word_model.CATEGORY in self._strong else strong
         return strong, min(strong, every)
 
+    @property
+    def is_streamable(self) -> bool:
+        """Whether it is known where what it finds may begin: not of Presidio's recognizers."""
+        return self._presidio is None
+
     def edits(self, text: str, lower: str) -> list[Edit]:
         """What undoes spellings and disguises in a folded text: none may be cut in two."""
         return [*spelled(text, lower), *disguised(lower, self._lexicon.words)]
@@ -290,6 +297,9 @@ class Checker:
         """The findings in a text, in no order, also those that others overlap."""
         folded = fold(text)
         hits = find_personal_data(folded.text, self._types) if self._types else []
+        if self._presidio is not None:
+            found_there = self._presidio.find(folded.text)
+            hits += [hit for hit in found_there if hit.category in self._types]
         if self._categories:
             lower = lower_in_place(folded.text)
             listed = self._lexicon.find(lower, self._categories)

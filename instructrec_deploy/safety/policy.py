@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from instructrec_deploy.core.errors import BundleError, InstructRecError
 from instructrec_deploy.core.manifest import Strict, parse_toml
 from instructrec_deploy.safety.heads import ContentHead, EntityFinder, HeadCategory
+from instructrec_deploy.safety.presidio import PresidioPolicy
 from instructrec_deploy.safety.steps import ACTIONS, Action, Step, Steps, always, strictest
 
 # What stands in place of a masked value; keep: the value itself, so the finding is only flagged.
@@ -46,6 +47,7 @@ class PersonalDataPolicy(Strict):
     NL_BSN: Steps = always("mask")
     IT_FISCAL: Steps = always("mask")
     PL_PESEL: Steps = always("mask")
+    OTHER_ID: Steps = always("mask")  # where [input.presidio] asks for more
     PERSON: Steps = always("mask")  # these two where [input.entities.TASK] asks a model
     ORGANIZATION: Steps = always("mask")
 
@@ -60,7 +62,8 @@ class ContentPolicy(Strict):
     injection: Steps = always("flag")  # signs only: a text that talks to the model as its master
 
 
-MODEL_TYPES = frozenset(("PERSON", "ORGANIZATION"))  # which no rule finds
+# Which no rule of ours finds: only who is asked beside them does.
+MODEL_TYPES = frozenset(("PERSON", "ORGANIZATION", "OTHER_ID"))
 PERSONAL_TYPES = frozenset(PersonalDataPolicy.model_fields)
 CONTENT_CATEGORIES = frozenset((*ContentPolicy.model_fields, *get_args(HeadCategory)))
 
@@ -82,13 +85,20 @@ class DirectionPolicy(Strict):
     heads: dict[str, ContentHead] = Field(default_factory=dict)  # by name, mostly that of the task
     entities: dict[str, EntityFinder] = Field(default_factory=dict)  # by task of the bundle
 
-    @field_validator("entities")
-    @classmethod
-    def _entity_types_exist(cls, entities: dict[str, EntityFinder]) -> dict[str, EntityFinder]:
-        named = {name for finder in entities.values() for name in finder.types.values()}
-        if unknown := sorted(named - set(PersonalDataPolicy.model_fields)):
+    presidio: PresidioPolicy | None = None  # whose recognizers are asked, too
+
+    @property
+    def asked_types(self) -> frozenset[str]:
+        """Types that others than our rules are asked for."""
+        asked = [finder.types for finder in self.entities.values()]
+        asked += [self.presidio.types] if self.presidio else []
+        return frozenset(name for types in asked for name in types.values())
+
+    @model_validator(mode="after")
+    def _asked_types_exist(self) -> DirectionPolicy:
+        if unknown := sorted(self.asked_types - set(PersonalDataPolicy.model_fields)):
             raise ValueError(f"no types of personal data: {', '.join(unknown)}")
-        return entities
+        return self
 
     @field_validator("operators")
     @classmethod
@@ -235,6 +245,7 @@ def _stricter(one: DirectionPolicy, other: DirectionPolicy) -> DirectionPolicy:
         content=merged(one.content, other.content),
         word_model=one.word_model or other.word_model,
         heads={**one.heads, **{task: _stricter_head(one, other, task) for task in other.heads}},
+        presidio=_more_presidio(one.presidio, other.presidio),
         entities={
             **one.entities,
             **{task: _more_entities(one, other, task) for task in other.entities},
@@ -254,6 +265,18 @@ def _more_entities(one: DirectionPolicy, other: DirectionPolicy, task: str) -> E
         return finder
     lang = finder.lang if finder.lang == known.lang else ""
     return EntityFinder(types={**finder.types, **known.types}, lang=lang)
+
+
+def _more_presidio(
+    one: PresidioPolicy | None, other: PresidioPolicy | None
+) -> PresidioPolicy | None:
+    """What either asks Presidio for."""
+    if one is None or other is None:
+        return one or other
+    return PresidioPolicy(
+        types={**other.types, **one.types},
+        languages=tuple(dict.fromkeys((*one.languages, *other.languages))),
+    )
 
 
 def parse_policy(text: str, *, where: str, error: type[InstructRecError] = BundleError) -> Policy:
@@ -322,6 +345,7 @@ ES_DNI = "mask"                       # and NIE
 NL_BSN = "mask"
 IT_FISCAL = "mask"
 PL_PESEL = "mask"
+OTHER_ID = "mask"                     # where [input.presidio] asks for more
 PERSON = "mask"                       # these two where [input.entities.TASK] asks a model
 ORGANIZATION = "mask"
 
@@ -358,6 +382,7 @@ ES_DNI = "mask"
 NL_BSN = "mask"
 IT_FISCAL = "mask"
 PL_PESEL = "mask"
+OTHER_ID = "mask"
 PERSON = "mask"
 ORGANIZATION = "mask"
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 
+from instructrec_deploy.core.errors import ConfigError
 from instructrec_deploy.core.result import Finding, Verdict
 from instructrec_deploy.safety import reach
 from instructrec_deploy.safety.guard import (
@@ -33,10 +34,18 @@ class StreamGuard:
 
     Where the policy blocks, what stood before the finding has gone out already and nothing follows
     it; the whole text's guard would have returned "". The verdict is the same.
+
+    Raises:
+        ConfigError: the policy asks recognizers that need the whole text.
     """
 
     def __init__(self, guard: Guard, *, direction: Direction = "output") -> None:
         self._checker = guard.checker(direction)
+        if not self._checker.is_streamable:
+            raise ConfigError(
+                f"a text that comes in pieces cannot be shown to Presidio ([{direction}.presidio])",
+                hint="check whole texts, or stream by a policy without it",
+            )
         self._numbers = Numbers()
         self._text = ""  # kept: context that has gone, and what is held
         self._base = 0  # where it stands in the whole text
