@@ -91,7 +91,7 @@ class Pipeline:
             span_threshold=bundle.tasks.span_threshold,
         )
         self.resolver = Resolver(bundle, self.preparer, self.cache)
-        self.checks = judge.checks if judge is not None else self._own_checks()
+        self.checks: ModelChecks = judge.checks if judge is not None else self._own_checks()
 
     @classmethod
     def open(

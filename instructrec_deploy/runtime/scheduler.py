@@ -375,7 +375,7 @@ class Scheduler:
             reading = self._readings.begin(tickets)
 
         def join() -> list[Job]:
-            joined = self._end_reading(reading)
+            joined = self._end_reading(reading, lane)
             tickets.extend(joined)
             return [ticket.job for ticket in joined]
 
@@ -396,12 +396,12 @@ class Scheduler:
             stats.n_waiting = self._queue.n_waiting
         self._observer.batch_done(stats)
 
-    def _end_reading(self, reading: Reading) -> list[Ticket]:
+    def _end_reading(self, reading: Reading, lane: int) -> list[Ticket]:
         """A batch is encoded: who joined it, those among them that nobody had time to read yet."""
         with self._changed:
             arrived = pick_twins(self._arrivals, reading, READ_ITEMS)
         if arrived:
-            self._read(arrived)
+            self._read(arrived, lane)
         with self._changed:
             joined = self._readings.end(reading)
         now = self._clock()

@@ -25,7 +25,7 @@ SOURCE = "written for this project"
 _SLOT = re.compile(r"\{([^}]+)\}")
 
 Split = Literal["train", "val", "test"]
-Parts = dict[str, Any]
+Parts = dict[str, Any]  # words of a kind as one string; `carriers` and `plain` are lists
 Fill = Callable[[str, random.Random], str]
 
 
@@ -75,10 +75,15 @@ def _kept(values: Sequence[str], split: Split) -> list[str]:
 
 
 def _chinese(parts: Parts, split: Split, rng: random.Random) -> Fill:
-    names = ("given", "roads", "estates", "brands", "orgs")
-    given, roads, estates, brands, orgs = (_kept(parts[name].split(), split) for name in names)
-    names = ("surnames", "cities", "districts", "org_tails")
-    surnames, cities, districts, tails = (parts[name].split() for name in names)
+    def words(name: str) -> list[str]:
+        return str(parts[name]).split()
+
+    given, roads, estates, brands, orgs = (
+        _kept(words(name), split) for name in ("given", "roads", "estates", "brands", "orgs")
+    )
+    surnames, cities, districts, tails = map(
+        words, ("surnames", "cities", "districts", "org_tails")
+    )
 
     def person() -> str:
         common = rng.random() < 0.3  # a third of all Chinese has one of few names
@@ -102,9 +107,13 @@ def _chinese(parts: Parts, split: Split, rng: random.Random) -> Fill:
 
 
 def _english(parts: Parts, split: Split, rng: random.Random) -> Fill:
-    first, last = (_kept(parts[name].split(), split) for name in ("first", "last"))
-    streets, brands = (_kept(parts[name].split("|"), split) for name in ("streets", "brands"))
-    towns, tails = (parts[name].split("|") for name in ("towns", "org_tails"))
+    first, last = (_kept(str(parts[name]).split(), split) for name in ("first", "last"))
+
+    def lines(name: str) -> list[str]:
+        return str(parts[name]).split("|")
+
+    streets, brands = (_kept(lines(name), split) for name in ("streets", "brands"))
+    towns, tails = map(lines, ("towns", "org_tails"))
 
     def person() -> str:
         name = f"{rng.choice(first)} {rng.choice(last)}"
