@@ -27,6 +27,7 @@ from instructrec_deploy.runtime.admission import Admission, Load, OverloadSettin
 from instructrec_deploy.runtime.batching import BatchingSettings, BatchQueue, Taken
 from instructrec_deploy.runtime.gathering import Gathering
 from instructrec_deploy.runtime.jobs import Job
+from instructrec_deploy.runtime.last_in import LastInFirstOut
 from instructrec_deploy.runtime.observer import Observer
 from instructrec_deploy.runtime.open_tickets import OpenTickets
 from instructrec_deploy.runtime.pipeline import Outcome, Pipeline
@@ -74,7 +75,7 @@ class Scheduler:
         self._clock = pipeline.clock
         n_lanes = self._n_lanes = pipeline.engine.n_lanes
         lock = threading.Lock()
-        self._changed = threading.Condition(lock)
+        self._changed = LastInFirstOut(lock)
         self._arrivals: deque[Ticket] = deque()
         self._readings = Readings()
         pace = self._settings.pace(n_lanes)
