@@ -90,9 +90,10 @@ def _pass_on(source: BinaryIO, policy: Path | None, direction: str, *, has_other
         raise typer.BadParameter(
             "--stream goes with --direction input or output, not with --restore or --bundle"
         )
-    checked = StreamGuard(
-        open_guards(policy).of(("",)), direction=cast("Literal['input', 'output']", direction)
-    )
+    guards = open_guards(policy)
+    if direction == "input" and guards.policy.input.asks_model:
+        typer.echo("the policy's heads and entities are not asked about a stream", err=True)
+    checked = StreamGuard(guards.of(("",)), direction=cast("Literal['input', 'output']", direction))
     decoder = codecs.getincrementaldecoder("utf-8")()
     try:
         while piece := source.read1(_PIECE_BYTES):  # type: ignore[attr-defined]

@@ -36,13 +36,10 @@ def name_entities(jobs: Sequence[Job], find: Find) -> None:
         and job.seeks_names
         and (not job.is_blocked or any(verdict.review for verdict in job.verdicts))
     ]
-    texts = [
-        (text, guard)
-        for job, guard in asked
-        for text in (job.request.text, job.request.text2)
-        if text
-    ]
-    found = dict(zip(texts, find_named(texts, find), strict=True))
+    texts: dict[tuple[str, Guard], None] = {}  # equal ones are read once
+    for job, guard in asked:
+        texts |= {(text, guard): None for text in (job.request.text, job.request.text2) if text}
+    found = dict(zip(texts, find_named([*texts], find), strict=True))
     for job, guard in asked:
         job.name([found.get((text, guard), ()) for text in (job.request.text, job.request.text2)])
 

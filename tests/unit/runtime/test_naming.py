@@ -219,3 +219,12 @@ def test_questions_without_the_policy_s_task_are_answered_as_before(
     (found,) = ask(pipeline, request)
     assert [answer.task for answer in found.answers] == ["sentiment", "intent"]
     assert len(asked) == 1
+
+
+def test_equal_texts_are_searched_once(
+    people_bundle: Path, asked: list[str], opened: list[Pipeline]
+) -> None:
+    pipeline = open_pipeline(people_bundle, guards(), opened)
+    found = ask(pipeline, *[Request.of("Ann Lee lost my card") for _ in range(3)])
+    assert {one.text for one in found} == {"[PERSON] lost my card"}
+    assert asked == ["Ann Lee lost my card"]
