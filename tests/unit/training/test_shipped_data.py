@@ -17,7 +17,9 @@ from instructrec_training.prompted import rows_where
 
 DATA = Path(instructrec_training.__file__).parent / "data"
 FILES = sorted(file.relative_to(DATA).as_posix() for file in DATA.glob("*/*.jsonl"))
-LABELLED = [name for name in FILES if not name.endswith("_entities.jsonl")]
+ENTITIES = [name for name in FILES if name.endswith("_entities.jsonl")]
+SPANS = [*ENTITIES, *(name for name in FILES if name.endswith("_names.jsonl"))]
+LABELLED = [name for name in FILES if name not in SPANS]
 CONTENT = [f"content_safety/{lang}_categories.jsonl" for lang in ("en", "zh")]
 SERVICE_DESKS = "service_desks/en_intents.jsonl"
 SERVICE_DESKS_ZH = "service_desks/zh_intents.jsonl"
@@ -52,6 +54,8 @@ def test_the_files_that_recipes_and_pages_name_are_there() -> None:
         "customer_service/en_intents.jsonl",
         "customer_service/zh_intents.jsonl",
         "headlines/zh_topics.jsonl",
+        "people/en_names.jsonl",
+        "people/zh_names.jsonl",
         *CONTENT,
         SERVICE_DESKS,
         SERVICE_DESKS_ZH,
@@ -66,7 +70,7 @@ def test_a_file_is_in_one_language_and_its_rows_have_ids_of_their_own(name: str)
     assert len({row["id"] for row in rows}) == len(rows)
 
 
-@pytest.mark.parametrize("name", LABELLED)
+@pytest.mark.parametrize("name", [name for name in FILES if name not in ENTITIES])
 def test_no_text_stands_twice(name: str) -> None:
     counts = Counter(row["text"].strip().casefold() for row in rows_of(name))
     assert [text for text, n in counts.items() if n > 1] == []
@@ -86,6 +90,13 @@ def test_every_label_is_learned_before_it_is_asked(name: str) -> None:
     rows = rows_of(name)
     learned = {label for row in rows if row["split"] == "train" for label in labels_of(row)}
     assert {label for row in rows for label in labels_of(row)} == learned
+
+
+@pytest.mark.parametrize("name", SPANS)
+def test_every_type_is_learned_before_it_is_asked(name: str) -> None:
+    rows = rows_of(name)
+    learned = {s["type"] for row in rows if row["split"] == "train" for s in row["target"]}
+    assert learned == set(rows[0]["types"])
 
 
 def test_most_headlines_do_not_contain_their_topic() -> None:
