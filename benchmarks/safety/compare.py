@@ -4,10 +4,11 @@
     PYTHONPATH=. .venv/bin/python benchmarks/safety/compare.py --data-root DATA \\
         --peers-python PEERS/bin/python --out compare.json --markdown compare.md
 
-Presidio takes the spaCy model en_core_web_sm where the peers' environment has it, else its pattern
-recognizers work alone; the row says which. A peer that is not there has no row, and is named. Ours
-is the default policy without a model: rules and word list. Times are processor time of a text,
-median; on a machine with other work compare them with each other only.
+Presidio takes the spaCy model en_core_web_sm, which requirements.txt names, where the peers'
+environment has it, else its pattern recognizers work alone; the row says which. A peer that is not
+there has no row, and is named. Ours is the default policy without a model: rules and word list.
+Times are processor time of a text, median; on a machine with other work compare them with each
+other only.
 """
 
 from __future__ import annotations

