@@ -20,14 +20,19 @@ def cases_of(request: Request, prediction: Prediction, guard: GuardLike | None) 
     there is no policy to mask by, or masking breaks, the case has no text.
     """
     tasks = tuple(dict.fromkeys(answer.task for answer in prediction.answers))
+    told = {verdict.direction: verdict.findings for verdict in prediction.verdicts}
     for verdict in prediction.verdicts:
         if not verdict.review:
             continue
-        text = request.text2 if verdict.direction == "text2" else request.text
+        is_second = verdict.direction == "text2"
+        text = request.text2 if is_second else request.text
         guarded = None
         if isinstance(guard, PolicyGuards):
             reading = guard.reading(tasks, request.tenant)
-            guarded = reading.check_named(text, named_in(verdict.findings))
+            # A case of an answer holds the text, too: its names are in the text's own verdict.
+            has_names = bool(reading.policy.input.entities)
+            named = named_in(told.get("text2" if is_second else "input", ())) if has_names else ()
+            guarded = reading.check_named(text, named)
         yield Case(
             text=guarded.text if guarded else "",
             categories=tuple(sorted({finding.category for finding in verdict.findings})),

@@ -10,6 +10,7 @@ import pytest
 from instructrec_deploy.core.bundle import open_bundle
 from instructrec_deploy.core.errors import BundleError, InternalError
 from instructrec_deploy.core.feedback import Feedback, Target
+from instructrec_deploy.core.instruction import Instruction
 from instructrec_deploy.core.request import Question, Request
 from instructrec_deploy.core.result import Prediction, Span
 from instructrec_deploy.runtime.feedback_intake import mask_feedback
@@ -228,3 +229,33 @@ def test_equal_texts_are_searched_once(
     found = ask(pipeline, *[Request.of("Ann Lee lost my card") for _ in range(3)])
     assert {one.text for one in found} == {"[PERSON] lost my card"}
     assert asked == ["Ann Lee lost my card"]
+
+
+def test_a_case_about_an_answer_holds_no_name_of_its_text(
+    people_bundle: Path, asked: list[str], opened: list[Pipeline]
+) -> None:
+    policy = guards(f'{FINDER}[output.content]\nprofanity = {{action = "flag", review = true}}\n')
+    pipeline = open_pipeline(people_bundle, policy, opened)
+    instruction = Instruction.of("What is he?", ["fuck", "nothing"])
+    request = Request("Ann Lee lost my card", (Question(instruction=instruction),))
+    (found,) = ask(pipeline, request)
+    (case,) = cases_of(request, found, policy)
+    assert (case.direction, case.text) == ("output", "[PERSON] lost my card")
+
+
+def test_where_nobody_asks_for_names_another_check_that_broke_costs_a_case_no_text(
+    people_bundle: Path, opened: list[Pipeline], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = '[input.heads.sentiment]\nlabel = "negative"\n'
+    policy = guards(f'[input]\nfail = "open"\nreview = ["flag"]\n{head}')
+    pipeline = open_pipeline(people_bundle, policy, opened)
+
+    def broken(*args: object, **kwargs: object) -> None:
+        raise InternalError("no")
+
+    monkeypatch.setattr(ModelChecks, "_scores", broken)
+    request = Request("fuck, my card 13812345678", (Question(task="intent"),))
+    (found,) = ask(pipeline, request)
+    assert "guard_failure" in {f.category for f in found.verdicts[0].findings}
+    (case,) = cases_of(request, found, policy)
+    assert case.text == "fuck, my card [PHONE]"
