@@ -67,7 +67,7 @@ def measure(
     guard = policy.of(())
 
     def check(text: str) -> Checked:
-        guarded = pipeline.checked(text, guard) if pipeline else guard.check_input(text)
+        guarded = pipeline.checks.checked(text, guard) if pipeline else guard.check_input(text)
         found = guarded.verdict.findings
         return Checked(tuple((f.category, f.start, f.end) for f in found if f.category in NAMED))
 

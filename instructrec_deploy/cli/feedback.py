@@ -220,7 +220,7 @@ def _open_taker(
 
         model = Pipeline.open(opened, guard=guard)
         stack.callback(model.close)
-        check = model.checked
+        check = model.checks.checked
     return FeedbackIntake(kept, book=book, guard=guard, check=check).take
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import threading
-from types import TracebackType
 
 
-class LastInFirstOut:
-    """A condition on a lock, as `threading.Condition`, that wakes the last who began to wait.
+class LastInFirstOut(threading.Condition):
+    """A condition that wakes the last who began to wait.
 
     `threading.Condition` wakes who waits longest. Of two idle workers that is the one whose
     processor's caches have forgotten the model: a single caller's texts would go to and fro between
@@ -15,39 +14,29 @@ class LastInFirstOut:
     """
 
     def __init__(self, lock: threading.Lock) -> None:
-        self._lock = lock
-        self._waiting: list[threading.Lock] = []
+        super().__init__(lock)
+        self._gates: list[threading.Lock] = []
 
-    def __enter__(self) -> None:
-        self._lock.acquire()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._lock.release()
-
-    def wait(self, timeout_s: float | None = None) -> None:
-        """Let go of the lock until woken, or until so much time has passed. Holds it again then."""
+    def wait(self, timeout: float | None = None) -> bool:
+        """Let go of the lock until woken, or for so many seconds; False where they passed first."""
         gate = threading.Lock()
         gate.acquire()
-        self._waiting.append(gate)
-        self._lock.release()
+        self._gates.append(gate)
+        self.release()
         is_woken = False
         try:
-            is_woken = gate.acquire(timeout=-1 if timeout_s is None else timeout_s)
+            is_woken = gate.acquire(timeout=-1 if timeout is None else timeout)
         finally:
-            self._lock.acquire()
-            if not is_woken and gate in self._waiting:  # else somebody woke it just now
-                self._waiting.remove(gate)
+            self.acquire()
+            if not is_woken and gate in self._gates:  # else somebody woke it just now
+                self._gates.remove(gate)
+        return is_woken
 
     def notify(self, n: int = 1) -> None:
         """Wake up to n of those who wait. Holds the lock."""
-        for _ in range(min(n, len(self._waiting))):
-            self._waiting.pop().release()
+        for _ in range(min(n, len(self._gates))):
+            self._gates.pop().release()
 
     def notify_all(self) -> None:
         """Wake all who wait. Holds the lock."""
-        self.notify(len(self._waiting))
+        self.notify(len(self._gates))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Protocol
 
 from instructrec_deploy.core.instruction import Instruction
 from instructrec_deploy.core.result import Span
@@ -18,8 +19,15 @@ from instructrec_deploy.tasks.base import Floats
 from instructrec_deploy.text.tokenizer import TextTokenizer
 
 Prepare = Callable[[str, int], PreparedInstruction]  # a task of the bundle, for a lane
-# Rows of an encoding -> logits [N, C] of a prepared instruction, on a lane.
-Logits = Callable[[Encoding, list[int], PreparedInstruction, int], Floats]
+
+
+class Logits(Protocol):
+    """Scores of texts that were read (`Pipeline.logits`)."""
+
+    def __call__(
+        self, encoding: Encoding, rows: list[int], prepared: PreparedInstruction, *, lane: int = 0
+    ) -> Floats:
+        """[N, C] for N rows of an encoding and the candidates of an instruction."""
 
 
 class ModelChecks:
@@ -82,7 +90,7 @@ class ModelChecks:
         self, encoding: Encoding, task: str, rows: list[int], lane: int
     ) -> tuple[Instruction, Floats]:
         prepared = self._prepare(task, lane)
-        return prepared.instruction, self._logits(encoding, rows, prepared, lane)
+        return prepared.instruction, self._logits(encoding, rows, prepared, lane=lane)
 
     def _entities(self, task: str, texts: list[str], lane: int) -> list[tuple[Span, ...]]:
         prepared = self._prepare(task, lane)

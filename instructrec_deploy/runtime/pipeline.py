@@ -91,7 +91,14 @@ class Pipeline:
             span_threshold=bundle.tasks.span_threshold,
         )
         self.resolver = Resolver(bundle, self.preparer, self.cache)
-        self.checks: ModelChecks = judge.checks if judge is not None else self._own_checks()
+        # What the policy asks a model: the judge's, where there is one.
+        self.checks: ModelChecks = (
+            judge.checks
+            if judge is not None
+            else ModelChecks(
+                engine, self.tokenizer, prepare=self._prepared_task, logits=self.logits
+            )
+        )
 
     @classmethod
     def open(
@@ -231,10 +238,6 @@ class Pipeline:
         if not job.is_blocked:
             self.checks.judge([job], lane=lane)
         return GuardedText("" if job.is_blocked else job.text, job.verdicts[0])
-
-    def checked(self, text: str, guard: Guard, *, lane: int = 0) -> GuardedText:
-        """A text as the policy lets it be kept: rules and names, no heads. Any thread."""
-        return self.checks.checked(text, guard, lane=lane)
 
     def warm(self) -> None:
         """Prepare the bundle's tasks and run every lane once, so that the first caller waits not.
@@ -398,16 +401,8 @@ class Pipeline:
             return self.guard.of(tasks, job.request.tenant)
         return self.guard
 
-    def _own_checks(self) -> ModelChecks:
-        def prepare(task: str, lane: int) -> PreparedInstruction:
-            return self._prepared(self.resolver.resolve(Question(task=task)), lane)
-
-        def logits(
-            encoding: Encoding, rows: list[int], prepared: PreparedInstruction, lane: int
-        ) -> Floats:
-            return self.logits(encoding, rows, prepared, lane=lane)
-
-        return ModelChecks(self.engine, self.tokenizer, prepare=prepare, logits=logits)
+    def _prepared_task(self, task: str, lane: int) -> PreparedInstruction:
+        return self._prepared(self.resolver.resolve(Question(task=task)), lane)
 
     def _blocked(self, job: Job) -> Prediction:
         """An answer without content: the text was kept from the model."""

@@ -35,17 +35,28 @@ Language = Literal["", "en", "zh"]
 _HAN = re.compile("[\u3400-\u9fff]")
 
 
-class ContentHead(Strict):
+class Asked(Strict):
+    """What a model is asked about texts of a language.
+
+    `lang`: told by whether a text has Chinese characters; "": all.
+    """
+
+    lang: Language = ""
+
+    def is_for(self, text: str) -> bool:
+        """Whether it is asked about a text."""
+        return not self.lang or (self.lang == "zh") == (_HAN.search(text) is not None)
+
+
+class ContentHead(Asked):
     """What the score of one label of a task leads to.
 
     `task`: of the bundle; "": it has the head's own name.
-    `lang`: only texts of this language, told by whether they have Chinese characters; "": all.
     """
 
     task: str = ""
     label: str = Field(min_length=1)  # of the task: whose probability counts
     category: HeadCategory = "harassment"
-    lang: Language = ""
     act: Steps = (Step(action="flag", threshold=0.5),)
 
     @field_validator("act")
@@ -54,10 +65,6 @@ class ContentHead(Strict):
         if any(step.action == "mask" for step in steps):
             raise ValueError("a head is about the whole text, so there is nothing to mask: block")
         return steps
-
-    def is_for(self, text: str) -> bool:
-        """Whether it is to score a text."""
-        return is_in(self.lang, text)
 
     def asked(self, name: str) -> str:
         """The task of a head of this name."""
@@ -78,24 +85,13 @@ class ContentHead(Strict):
 Heads = Mapping[str, ContentHead]  # by name
 
 
-class EntityFinder(Strict):
+class EntityFinder(Asked):
     """Which entities of a task are personal data.
 
     `types`: the task's own word for a kind of entity -> a type of personal data.
-    `lang`: as of a head.
     """
 
     types: dict[str, str] = Field(min_length=1)
-    lang: Language = ""
-
-    def is_for(self, text: str) -> bool:
-        """Whether it is to read a text."""
-        return is_in(self.lang, text)
 
 
 Finders = Mapping[str, EntityFinder]  # by task of the bundle
-
-
-def is_in(lang: Language, text: str) -> bool:
-    """Whether a text is of this language; "" is any."""
-    return not lang or (lang == "zh") == (_HAN.search(text) is not None)

@@ -338,7 +338,7 @@ def load_served(
         log.info("golden pairs agree", extra=found)
     safety = open_safety_desk(settings.safety, metrics, guard=pipeline.guard)
     desk = open_desk(
-        settings.feedback, book=bundle.tasks, guard=pipeline.guard, check=pipeline.checked
+        settings.feedback, book=bundle.tasks, guard=pipeline.guard, check=pipeline.checks.checked
     )
     scheduler = Scheduler(
         pipeline,

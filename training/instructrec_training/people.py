@@ -26,7 +26,7 @@ _SLOT = re.compile(r"\{([^}]+)\}")
 
 Split = Literal["train", "val", "test"]
 Parts = dict[str, Any]  # words of a kind as one string; `carriers` and `plain` are lists
-Fill = Callable[[str, random.Random], str]
+Fill = dict[str, Callable[[], str]]  # by slot: makes a value
 
 
 def make_rows(lang: str, parts: Parts, *, seed: int = 1) -> list[dict[str, Any]]:
@@ -45,7 +45,7 @@ def make_rows(lang: str, parts: Parts, *, seed: int = 1) -> list[dict[str, Any]]
             if split == "train" and rng.random() < 0.3:  # longer texts, too
                 other = rng.choice([one for one, _ in carriers if not one.startswith(HELD_BACK)])
                 text = f"{text}{'' if lang == 'zh' else ' '}{other}"
-            rows.append(_filled(text, fill(parts, split, rng), rng) | {"split": split})
+            rows.append(_filled(text, fill(parts, split, rng)) | {"split": split})
     rows = list({row["text"].casefold(): row for row in reversed(rows)}.values())[::-1]
     types = sorted({span["type"] for row in rows for span in row["target"]})
     dataset = f"people_{lang}"
@@ -56,11 +56,11 @@ def make_rows(lang: str, parts: Parts, *, seed: int = 1) -> list[dict[str, Any]]
     ]
 
 
-def _filled(carrier: str, fill: Fill, rng: random.Random) -> dict[str, Any]:
+def _filled(carrier: str, fill: Fill) -> dict[str, Any]:
     text, target, done = "", [], 0
     for slot in _SLOT.finditer(carrier):
         text += carrier[done : slot.start()]
-        value = fill(slot[1], rng)
+        value = fill[slot[1]]()
         target.append(
             {"type": slot[1], "start": len(text), "end": len(text) + len(value), "text": value}
         )
@@ -103,8 +103,7 @@ def _chinese(parts: Parts, split: Split, rng: random.Random) -> Fill:
         flat = f"{rng.randint(1, 30)}栋{rng.randint(1, 6)}单元{rng.randint(101, 3205)}室"
         return head + rng.choice(estates) + rng.choice(["", f"{rng.randint(1, 30)}号楼", flat])
 
-    made = {"人名": person, "机构": organization, "地址": address}
-    return lambda slot, _: made[slot]()
+    return {"人名": person, "机构": organization, "地址": address}
 
 
 def _english(parts: Parts, split: Split, rng: random.Random) -> Fill:
@@ -140,8 +139,7 @@ def _english(parts: Parts, split: Split, rng: random.Random) -> Fill:
         town = rng.choice(["", f", {rng.choice(towns)}"])
         return line + town + rng.choice(["", f" {rng.randint(10000, 99999)}" if town else ""])
 
-    made = {"person": person, "organization": organization, "street address": address}
-    return lambda slot, _: made[slot]()
+    return {"person": person, "organization": organization, "street address": address}
 
 
 def main() -> None:

@@ -170,7 +170,7 @@ def test_what_is_kept_for_a_person_or_for_training_has_no_names(
     kept = mask_feedback(
         Feedback(text="Ann Lee lost my card", task="intent", right=Target(labels=("card lost",))),
         policy.keeping("intent"),
-        check=pipeline.checked,
+        check=pipeline.checks.checked,
     )
     assert kept.text == "[PERSON] lost my card"
 
