@@ -111,15 +111,19 @@ def ask(story: Story, address: str) -> None:
 def verb(*words: str) -> None:
     """Run a verb in a process of its own and show its command line; a failure ends the demo."""
     from instructrec_deploy.cli.server_process import verb_command
+    from instructrec_deploy.cli.signals import held_back
 
     show(["instructrec", *words])
     with timed(f"instructrec {words[0]}"):
-        process = subprocess.Popen(verb_command(*words))
+        process = None
         try:
+            with held_back():
+                process = subprocess.Popen(verb_command(*words))
             exit_code = process.wait()
         except BaseException:  # the demo is stopped, and what it started with it
-            process.terminate()
-            process.wait()
+            if process is not None:
+                process.terminate()
+                process.wait()
             raise
     check(exit_code, f"instructrec {words[0]}")
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from instructrec_deploy.cli.process_memory import resident_mb
+from instructrec_deploy.cli.signals import held_back
 from instructrec_deploy.core.errors import InternalError, Unavailable
 
 POLL_S = 0.01  # cold starts are told in tens of milliseconds
@@ -115,17 +116,23 @@ def running_server(
     number = port or free_port()
     log.parent.mkdir(parents=True, exist_ok=True)
     command = verb_command("serve", str(bundle), "--port", str(number), *options)
-    with log.open("wb") as stream:
-        started = time.monotonic()
-        # A session of its own: Ctrl-C reaches us alone, and we stop the server in order.
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, start_new_session=True
-        )
-    server = ServerProcess(process, f"127.0.0.1:{number}", log, started)
+    server = None
     try:
+        with log.open("wb") as stream, held_back():
+            started = time.monotonic()
+            # A session of its own: Ctrl-C reaches us alone, and we stop the server in order.
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=stream,
+                start_new_session=True,
+            )
+            server = ServerProcess(process, f"127.0.0.1:{number}", log, started)
         yield server
     finally:
-        server.stop()
+        if server is not None:
+            server.stop()
 
 
 def _family(pid: int) -> list[int]:
