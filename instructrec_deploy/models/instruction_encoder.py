@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from instructrec_deploy.core.task import SCORED_KINDS, TaskKind
-from instructrec_deploy.models.span_reader import SpanReader
+from instructrec_deploy.models.span_reader import Attention, SpanReader
 
 INITIAL_SCALE = 20.0  # 1 / 0.05: the usual temperature of cosine softmax losses
 
@@ -102,10 +102,12 @@ class InstructionEncoder(nn.Module):
         self.reader = reader
         self.log_scale = nn.Parameter(torch.tensor(math.log(INITIAL_SCALE)))
 
-    def set_attn_implementation(self, name: str) -> None:
-        """Pass on to the encoder which attention it computes with."""
+    def set_attn_implementation(self, name: Attention) -> None:
+        """Pass on to the encoder, and the reader, which attention they compute with."""
         encoder: Any = self.encoder
         encoder.set_attn_implementation(name)
+        if self.reader is not None:
+            self.reader.set_attn_implementation(name)
 
     def encode(
         self, input_ids: Tensor, mask: Tensor, pool_weights: Tensor | None = None
@@ -133,6 +135,21 @@ class InstructionEncoder(nn.Module):
         states, levels = read.last_hidden_state, read.hidden_states
         pooled = pool(states, mask if pool_weights is None else pool_weights)
         return states, pooled, levels[-1 - self.reader.n_layers]
+
+    def lower_states(self, input_ids: Tensor, mask: Tensor) -> Tensor:
+        """The states of `encode_levels` alone: without the layers above, which they do not need."""
+        if self.reader is None:
+            raise ValueError("the model has no span reader")
+        stack = getattr(self.encoder, "encoder", None)
+        layers = getattr(stack, "layer", None)
+        if stack is None or not isinstance(layers, nn.ModuleList):  # another build than BERT's
+            return self.encode_levels(input_ids, mask)[2]
+        stack.layer = layers[: len(layers) - self.reader.n_layers]
+        try:
+            states: Tensor = self.encoder(input_ids=input_ids, attention_mask=mask)[0]
+        finally:
+            stack.layer = layers
+        return states
 
     def score(
         self,

@@ -16,14 +16,18 @@ inside scores against type vectors are GLiNER's token classification (arXiv:2311
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 N_MARKS = 3  # first token, last token, inside: the last axis of the scores, see tasks/extract.py
+
 FIRST_BIAS = -3.0  # few tokens begin a span: start from about 5 %
+
+Pair = tuple[Tensor, Tensor]  # of the text, of the memory
+Attention = Literal["eager", "sdpa"]  # in plain steps, or fused; transformers' words
 
 
 class JointLayer(nn.Module):
@@ -32,6 +36,7 @@ class JointLayer(nn.Module):
     def __init__(self, hidden_size: int, n_heads: int, inner_size: int, norm_eps: float) -> None:
         super().__init__()
         self.n_heads = n_heads
+        self.attention: Attention = "sdpa"
         self.query = nn.Linear(hidden_size, hidden_size)
         self.key = nn.Linear(hidden_size, hidden_size)
         self.value = nn.Linear(hidden_size, hidden_size)
@@ -47,13 +52,8 @@ class JointLayer(nn.Module):
         query = self._heads(self.query(states))  # [B, N, T, H/N]
         text_key, text_value = self._heads(self.key(states)), self._heads(self.value(states))
         far_key, far_value = self._heads(self.key(memory)), self._heads(self.value(memory))
-        scale = 1.0 / math.sqrt(query.shape[-1])
-        near = torch.matmul(query, text_key.transpose(2, 3)) * scale + bias
-        far = torch.matmul(query, far_key.transpose(2, 3)) * scale + memory_bias
-        weights = torch.softmax(torch.cat([near, far], dim=-1), dim=-1)
-        n_tokens = states.shape[1]
-        mixed = torch.matmul(weights[..., :n_tokens], text_value)
-        mixed = mixed + torch.matmul(weights[..., n_tokens:], far_value)
+        attend = _attend if self.attention == "eager" else _attend_fused
+        mixed = attend(query, (text_key, far_key), (text_value, far_value), (bias, memory_bias))
         flat = mixed.permute(0, 2, 1, 3).flatten(2)
         states = self.attention_norm(states + self.dropout(self.output(flat)))
         grown = self.outer(functional.gelu(self.inner(states)))
@@ -64,6 +64,32 @@ class JointLayer(nn.Module):
         """[X, T, H] -> [X, N, T, H/N]."""
         size = flat.shape[-1] // self.n_heads
         return flat.view(flat.shape[0], flat.shape[1], self.n_heads, size).permute(0, 2, 1, 3)
+
+
+def _attend_fused(query: Tensor, keys: Pair, values: Pair, biases: Pair) -> Tensor:
+    """As `_attend`, the weights never in memory: what training and evaluation compute with."""
+    n_rows, _, n_tokens, _ = query.shape
+    key, value = (
+        torch.cat([near, far.expand(n_rows, -1, -1, -1)], dim=2) for near, far in (keys, values)
+    )
+    bias = torch.cat([bias.expand(n_rows, -1, n_tokens, -1) for bias in biases], dim=-1)
+    return functional.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+
+
+def _attend(query: Tensor, keys: Pair, values: Pair, biases: Pair) -> Tensor:
+    """[B, N, T, D] over text and memory -> [B, N, T, D], in steps that a graph can hold.
+
+    A memory of one row is multiplied with all texts as it is, never copied for each.
+    """
+    scale = 1.0 / math.sqrt(query.shape[-1])
+    near, far = (
+        torch.matmul(query, key.transpose(2, 3)) * scale + bias
+        for key, bias in zip(keys, biases, strict=True)
+    )
+    weights = torch.softmax(torch.cat([near, far], dim=-1), dim=-1)
+    n_tokens = query.shape[2]
+    mixed = torch.matmul(weights[..., :n_tokens], values[0])
+    return mixed + torch.matmul(weights[..., n_tokens:], values[1])
 
 
 class SpanReader(nn.Module):
@@ -91,6 +117,11 @@ class SpanReader(nn.Module):
         self.tokens = nn.Linear(hidden_size, N_MARKS * self.score_size)
         self.candidates = nn.Linear(hidden_size, N_MARKS * self.score_size)
         self.bias = nn.Parameter(torch.full((N_MARKS,), FIRST_BIAS))
+
+    def set_attn_implementation(self, name: Attention) -> None:
+        """How the layers attend: "eager" in plain steps, which a graph can hold, else fused."""
+        for layer in self.layers:
+            layer.attention = name
 
     def forward(
         self,

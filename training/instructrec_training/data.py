@@ -17,7 +17,7 @@ from instructrec_deploy.core.errors import ConfigError, FileMissing
 from instructrec_deploy.core.example import Example
 from instructrec_deploy.core.instruction import Candidate
 from instructrec_deploy.core.manifest import TaskSpec
-from instructrec_deploy.core.task import TaskKind
+from instructrec_deploy.core.task import SHAPES, Shape, TaskKind
 from instructrec_deploy.evaluation.reader import read_examples
 from instructrec_deploy.evaluation.requests import read_items
 from instructrec_deploy.evaluation.targets import label_of, label_set_of
@@ -266,25 +266,29 @@ def epoch_batches(
     seed: int,
     epoch: int,
     mixture: Mixture = "proportional",
+    span_batch_size: int = 0,
     max_tokens: int = 0,
     limit: int = 0,
 ) -> list[tuple[int, list[Row]]]:
     """All batches of an epoch as (task number, rows); the same for the same seed and epoch.
 
     Rows of like length share a batch (padding is wasted work); each batch holds one task. A
-    weight of 0.5 shows a task half as many of its rows, 2.0 shows them twice. `max_tokens` bounds
-    a batch's padded tokens: long rows share steps of fewer rows. A limit leaves the first so many
-    batches of the shuffled epoch; 0 leaves all.
+    weight of 0.5 shows a task half as many of its rows, 2.0 shows them twice. `span_batch_size`
+    is that of tasks that find spans; 0 is `batch_size`. `max_tokens` bounds a batch's padded
+    tokens: long rows share steps of fewer rows. A limit leaves the first so many batches of the
+    shuffled epoch; 0 leaves all.
     """
     rng = random.Random(f"{seed}-{epoch}")
     factors = row_factors([len(t.train) for t in tasks], [t.weight for t in tasks], mixture)
     batches: list[tuple[int, list[Row]]] = []
     for number, task in enumerate(tasks):
         rows = _weighted(task, factors[number], rng)
-        step = batch_size * BUCKET_BATCHES
+        finds_spans = SHAPES[task.spec.kind] is Shape.EXTRACT
+        n_rows = (finds_spans and span_batch_size) or batch_size
+        step = n_rows * BUCKET_BATCHES
         for start in range(0, len(rows), step):
             bucket = sorted(rows[start : start + step], key=lambda row: len(row.ids))
-            parts = _cut([len(row.ids) for row in bucket], batch_size, max_tokens)
+            parts = _cut([len(row.ids) for row in bucket], n_rows, max_tokens)
             batches += [(number, bucket[part]) for part in parts]
     rng.shuffle(batches)
     return batches[: limit or None]

@@ -343,6 +343,7 @@ class Loop:
             seed=settings.seed,
             epoch=epoch,
             mixture=settings.mixture,
+            span_batch_size=settings.span_batch_size,
             max_tokens=settings.batch_tokens,
             limit=settings.steps_per_epoch * share,
         )

@@ -107,6 +107,7 @@ class TrainingPart(Strict):
     freeze_embeddings: bool = False  # half of a small model's weights, and the least to gain
     freeze_layers: int = Field(0, ge=0)  # the lowest n layers; freezes the embeddings, too
     batch_size: int = Field(64, ge=1)
+    span_batch_size: int = Field(0, ge=0)  # of entities and questions; 0: batch_size
     batch_tokens: int = Field(0, ge=0)  # of a batch at most, padding with it; 0: no limit
     optimizer: Literal["adamw", "sgd", "adafactor"] = "adamw"
     betas: tuple[Beta, Beta] = (0.9, 0.999)  # adamw

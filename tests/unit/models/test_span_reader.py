@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from transformers import BertConfig, BertModel
 
@@ -88,3 +89,35 @@ def test_the_memory_is_seen() -> None:
     memory, memory_mask, vectors = inputs()
     one = reader(lower, mask, memory, memory_mask, vectors)
     assert not torch.allclose(one, reader(lower, mask, memory + 1.0, memory_mask, vectors))
+
+
+def test_fused_and_plain_attention_say_the_same() -> None:
+    reader = SpanReader(HIDDEN, n_heads=2, n_layers=2, inner_size=48, norm_eps=1e-12).eval()
+    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
+    lower = torch.randn(2, 5, HIDDEN)
+    memory, memory_mask, vectors = inputs()
+    of_each = (
+        torch.cat([memory, memory + 1]),
+        memory_mask.expand(2, -1),
+        vectors.expand(2, -1, -1),
+    )
+    for given in ((memory, memory_mask, vectors), of_each):
+        reader.set_attn_implementation("sdpa")
+        fused = reader(lower, mask, *given)
+        reader.set_attn_implementation("eager")
+        assert torch.allclose(reader(lower, mask, *given), fused, atol=1e-5)
+
+
+@pytest.mark.parametrize("n_layers", [1, 2])
+def test_the_layers_above_the_lower_states_are_left_out(n_layers: int) -> None:
+    model = model_with(n_layers)
+    ids = torch.tensor([[2, 5, 6, 3, 0, 0], [2, 7, 8, 9, 4, 3]])
+    mask = (ids != 0).long()
+    assert torch.equal(model.lower_states(ids, mask), model.encode_levels(ids, mask)[2])
+    passed: list[int] = []
+    for number, layer in enumerate(model.encoder.encoder.layer):
+        layer.register_forward_pre_hook(lambda *_, number=number: passed.append(number))
+    model.lower_states(ids, mask)
+    assert passed == list(range(3 - n_layers))
+    model.encode(ids, mask)
+    assert passed[3 - n_layers :] == [0, 1, 2]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from instructrec_deploy.core.errors import ConfigError, FileMissing, RowInvalid
 from instructrec_deploy.core.manifest import TaskSpec
 from instructrec_deploy.core.request import Mark
+from instructrec_deploy.core.task import TaskKind
 from instructrec_deploy.text.render import render
 from instructrec_deploy.text.tokenizer import TextTokenizer
 from instructrec_training.data import (
@@ -63,6 +65,18 @@ def test_long_rows_share_steps_of_fewer(lengths: list[int], max_tokens: int) -> 
         longest = max(len(row.ids) for row in rows)
         assert len(rows) <= 16
         assert len(rows) == 1 or len(rows) * longest <= max_tokens
+
+
+def test_spans_are_learned_in_batches_of_their_own_size() -> None:
+    labels = task_of([5] * 40)
+    entities = replace(labels, spec=labels.spec.model_copy(update={"kind": TaskKind.NER}))
+    for span_batch_size, wanted in ((4, 4), (0, 16)):
+        batches = epoch_batches(
+            [labels, entities], 16, seed=1, epoch=0, span_batch_size=span_batch_size
+        )
+        assert max(len(rows) for task, rows in batches if task == 0) == 16
+        assert max(len(rows) for task, rows in batches if task == 1) == wanted
+        assert sum(len(rows) for task, rows in batches if task == 1) == 40
 
 
 @given(st.lists(st.integers(1, 9_000), max_size=40), st.integers(1, 16))

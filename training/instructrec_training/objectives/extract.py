@@ -56,7 +56,7 @@ class ExtractObjective(SpanObjective):
         model = self._reader.model
         assert model.reader is not None
         ids, mask = self._reader.batch(rows)
-        _, _, lower = model.encode_levels(ids, mask)
+        lower = model.lower_states(ids, mask)
         if self._is_question:
             vectors, memory, memory_mask = self._read_questions(rows)
         else:
