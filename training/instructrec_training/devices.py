@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
 from transformers import PreTrainedModel
 
+from instructrec_deploy.models.arithmetic import has_bf16
 from instructrec_training.memory import keep_freed_memory
 
 FUSED_FROM_TOKENS = 192
@@ -26,7 +26,7 @@ def choose_precision(wanted: str, *, has_bf16: bool) -> str:
 
 def start_accelerator(precision: str) -> Accelerator:
     """The device that accelerate chooses, with a recipe's `precision`."""
-    chosen = choose_precision(precision, has_bf16=_has_bf16())
+    chosen = choose_precision(precision, has_bf16=has_bf16())
     # a batch holds one task: the weights of the others' labels get no gradient in that step
     spare = DistributedDataParallelKwargs(find_unused_parameters=True)
     AcceleratorState._reset_state()  # an earlier run of this process may have computed otherwise
@@ -59,15 +59,3 @@ def _choose_attention(encoder: PreTrainedModel, args: tuple[Any, ...], given: An
     wanted = "eager" if ids.shape[1] < FUSED_FROM_TOKENS else "sdpa"
     if encoder.config._attn_implementation != wanted:
         encoder.set_attn_implementation(wanted)
-
-
-def _has_bf16() -> bool:
-    """Whether the device computes in bf16 faster than in fp32.
-
-    Measured on two cores with AVX-512 BF16 and no AMX, e5-enzh with half its layers frozen: 1.6 x
-    the steps a second (32 rows of 32 tokens, 16 of 128).
-    """
-    if torch.cuda.is_available():
-        return bool(torch.cuda.is_bf16_supported())
-    capabilities = torch.cpu.get_capabilities()
-    return any(capabilities.get(name, False) for name in ("amx_bf16", "avx512_bf16"))

@@ -147,7 +147,9 @@ def _pytorch(run: Path) -> list[Variant]:
             hint="pip install 'instructrec-deploy[train]', or leave --checkpoint out",
         )
     from instructrec_deploy.export.source import CHECKPOINT_FOLDER
+    from instructrec_deploy.models.arithmetic import has_bf16
 
     size = sum(p.stat().st_size for p in (run / CHECKPOINT_FOLDER).rglob("*") if p.is_file())
     name = run.resolve().name
-    return [Variant(name, "pytorch", p, str(run), size) for p in ("fp32", "bf16")]
+    precisions = ["fp32", "bf16"] if has_bf16() else ["fp32"]
+    return [Variant(name, "pytorch", p, str(run), size) for p in precisions]

@@ -195,6 +195,19 @@ def test_a_bundle_in_floats_brings_the_stock_int8(tiny_bundle: Path, tmp_path: P
     assert open_bundle(tiny_bundle).manifest.model.precision == "fp32"
 
 
+@pytest.mark.parametrize("has_bf16", [True, False])
+def test_pytorch_in_bf16_is_measured_where_the_processor_has_it(
+    has_bf16: bool, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from instructrec_deploy.models import arithmetic
+
+    monkeypatch.setattr(arithmetic, "has_bf16", lambda: has_bf16)
+    run = write_tiny_run(tmp_path / "run")
+    found = list_variants([tiny_bundle], checkpoint=run, work=tmp_path)
+    precisions = [one.precision for one in found if one.engine == "pytorch"]
+    assert precisions == (["fp32", "bf16"] if has_bf16 else ["fp32"])
+
+
 def test_two_bundles_of_one_name_are_refused(tiny_bundle: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="same folder name"):
         list_variants([tiny_bundle, tiny_bundle], work=tmp_path)
