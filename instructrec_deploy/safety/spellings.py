@@ -253,7 +253,9 @@ def _mark_edits(lower: str) -> list[Edit]:
         done = stop
         far = min(end, stop + reach.MAIL_DOTS)
         if _DOT_SIGN.search(lower, stop, far):
-            edits += [_one(*dot.span()) for dot in _DOT.finditer(lower, stop, far)]
+            for dot in _DOT.finditer(lower, stop, far):
+                start, end = dot.span()
+                edits.append(new(Edit, (start, end, ".", (start,), {start: end})))
     return edits
 
 
