@@ -183,11 +183,12 @@ def start_peer(peer: Peer, layout: Layout, model: Path, environments: Path, log:
     return running(command, port, log)
 
 
-def start_ours(bundle: Path, log: Path) -> Any:
+def start_ours(bundle: Path, log: Path, *options: str) -> Any:
     """`instructrec serve`, as a context: no text is answered from the reading of an equal one."""
     port = free_port()
     apart = ("--set", "batching.join_equal=false")  # the load has few texts, users have many
-    return running(verb_command("serve", str(bundle), "--port", str(port), *apart), port, log)
+    command = verb_command("serve", str(bundle), "--port", str(port), *apart, *options)
+    return running(command, port, log)
 
 
 def write_model(bundle: Bundle, pipeline: Pipeline, folder: Path) -> int:

@@ -52,7 +52,7 @@ class Example:
         for name in known - {"target"}:
             if name in row and not isinstance(row[name], str):
                 raise RowInvalid(
-                    f"{where}: field {name!r} is a {type(row[name]).__name__}, not a string",
+                    f"{where}: field {name!r} is of type {type(row[name]).__name__}, not a string",
                     hint="put strings into quotes",
                 )
         if "text" not in row and "history" not in row:

@@ -130,7 +130,7 @@ def _from_alpaca(row: Row, *, where: str) -> Row:
     for name in ("instruction", "input", "output"):
         if not isinstance(row.get(name, ""), str):
             raise RowInvalid(
-                f"{where}: field {name!r} is a {type(row[name]).__name__}, not a string",
+                f"{where}: field {name!r} is of type {type(row[name]).__name__}, not a string",
                 hint="Alpaca rows hold strings: instruction, input, output",
             )
     if not row.get("output"):

@@ -121,6 +121,7 @@ class SpanReader(nn.Module):
     def set_attn_implementation(self, name: Attention) -> None:
         """How the layers attend: "eager" in plain steps, which a graph can hold, else fused."""
         for layer in self.layers:
+            assert isinstance(layer, JointLayer)
             layer.attention = name
 
     def forward(

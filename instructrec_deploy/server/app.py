@@ -3,8 +3,9 @@
 The port is bound before the model is loaded, so that a port in use is known at once; until the
 model is checked, readiness is NOT_SERVING and calls are refused with UNAVAILABLE. On SIGTERM or
 SIGINT readiness is NOT_SERVING, new calls are refused, accepted ones are answered; a second signal
-ends the waiting. Then the connections are cut: `grpc.aio.Server.stop` alone would end calls that
-reach it late as CANCELLED.
+ends the waiting. Then our own transport says goodbye (GOAWAY names the last call that it read); the
+connections of gRPC's core are cut, for `grpc.aio.Server.stop` alone would end calls that reach it
+late as CANCELLED.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import ssl
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
@@ -20,17 +22,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-import grpc
 from grpc_health.v1.health import SERVICE_NAME as HEALTH_NAME
 from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha.reflection_pb2_grpc import add_ServerReflectionServicer_to_server
 from prometheus_client import disable_created_metrics
 
 from instructrec_deploy.core.errors import ConfigError, MissingExtra
 from instructrec_deploy.runtime.opening import Opening
 from instructrec_deploy.server.access.gate import Gate
-from instructrec_deploy.server.access.tls import server_credentials
+from instructrec_deploy.server.access.settings import AccessSettings
+from instructrec_deploy.server.access.tls import ServerContext, server_credentials
 from instructrec_deploy.server.connections import cut_connections
 from instructrec_deploy.server.health import Health
+from instructrec_deploy.server.http2.server import Http2Server
 from instructrec_deploy.server.inference import InferenceService
 from instructrec_deploy.server.lifecycle import Lifecycle
 from instructrec_deploy.server.logs import LOGGER, set_up_logs
@@ -50,7 +54,7 @@ from instructrec_deploy.server.settings import DoorSettings, ModelsSettings, Ser
 from instructrec_deploy.server.signals import StopSignals, process_signals
 from instructrec_deploy.server.stream import StreamService
 from instructrec_deploy.server.tracing.tracer import open_tracer
-from instructrec_deploy.server.transport import server_options
+from instructrec_deploy.server.transport import Transport, make_transport
 from instructrec_deploy.wire.inference import INFERENCE_SERVICE
 from instructrec_deploy.wire.requests import SERVICE
 
@@ -271,24 +275,25 @@ async def _unless(event: asyncio.Event, work: Coroutine[Any, Any, Any]) -> None:
 
 def _make_server(
     settings: ServerSettings, service: InstructRecService, health: Health, *, is_shared: bool
-) -> grpc.aio.Server:
+) -> Transport:
     """A gRPC server with all services, not bound yet. `is_shared`: its port has more of them."""
     door, access = settings.server, settings.access
     if not is_shared:
         check_port(door.host.strip("[]"), door.port)
-    server = grpc.aio.server(options=server_options(door, is_shared=is_shared))
+    server = make_transport(door, is_shared=is_shared)
     inference = InferenceService(service, health)
     stream = StreamService(service, door)
     parts = (service, stream, inference, health)
     server.add_generic_rpc_handlers(tuple(part.handlers() for part in parts))
     if not access.knows_callers if door.use_reflection is None else door.use_reflection:
         names = (SERVICE, INFERENCE_SERVICE, HEALTH_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, server)
+        servicer = reflection.aio.ReflectionServicer(names)
+        add_ServerReflectionServicer_to_server(servicer, server)
     return server
 
 
 async def _listen(
-    server: grpc.aio.Server, settings: ServerSettings, ending: contextlib.AsyncExitStack
+    server: Transport, settings: ServerSettings, ending: contextlib.AsyncExitStack
 ) -> int:
     """Bind and answer; the port, whose connections are cut at the end.
 
@@ -298,17 +303,28 @@ async def _listen(
     """
     door, access = settings.server, settings.access
     address = door.address(door.port)
-    credentials = server_credentials(access) if access.uses_tls else None
     try:
-        if credentials is None:
-            port: int = server.add_insecure_port(address)
+        if isinstance(server, Http2Server):
+            port = server.listen_on(door.host.strip("[]"), door.port, _tls(access, ending))
         else:
-            port = server.add_secure_port(address, credentials)
-    except RuntimeError as error:  # somebody was faster
+            if access.uses_tls:
+                port = server.add_secure_port(address, server_credentials(access))
+            else:
+                port = server.add_insecure_port(address)
+            ending.callback(cut_connections, port)  # ours says goodbye by itself
+    except (RuntimeError, OSError) as error:  # somebody was faster
         raise port_error(address, error) from error
-    ending.callback(cut_connections, port)
     await server.start()
     return port
+
+
+def _tls(access: AccessSettings, ending: contextlib.AsyncExitStack) -> ssl.SSLContext | None:
+    """TLS of our own transport, its files looked at until the end; None without."""
+    if not access.uses_tls:
+        return None
+    context = ServerContext(access, protocol="h2")
+    ending.callback(asyncio.create_task(context.follow()).cancel)
+    return context.context
 
 
 def _start_metrics(stack: contextlib.AsyncExitStack, metrics: Metrics, door: DoorSettings) -> str:

@@ -53,6 +53,9 @@ class DoorSettings(Section):
     max_stream_items: int = Field(default=256, ge=1)
     # A connection that says nothing for so long is pinged, and cut where no answer comes; 0: never.
     keepalive_s: float = Field(default=60.0, ge=0.0)
+    # Who speaks HTTP/2: "asyncio", our own code on the event loop, which takes a tenth of the
+    # processor time; or "grpcio", gRPC's core (docs/adr/0016-http2.md).
+    transport: Literal["asyncio", "grpcio"] = "asyncio"
     # Processes that answer on the port, under one that starts and restarts them; 0: this one alone.
     workers: Annotated[int, Field(ge=0, le=MAX_WORKERS)] | Literal["auto"] = 0
     # So old is a connection when its caller is told to connect anew, calls under way apart; 0:

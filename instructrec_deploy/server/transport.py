@@ -1,4 +1,4 @@
-"""How messages travel on the server's connections: limits, pings, compression, as gRPC options."""
+"""How messages travel on the server's connections: limits, pings, compression, by either side."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 import grpc
 
+from instructrec_deploy.server.http2.server import Http2Server
 from instructrec_deploy.server.settings import DoorSettings
 
 PING_TIMEOUT_S = 20  # a ping without an answer for so long: the other side is gone
@@ -15,6 +16,22 @@ COMPRESSIONS = {
     "gzip": grpc.Compression.Gzip,
     "deflate": grpc.Compression.Deflate,
 }
+
+
+Transport = Http2Server | grpc.aio.Server
+
+
+def make_transport(door: DoorSettings, *, is_shared: bool = False) -> Transport:
+    """The server's side of HTTP/2, no services yet. `is_shared`: others listen on its port, too."""
+    if door.transport == "grpcio":
+        return grpc.aio.server(options=server_options(door, is_shared=is_shared))
+    return Http2Server(
+        max_bytes=door.max_message_bytes,
+        keepalive_s=door.keepalive_s,
+        max_age_s=door.max_connection_age_s(is_shared=is_shared),
+        compression="" if door.compression == "none" else door.compression,
+        is_shared=is_shared,
+    )
 
 
 def server_options(door: DoorSettings, *, is_shared: bool = False) -> list[tuple[str, Any]]:

@@ -53,3 +53,28 @@ def test_compressed_calls_are_answered_and_bounded_alike(tiny_bundle: Path, tmp_
                 assert [getattr(one, "label", one) for one in found][1] == "余额"
                 with pytest.raises(RequestError):
                     client.predict("x" * 5 * MIB)
+
+
+def test_grpcs_own_core_serves_alike(tiny_bundle: Path, tmp_path: Path) -> None:
+    found = []
+    for word in ("asyncio", "grpcio"):
+        with (
+            running_server(tiny_bundle, tmp_path / word, transport=word) as server,
+            Client(server.address, timeout_s=20) as client,
+        ):
+            one = client.predict("I lost my card", top_k=0)
+            many = client.predict_batch(["I lost my card", "余额", ""], top_k=0)
+            stream = list(client.predict_stream(["余额", "I lost my card"], top_k=0))
+            with pytest.raises(RequestError) as refused:
+                client.predict("")
+            assert client.status().is_ready
+            assert server.stop() == 0
+        found.append(
+            (
+                one.answers,
+                [getattr(item, "answers", type(item)) for item in many],
+                [getattr(item, "answers", type(item)) for item in stream],
+                (refused.value.code, refused.value.message, refused.value.hint),
+            )
+        )
+    assert found[0] == found[1]

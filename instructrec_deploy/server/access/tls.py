@@ -41,8 +41,8 @@ def server_credentials(settings: AccessSettings) -> grpc.ServerCredentials:
 class ServerContext:
     """The same for Python's own TLS: `context`, renewed in place while `follow` runs."""
 
-    def __init__(self, settings: AccessSettings) -> None:
-        """Read the files.
+    def __init__(self, settings: AccessSettings, *, protocol: str = "http/1.1") -> None:
+        """Read the files. `protocol`: that is spoken, by its ALPN name.
 
         Raises:
             ConfigError: as `server_credentials`.
@@ -52,7 +52,7 @@ class ServerContext:
         self._watch = FileWatch([Path(path) for path in paths if path], 0.0)
         _configuration(settings)  # says what is wrong
         self.context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        self.context.set_alpn_protocols(["http/1.1"])
+        self.context.set_alpn_protocols([protocol])
         if settings.client_ca:
             self.context.verify_mode = ssl.CERT_REQUIRED
         self._load()

@@ -96,7 +96,7 @@ def test_a_json_list_of_our_own_rows_is_read(tmp_path: Path) -> None:
         ("r.json", "{}", "a JSON dict, not a list"),
         ("r.json", '[{"text": "a"}, 3]', "r.json row 2: a JSON int"),
         ("r.json", '[{"instruction": "a", "output": ""}]', "row 1: no `output`"),
-        ("r.json", '[{"instruction": 1, "output": "b"}]', "'instruction' is a int"),
+        ("r.json", '[{"instruction": 1, "output": "b"}]', "'instruction' is of type int"),
         ("r.json", '[{"conversations": 3}]', "row 1: `conversations` is no list"),
         ("r.json", '[{"conversations": [{"from": "x", "value": "y"}]}]', "row 1 turn 1: no known"),
         ("r.json", '[{"conversations": [{"from": "gpt", "value": "y"}]}]', "does not end with"),

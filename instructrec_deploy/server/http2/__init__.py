@@ -1,0 +1,1 @@
+"""gRPC over HTTP/2 on the server's own event loop."""
