@@ -38,6 +38,7 @@ class Reference:
         self.model = checkpoint.model.eval()
         self._pad_id = section.pad_id
         self.tokenizer = checkpoint.open_tokenizer()
+        self._sought: tuple[str, tuple[Tensor, Tensor]] | None = None  # by an instruction's key
 
     def batches(self, requests: Sequence[Request]) -> list[dict[str, Ints]]:
         """The encoder's inputs for texts of any length, those of like length together."""
@@ -103,19 +104,27 @@ class Reference:
                 told.append(logits[:, None] if is_question else logits)
             return told
         assert model.reader is not None
+        memory, vectors = self._memory(model, instruction)
+        near = torch.ones(memory.shape[:2], dtype=torch.int64)
+        found = []
+        for ids_of in rows:
+            ids, mask = self._pad([ids_of])
+            lower = model.lower_states(ids, mask)
+            found.append(model.reader(lower, mask, memory, near, vectors)[0].float().numpy())
+        return found
+
+    def _memory(self, model: InstructionEncoder, instruction: Instruction) -> tuple[Tensor, Tensor]:
+        """What is sought, read: memory [1, K, H] and vectors [1, C, H]; the last one is kept."""
+        if self._sought is not None and self._sought[0] == instruction.key:
+            return self._sought[1]
         memories, parts = [], []
         for row in self._candidate_rows(instruction):
             ids, mask = self._pad([row.ids])
             _, vector, lower = model.encode_levels(ids, mask, torch.tensor([row.weights]))
             parts.append(vector)
             memories.append(lower[0, slice(*row.own)])
-        memory, vectors = torch.cat(memories)[None], torch.cat(parts)[None]
-        near = torch.ones(memory.shape[:2], dtype=torch.int64)
-        found = []
-        for ids_of in rows:
-            ids, mask = self._pad([ids_of])
-            _, _, lower = model.encode_levels(ids, mask)
-            found.append(model.reader(lower, mask, memory, near, vectors)[0].float().numpy())
+        found = torch.cat(memories)[None], torch.cat(parts)[None]
+        self._sought = instruction.key, found
         return found
 
     def _candidate_rows(self, instruction: Instruction) -> list[EncodedCandidate]:
