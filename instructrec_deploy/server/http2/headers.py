@@ -18,8 +18,8 @@ Headers = tuple[tuple[bytes, bytes], ...]
 class HeaderReader:
     """Reads the blocks of one connection, in their order: each may change the table of the next.
 
-    A client repeats its blocks. One that is made of references to the table alone, a byte each,
-    reads the same until another one changes the table.
+    A client repeats its blocks. One that leaves the table as it is reads the same until another one
+    changes it.
     """
 
     def __init__(self) -> None:
@@ -35,6 +35,10 @@ class HeaderReader:
         known = self._known.get(block)
         if known is not None:
             return known
+        table = self._decoder.header_table
+        entries = table.dynamic_entries
+        # The newest entry is held on to, so that no later one is taken for it.
+        n_before, first_before, size_before = len(entries), entries and entries[0], table.maxsize
         try:
             fields = self._decoder.decode(block, raw=True)
         except hpack.OversizedHeaderListError as error:
@@ -42,8 +46,13 @@ class HeaderReader:
         except Exception as error:  # whatever a damaged block makes of the decoder
             raise ProtocolError(COMPRESSION_ERROR, "headers that cannot be read") from error
         headers = tuple((bytes(name), bytes(value)) for name, value in fields)
-        if not all(0x80 < byte < 0xFF for byte in block):
+        is_as_before = (
+            len(entries) == n_before
+            and table.maxsize == size_before
+            and (not entries or entries[0] is first_before)
+        )
+        if not is_as_before or len(self._known) >= MAX_KNOWN:
             self._known.clear()
-        elif len(self._known) < MAX_KNOWN:
+        if is_as_before:
             self._known[block] = headers
         return headers
