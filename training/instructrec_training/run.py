@@ -236,7 +236,7 @@ def _announce(
     tasks: Sequence[TaskData],
     accelerator: Accelerator,
 ) -> None:
-    rows = ", ".join(
+    rows = "\n".join(
         f"{t.name}: {len(t.spec.labels)} labels, {len(t.train)} training, "
         f"{len(t.validation)} validation, {len(t.test)} test rows"
         for t in tasks
@@ -292,6 +292,11 @@ def _after(
         calibrated[task.name] = objective.calibrate(rows, outputs)
         after[task.name] = loop.evaluate(number, task.held_out)
         tracker.say(f"after:  {task.name} {_figures(after[task.name])}")
+        if after[task.name].get(objective.headline) == 0:
+            tracker.say(
+                f"warning: {task.name} stands at 0: nothing of it was learned; more epochs, more "
+                "rows, or (entities, questions) a smaller training.span_batch_size"
+            )
     return calibrated, after, float(sum(validation) / len(validation))
 
 

@@ -70,7 +70,7 @@ class Tracker:
 
     def say(self, words: str) -> None:
         """A line for people."""
-        self.console.print(words, highlight=False, markup=False)
+        self.console.print(words, highlight=False, markup=False, soft_wrap=True)
 
     def record(self, event: str, **figures: Any) -> None:
         """A line for programs; TensorBoard has its numbers by `step`, else by `epoch`."""
