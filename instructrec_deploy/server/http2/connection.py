@@ -160,6 +160,7 @@ class Connection(Link):
             return
         headers = self._headers.read(bytes(block))
         if stream <= self.last_stream:
+            self.manners.count()
             call = self._calls.get(stream)
             if call is not None and flags & END_STREAM:  # trailers of the caller's: it has ended
                 call.receive(b"", ends=True)
@@ -170,6 +171,7 @@ class Connection(Link):
             return  # it was told that it would not be read
         self.last_stream = stream
         if len(self._calls) >= CALLS:
+            self.manners.count()
             self.send(number_frame(RST_STREAM, stream, REFUSED_STREAM))
             return
         self._open(stream, headers, ends=bool(flags & END_STREAM))
@@ -194,6 +196,7 @@ class Connection(Link):
         if fields.get(b":method") != b"POST" or not kind.startswith(b"application/grpc"):
             block = header(b":status", b"415") if path else header(b":status", b"400")
             self.send(header_frames(stream, block, ends=True))
+            self.manners.count()
             return
         encoding = fields.get(b"grpc-encoding", b"identity").decode("latin-1")
         if encoding not in ("identity", "gzip", "deflate"):

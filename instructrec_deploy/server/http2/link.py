@@ -24,6 +24,7 @@ from instructrec_deploy.server.http2.manners import Manners
 PREFACE_S = 20.0  # for a connection to say that it speaks HTTP/2
 PING_TIMEOUT_S = 20.0  # a ping without an answer for so long: the other side is gone
 END_S = 5.0  # for the last frames to be taken
+MAX_UNREAD = 64 << 20  # bytes that a caller leaves lying, answers apart: those wait for it
 
 
 class Link(asyncio.Protocol):
@@ -137,8 +138,12 @@ class Link(asyncio.Protocol):
 
     def _flush(self) -> None:
         data, self._out = b"".join(self._out), []
-        if data and self._transport is not None and not self.is_closing:
-            self._transport.write(data)
+        if not data or self._transport is None or self.is_closing:
+            return
+        was_paused = self._is_paused
+        self._transport.write(data)
+        if was_paused and self._transport.get_write_buffer_size() > MAX_UNREAD + len(data):
+            self.abort()  # it sends and sends, and reads nothing of what that costs
 
     # --- who it is
 

@@ -66,6 +66,7 @@ def test_a_message_that_unpacks_beyond_the_limit_is_refused() -> None:
         ("gzip", gzip.compress(b"abc" * 50)[:-9]),
         ("deflate", zlib.compress(b"abc")[:-1]),
     ],
+    ids=["none named", "no gzip", "cut gzip", "cut deflate"],
 )
 def test_what_is_compressed_otherwise_than_said(encoding: str, content: bytes) -> None:
     data = b"\x01" + len(content).to_bytes(4, "big") + content
