@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from instructrec_deploy.cli.asking import (
@@ -142,18 +141,20 @@ class RemoteAsker:
                 "candidates, but no instruction",
                 hint="say what is asked: --instruction TEXT, or whose words are meant: --task NAME",
             )
-        candidates = asked.candidates or self._task_labels(asked.task)
-        if not candidates:  # a task of questions: the words are one, and the server knows what else
-            words = Instruction(asked.instruction, (), task=asked.task, decision=asked.change)
-            return Question(instruction=words)
-        return free_question(replace(asked, candidates=candidates))
+        if asked.candidates:
+            return free_question(asked)
+        # A task in other words: what it seeks, its kind, how it decides, the server knows.
+        task = self._task_name(asked.task)
+        words = Instruction(asked.instruction, (), task=task, decision=asked.change)
+        return Question(instruction=words)
 
-    def _task_labels(self, task: str) -> tuple[str, ...]:
-        for known in self._client.status(with_labels=True).tasks:
-            if known.name == task or (not task and known.is_default):
-                return known.labels
+    def _task_name(self, name: str) -> str:
+        """The task itself, or the default one."""
+        for known in self._client.status().tasks:
+            if known.name == name or (not name and known.is_default):
+                return known.name
         raise TaskUnknown(
-            f"the server has no task {task!r}" if task else "the server has no default task",
+            f"the server has no task {name!r}" if name else "the server has no default task",
             hint="name another one by --task, or send --candidates",
         )
 

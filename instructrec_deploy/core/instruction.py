@@ -24,7 +24,7 @@ from instructrec_deploy.core.errors import (
     TextUndecodable,
     TooManyLabels,
 )
-from instructrec_deploy.core.task import SHAPES, Shape, TaskKind
+from instructrec_deploy.core.task import SHAPES, Shape, TaskKind, parse_kind
 from instructrec_deploy.core.words import fold_words, is_readable
 
 MAX_CANDIDATES = 2_000  # a request; more belongs to retrieval, not to a prepared instruction
@@ -77,7 +77,7 @@ class Instruction:
         text: str,
         candidates: Iterable[str | Candidate],
         *,
-        kind: TaskKind = TaskKind.CLASSIFICATION,
+        kind: TaskKind | str = TaskKind.CLASSIFICATION,
         temperature: float = 1.0,
         task: str = "",
         prior_weight: float = 1.0,
@@ -101,6 +101,7 @@ class Instruction:
             LabelsAlike: two candidates differ by case, width or white space at most.
             DecisionInvalid, NoneLabelTaken: the decision does not fit the candidates.
             PriorInvalid: a prior or its weight is not finite, or beyond 1000.
+            RequestError: there is no such kind.
         """
         if not text.strip():
             raise InstructionMissing(
@@ -126,7 +127,7 @@ class Instruction:
             decision = replace(decision, allowed=tuple(allowed))
         if decision is not PLAIN:
             _check_decision(decision, [c.label for c in found])
-        return cls(text.strip(), found, kind, temperature, task, decision, prior_weight)
+        return cls(text.strip(), found, parse_kind(kind), temperature, task, decision, prior_weight)
 
     def with_decision(self, change: Decision) -> Instruction:
         """The same question with what a request says about its decision.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -20,7 +21,7 @@ from instructrec_deploy.core.manifest import TaskSpec
 from instructrec_deploy.core.task import SHAPES, Shape, TaskKind
 from instructrec_deploy.evaluation.reader import read_examples
 from instructrec_deploy.evaluation.requests import read_items
-from instructrec_deploy.evaluation.targets import label_of, label_set_of
+from instructrec_deploy.evaluation.targets import entities_of, label_of, label_set_of
 from instructrec_deploy.text.tokenizer import TextTokenizer
 from instructrec_training.catalogue import Catalogue, user_of
 from instructrec_training.injected import with_attacks
@@ -34,6 +35,7 @@ DATA_ROOT_VARIABLE = "INSTRUCTREC_DATA"
 SHIPPED = "shipped:"
 SHIPPED_DATA = Path(__file__).parent / "data"
 BUCKET_BATCHES = 16  # rows of so many batches are sorted by length together
+MAX_NOTED = 5  # labels that a note names
 EVALUATION_TOKENS = 4096  # of a batch, padding with it; many long rows at once fall out of caches
 
 
@@ -47,6 +49,7 @@ class TaskData:
     validation: tuple[Row, ...]
     test: tuple[Row, ...]
     weight: float  # how often the mixture shows its rows; the mean over its files
+    notes: tuple[str, ...] = ()  # what its recipe and its rows do not agree on
 
     @property
     def held_out(self) -> tuple[Row, ...]:
@@ -146,7 +149,34 @@ def _load_task(
         for examples, part in zip(trains, parts, strict=True)
     ]
     rows, weight = _weigh(files, [part.weight for part in parts])
-    return TaskData(name, spec, rows, tokenized(validation), tokenized(test), weight)
+    held_out = tokenized(validation), tokenized(test)
+    notes = _label_notes(spec, train, chain(train, validation, test))
+    return TaskData(name, spec, rows, *held_out, weight, notes)
+
+
+def _label_notes(
+    spec: TaskSpec, train: Iterable[Example], examples: Iterable[Example]
+) -> tuple[str, ...]:
+    """Labels that rows have and the task does not, and the other way round."""
+    if spec.kind in (TaskKind.RANKING, TaskKind.QA):
+        return ()
+
+    def labels_in(example: Example) -> Iterable[str]:
+        if SHAPES[spec.kind] is Shape.EXTRACT:
+            return {kind for _, _, kind in entities_of(example)}
+        return label_set_of(example) if spec.decision == "any" else {label_of(example)}
+
+    known = {*spec.labels, spec.none_label}
+    n_unknown = Counter(x for row in examples for x in labels_in(row) if x not in known)
+    missing = set(spec.labels) - {label for row in train for label in labels_in(row)}
+    notes = []
+    if n_unknown:
+        found = ", ".join(f"{label!r} ({n} rows)" for label, n in n_unknown.most_common(MAX_NOTED))
+        notes.append(f"not among its labels, and left out: {found}")
+    if missing:
+        found = ", ".join(f"{label!r}" for label in sorted(missing)[:MAX_NOTED])
+        notes.append(f"no training row has {found}")
+    return tuple(notes)
 
 
 def _weigh(

@@ -318,7 +318,8 @@ class Loop:
 
     def _is_over(self) -> bool:
         if self.progress.stale_epochs >= self.settings.patience:
-            self.tracker.say(f"stopped early: {self.progress.stale_epochs} epochs without gain")
+            n_stale = self.progress.stale_epochs
+            self.tracker.say(f"stopped early: {n_stale} epochs without gain (training.patience)")
             return True
         return self._spent >= 1
 

@@ -246,6 +246,9 @@ def _announce(
         f"{recipe.name}: {recipe.model.kind} from {recipe.model.base} "
         f"({checkpoint.n_parameters / 1e6:.1f} M weights) on {accelerator.device}{threads}\n{rows}"
     )
+    for task in tasks:
+        for note in task.notes:
+            tracker.say(f"warning: {task.name}: {note}")
 
 
 def _before(

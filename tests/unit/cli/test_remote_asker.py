@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from instructrec_deploy.cli.asking import Asked
 from instructrec_deploy.cli.remote_asker import BATCH_BYTES, RemoteAsker, split_requests
-from instructrec_deploy.core.errors import Unavailable
+from instructrec_deploy.core.errors import TaskUnknown, Unavailable
 from instructrec_deploy.core.instruction import Instruction
 from instructrec_deploy.core.request import Question, Request
 from instructrec_deploy.core.result import Prediction
+from instructrec_deploy.core.status import ModelStatus, TaskStatus
 from instructrec_deploy.wire.requests import write_batch_request
 
 LONG = BATCH_BYTES // 4
@@ -71,3 +74,24 @@ def test_many_go_by_a_stream_and_what_it_leaves_by_messages(
     found = asker.ask(requests)
     assert [one.id for one in found if isinstance(one, Prediction)] == [r.id for r in requests]
     assert client.batches == batches
+
+
+class Telling:
+    """A client of a server with two tasks."""
+
+    def status(self) -> ModelStatus:
+        return ModelStatus(tasks=(TaskStatus("mood", is_default=True), TaskStatus("names", "ner")))
+
+
+@pytest.mark.parametrize(("name", "task"), [("names", "names"), ("", "mood")])
+def test_a_task_in_other_words_stays_that_task(
+    name: str, task: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(RemoteAsker("127.0.0.1:1", None, is_unary=False, timeout_s=1.0)) as asker:
+        monkeypatch.setattr(asker, "_client", Telling())
+        asked = asker.own_question(Asked(task=name, instruction="找出人名")).instruction
+        assert asked is not None
+        assert (asked.text, asked.task, asked.candidates) == ("找出人名", task, ())
+        with pytest.raises(TaskUnknown, match="nobody"):
+            asker.own_question(Asked(task="nobody", instruction="找出人名"))
+        monkeypatch.undo()

@@ -16,6 +16,7 @@ from instructrec_deploy.core.errors import (
     TextTooLong,
 )
 from instructrec_deploy.core.instruction import Candidate, Instruction
+from instructrec_deploy.core.task import TaskKind
 from instructrec_deploy.core.words import fold_words, is_readable
 
 
@@ -130,3 +131,9 @@ def test_whatever_is_accepted_differs_after_folding(labels: list[str]) -> None:
     except RequestError:
         return
     assert len({fold_words(label) for label in accepted}) == len(labels)
+
+
+def test_a_kind_may_be_a_word() -> None:
+    assert Instruction.of("找出人名", ["人名"], kind="ner").kind is TaskKind.NER
+    with pytest.raises(RequestError, match="no such kind"):
+        Instruction.of("找出人名", ["人名"], kind="names")

@@ -122,6 +122,29 @@ def test_a_missing_file_says_how_to_name_the_root(tmp_path: Path) -> None:
     assert "--data-root" in caught.value.hint
 
 
+def test_labels_that_recipe_and_rows_do_not_share_are_noted(
+    tmp_path: Path, make_recipe: MakeRecipe, tiny_base: Path
+) -> None:
+    rows = [
+        {"text": "i lost my card", "target": "praise", "id": "1"},
+        {"text": "my card", "target": "lost", "id": "2"},
+        {"text": "card", "target": "praise", "id": "3", "split": "test"},
+    ]
+    lines = [json.dumps({"split": "train"} | row) for row in rows]
+    (tmp_path / "intents.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    tokenizer = TextTokenizer(tiny_base / "tokenizer.json", max_tokens=64)
+    recipe = make_recipe()
+    (name,) = recipe.tasks
+    assert load_task_data(recipe, tmp_path, tokenizer)[0].notes == ()
+    spec = recipe.tasks[name].model_copy(update={"labels": ("lost", "prase")})
+    recipe = recipe.model_copy(update={"tasks": {name: spec}})
+    notes = load_task_data(recipe, tmp_path, tokenizer)[0].notes
+    assert notes == (
+        "not among its labels, and left out: 'praise' (2 rows)",
+        "no training row has 'prase'",
+    )
+
+
 def test_a_row_without_a_label_is_named(
     tmp_path: Path, make_recipe: MakeRecipe, tiny_base: Path
 ) -> None:
