@@ -149,9 +149,8 @@ def _load_task(
         for examples, part in zip(trains, parts, strict=True)
     ]
     rows, weight = _weigh(files, [part.weight for part in parts])
-    held_out = tokenized(validation), tokenized(test)
     notes = _label_notes(spec, train, chain(train, validation, test))
-    return TaskData(name, spec, rows, *held_out, weight, notes)
+    return TaskData(name, spec, rows, tokenized(validation), tokenized(test), weight, notes)
 
 
 def _label_notes(
