@@ -10,6 +10,7 @@ from typing import Any, NoReturn, Protocol
 
 import grpc
 
+from instructrec_deploy.core.failure import STATUS_NUMBERS
 from instructrec_deploy.server.http2.frames import (
     ANSWER_BLOCK,
     DATA,
@@ -26,7 +27,6 @@ from instructrec_deploy.server.logs import LOGGER
 
 LINGER_S = 0.1  # that a status waits for a caller who is still sending
 MAX_WAITING = 4  # messages that nobody has read: past them the caller is to send no more
-STATUS_NUMBERS: dict[str, int] = {code.name: code.value[0] for code in grpc.StatusCode}
 log = logging.getLogger(f"{LOGGER}.server")
 
 
@@ -80,18 +80,8 @@ class Call:
 
     __slots__ = (
         *("_answer_encoding", "_drained", "_end_s", "_handler", "_has_begun", "_has_ended"),
-        *(
-            "_last",
-            "_line",
-            "_lingers",
-            "_messages",
-            "_metadata",
-            "_out",
-            "_owed",
-            "_reader",
-            "_readers_turn",
-        ),
-        *("_task", "_timer", "is_over", "stream", "window"),
+        *("_last", "_line", "_lingers", "_messages", "_metadata", "_out", "_owed", "_reader"),
+        *("_readers_turn", "_task", "_timer", "is_over", "stream", "window"),
     )
 
     def __init__(
@@ -266,9 +256,7 @@ class Call:
         """Send a message, and wait while the caller does not take it."""
         if self.is_over or self._last is not None:
             return
-        if not self._has_begun:
-            self._has_begun = True
-            self._line.send(header_frames(self.stream, answer_block(self._answer_encoding)))
+        self._begin()
         write = self._handler.response_serializer
         data = message if write is None else write(message)
         self._out.append(packed(data, self._answer_encoding))
@@ -278,6 +266,12 @@ class Call:
             await self._drained
 
     # --- the answer
+
+    def _begin(self) -> None:
+        """The headers before the first message."""
+        if not self._has_begun:
+            self._has_begun = True
+            self._line.send(header_frames(self.stream, answer_block(self._answer_encoding)))
 
     def end(self, status: str, message: str = "", metadata: Metadata = ()) -> None:
         """The call's status, behind the messages before it; the first one counts."""
@@ -350,23 +344,10 @@ class Call:
         if self.is_over or self._last is not None:
             return
         data = packed(message, self._answer_encoding)
-        line, n = self._line, len(data)
-        is_free = line.takes and n <= self.window and n <= line.window
-        if self._has_begun or not is_free or n > FRAME_BYTES or not self._has_ended:
-            if not self._has_begun:
-                self._has_begun = True
-                line.send(header_frames(self.stream, answer_block(self._answer_encoding)))
-            self._out.append(data)
-            self._last = OK_BLOCK
-            self.pump()
-            return
-        line.window -= n
-        line.send(
-            header_frames(self.stream, answer_block(self._answer_encoding))
-            + frame(DATA, 0, self.stream, data)
-            + header_frames(self.stream, OK_BLOCK, ends=True)
-        )
-        self._close()
+        self._begin()
+        self._out.append(data)
+        self._last = OK_BLOCK
+        self.pump()
 
     async def _iterate(self) -> AsyncIterator[Any]:
         """The caller's messages, for handlers that take them so."""

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from instructrec_deploy.server.http2.call import STATUS_NUMBERS, Call
+from instructrec_deploy.core.failure import STATUS_NUMBERS
+from instructrec_deploy.server.http2.call import Call
 from instructrec_deploy.server.http2.frames import (
     ACCEPTED_ENCODINGS,
     ACK,
@@ -26,6 +27,7 @@ from instructrec_deploy.server.http2.frames import (
     FLOW_CONTROL_ERROR,
     FRAME_BYTES,
     FRAME_SIZE_ERROR,
+    HAS_PRIORITY,
     HEADERS,
     INITIAL_WINDOW_SIZE,
     MAX_CONCURRENT_STREAMS,
@@ -123,7 +125,7 @@ class Connection(Link):
         if kind == DATA:
             self._on_data(flags, stream, content)
         elif kind == HEADERS:
-            block = unpadded(flags, content) if flags & 0x28 else content
+            block = unpadded(flags, content) if flags & (PADDED | HAS_PRIORITY) else content
             self._on_block(flags, stream, bytearray(block))
         elif kind == WINDOW_UPDATE:
             self._on_window(stream, content)
