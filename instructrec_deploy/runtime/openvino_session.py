@@ -16,6 +16,7 @@ from __future__ import annotations
 import sys
 from collections import deque
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -104,9 +105,7 @@ def open_session(path: Path, *, n_threads: int, n_streams: int) -> OpenVinoSessi
         MissingExtra: it is not installed.
     """
     ov = load_openvino()
-    core = ov.Core()
-    for extension in _extensions(ov):
-        core.add_extension(extension)
+    core = _core()
     options = {
         "NUM_STREAMS": n_streams,
         "INFERENCE_NUM_THREADS": n_streams * n_threads,
@@ -122,6 +121,23 @@ def open_session(path: Path, *, n_threads: int, n_streams: int) -> OpenVinoSessi
             f"{path.name}: OpenVINO {ov.__version__.partition('-')[0]} cannot open it",
             hint="set engine.runtime to onnxruntime, or export the bundle again",
         ) from error
+
+
+@cache
+def _core() -> Any:
+    """The one Core of this process, which is never given up.
+
+    Its CPU plugin gives the thread that loads it an alternate signal stack and takes it back when
+    the Core is gone. With several that go in another order than they came, the thread is left with
+    a stack that is no longer memory (openvino/src/plugins/intel_cpu/src/plugin.cpp,
+    SigAltStackSetup), and the next signal kills the process: SIGTERM would end a server that
+    swapped models without a drain.
+    """
+    ov = load_openvino()
+    core = ov.Core()
+    for extension in _extensions(ov):
+        core.add_extension(extension)
+    return core
 
 
 def _extensions(ov: Any) -> list[Any]:

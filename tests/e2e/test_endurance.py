@@ -32,10 +32,7 @@ def play(bundle: Path, scene: Callable[[str], Awaitable[None]]) -> None:
     """Run a scene beside a server in this process."""
 
     async def run() -> None:
-        # gRPC's core on both sides: beside a server of our own transport in the same process a
-        # worker of pytest vanished once in this file, without a word (not understood yet).
-        door = {"port": 0, "transport": "grpcio"}
-        overrides = {"server": door, "engine": {"n_lanes": 1, "threads_per_lane": 1}}
+        overrides = {"server": {"port": 0}, "engine": {"n_lanes": 1, "threads_per_lane": 1}}
         settings = load_settings(overrides=overrides, environ={}).settings
         ready: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()
         signals = StopSignals()

@@ -99,6 +99,26 @@ def test_what_it_cannot_open_and_cannot_run_is_told(tiny_bundle: Path, tmp_path:
 
 
 @needs_openvino
+def test_a_signal_arrives_after_sessions_that_went_in_the_order_they_came(tmp_path: Path) -> None:
+    path = quantized_matrix(tmp_path / "graph.onnx")
+    program = """
+import gc, signal, sys
+from pathlib import Path
+from instructrec_deploy.runtime.openvino_session import open_session
+opened = [open_session(Path(sys.argv[1]), n_threads=1, n_streams=1) for _ in range(3)]
+while opened:
+    opened.pop(0)
+    gc.collect()
+came = []
+signal.signal(signal.SIGTERM, lambda number, _: came.append(number))
+signal.raise_signal(signal.SIGTERM)
+sys.exit(came != [signal.SIGTERM])
+"""
+    ran = subprocess.run([sys.executable, "-c", program, str(path)], check=False, timeout=120)
+    assert ran.returncode == 0
+
+
+@needs_openvino
 def test_its_import_reports_to_nobody() -> None:
     program = (
         "import sys; from instructrec_deploy.runtime.openvino_session import load_openvino;"
