@@ -329,11 +329,10 @@ class Lexicon:
 
     def _triggered(self, text: str) -> set[int]:
         """The entries of which a trigger stands in a text in lower case as a whole word."""
-        found: list[bytes]
-        if "*" in text or "$" in text:  # they may be part of a word
-            found = [word.encode() for word in _WORD.findall(text)]
-        else:  # a table of bytes is several times as fast as a pattern
-            found = text.encode("ascii", "replace").translate(_WORDS_ONLY).split()
+        # A table of bytes is several times as fast as a pattern.
+        found = text.encode("ascii", "replace").translate(_WORDS_ONLY).split()
+        if "*" in text or "$" in text:  # they may be part of a word, or stand between two
+            found += [word.encode() for word in _WORD.findall(text)]
         words = self._by_word.keys() & found
         return {index for word in words for index in self._by_word[word]}
 

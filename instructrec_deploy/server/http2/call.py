@@ -25,7 +25,7 @@ from instructrec_deploy.server.http2.frames import (
 from instructrec_deploy.server.http2.messages import MessageReader, MessageRefused, packed
 from instructrec_deploy.server.logs import LOGGER
 
-LINGER_S = 0.1  # that a status waits for a caller who is still sending
+LINGER_S = 0.5  # that a status waits for a caller who is still sending
 MAX_WAITING = 4  # messages that nobody has read: past them the caller is to send no more
 log = logging.getLogger(f"{LOGGER}.server")
 

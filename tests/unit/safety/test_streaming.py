@@ -7,7 +7,7 @@ import random
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from instructrec_deploy.core.result import Verdict
@@ -157,6 +157,7 @@ def cut_texts(draw: st.DrawFn) -> tuple[str, list[int]]:
 
 @settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.too_slow])
 @given(cut_texts())
+@example(("want to die*want to die", list(range(23))))
 def test_every_chunking_lets_out_what_the_whole_text_does(given_: tuple[str, list[int]]) -> None:
     assert_same(GUARD, *given_)
 
