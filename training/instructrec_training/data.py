@@ -72,7 +72,7 @@ def resolve_data(path: str, root: Path) -> Path:
     file = SHIPPED_DATA / path.removeprefix(SHIPPED) if shipped else root / path
     if not file.is_file():
         raise FileMissing(
-            f"no data file {path!r}" + ("" if shipped else f" under {root}"),
+            f"no data file {path!r}" + ("" if shipped else f" under {root.absolute()}"),
             hint=f"say where the data lies with --data-root DIR or {DATA_ROOT_VARIABLE}",
         )
     return file
@@ -107,8 +107,11 @@ def _load_task(
     trains: list[list[Example]] = []
     validation: list[Example] = []
     test: list[Example] = []
+    n_silent = 0
     for part in parts:
-        train, *held_out = _split(part, resolve_data(part.path, root), spec)
+        splits = _split(part, resolve_data(part.path, root), spec)
+        train, *held_out = [[row for row in rows if _says_something(row)] for rows in splits]
+        n_silent += sum(map(len, splits)) - len(train) - sum(map(len, held_out))
         train = few_shot(train, spec, part.shots, seed=seed) if part.shots else train
         trains.append(
             with_attacks(train, spec, part.attacked, seed=seed) if part.attacked else train
@@ -150,7 +153,14 @@ def _load_task(
     ]
     rows, weight = _weigh(files, [part.weight for part in parts])
     notes = _label_notes(spec, train, chain(train, validation, test))
+    if n_silent:
+        notes += (f"without a text, and left out: {n_silent} rows",)
     return TaskData(name, spec, rows, tokenized(validation), tokenized(test), weight, notes)
+
+
+def _says_something(row: Example) -> bool:
+    """Whether a model may be asked about it: a server refuses a text of nothing but spaces."""
+    return bool(row.text.strip() or "history" in row.extra)
 
 
 def _label_notes(

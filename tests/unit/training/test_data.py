@@ -145,6 +145,23 @@ def test_labels_that_recipe_and_rows_do_not_share_are_noted(
     )
 
 
+def test_rows_without_a_text_are_left_out_and_counted(
+    tmp_path: Path, make_recipe: MakeRecipe, tiny_base: Path
+) -> None:
+    texts = ["i lost my card", "", "卡丢了", " \u3000\n"]
+    lines = [
+        json.dumps({"text": text, "target": "lost", "id": str(number), "split": split})
+        for number, text in enumerate(texts)
+        for split in ("train", "test")
+    ]
+    (tmp_path / "intents.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    tokenizer = TextTokenizer(tiny_base / "tokenizer.json", max_tokens=64)
+    task = load_task_data(make_recipe(), tmp_path, tokenizer)[0]
+    kept = [*task.train, *task.validation, *task.test]
+    assert {row.example.text for row in kept if row.example} == {"i lost my card", "卡丢了"}
+    assert task.notes == ("without a text, and left out: 4 rows",)
+
+
 def test_a_row_without_a_label_is_named(
     tmp_path: Path, make_recipe: MakeRecipe, tiny_base: Path
 ) -> None:
