@@ -13,6 +13,14 @@ from instructrec_deploy.core.example import Example
 from instructrec_deploy.core.task import ROW_KINDS, TaskKind
 from instructrec_deploy.evaluation.spans import Entity
 
+JSON_NAMES = {
+    str: "a string",
+    bool: "a boolean",
+    int: "a number",
+    float: "a number",
+    list: "a list",
+    dict: "an object",
+}
 CANDIDATE_NAMES = ("label", "item", "id", "title")  # fields that may name a candidate; first wins
 
 
@@ -29,7 +37,7 @@ def label_of(example: Example) -> str:
     """
     if not isinstance(example.target, str) or not example.target:
         raise example.fault(
-            f"target is a {type(example.target).__name__}, not a label",
+            f"{_given(example)}, not a label",
             'classification rows look like {"text": ..., "target": "the label"}',
         )
     return example.target
@@ -180,11 +188,20 @@ def candidate_label(candidate: str | Mapping[str, Any], *, where: str) -> str:
     )
 
 
+def _given(example: Example) -> str:
+    """What stands for the target, in JSON's words."""
+    if example.target is None:
+        return "there is no target"
+    if example.target == "":
+        return "target is empty"
+    return f"target is {JSON_NAMES.get(type(example.target), 'of another type')}"
+
+
 def _list(example: Example, what: str, shape: str) -> list[Any]:
     if not isinstance(example.target, list):
         raise example.fault(
-            f"target is a {type(example.target).__name__}, not a list of {what}",
-            f'rows of the task {example.task!r} have "target": {shape}',
+            f"{_given(example)}, not a list of {what}",
+            f'rows with {what} have "target": {shape}',
         )
     return example.target
 

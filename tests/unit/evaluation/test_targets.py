@@ -113,6 +113,22 @@ def test_a_faulty_target_is_named_by_its_row_without_its_text(read: Any, target:
     assert "张伟" not in caught.value.message
 
 
+@pytest.mark.parametrize(
+    ("read", "target", "said"),
+    [
+        (entities_of, None, "there is no target, not a list of entities"),
+        (references_of, "张伟", "target is a string, not a list of answers"),
+        (label_set_of, 3, "target is a number, not a label"),
+        (label_set_of, "", "target is empty, not a label"),
+    ],
+)
+def test_a_target_of_another_kind_is_told_in_the_words_of_json(
+    read: Any, target: Any, said: str
+) -> None:
+    with pytest.raises(RowInvalid, match=said):
+        read(row(target))
+
+
 def test_a_candidate_without_a_name_is_refused() -> None:
     for candidate in ({"genres": "drama"}, "", {"title": 3}):
         with pytest.raises(RowInvalid, match="candidate 0"):
