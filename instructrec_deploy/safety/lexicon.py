@@ -18,7 +18,6 @@ from instructrec_deploy.safety.match import Match, matches
 from instructrec_deploy.safety.pending import Shape, first_open
 from instructrec_deploy.safety.recognizers.nearby import has_any
 
-_WORD = re.compile(r"[a-z0-9]+(?:[*$]+[a-z0-9]+)*")
 _WORDS_ONLY = bytes(
     c if chr(c) in "0123456789abcdefghijklmnopqrstuvwxyz" else 32 for c in range(256)
 )
@@ -237,13 +236,13 @@ class Lexicon:
     """The compiled list. Immutable after construction."""
 
     def __init__(self, entries: tuple[Entry, ...] = ENTRIES) -> None:
-        by_word: dict[str, list[int]] = {}
+        by_word: dict[bytes, set[int]] = {}
         for index, entry in enumerate(entries):
-            for word in entry.triggers.split():
-                by_word.setdefault(word, []).append(index)
+            for word in entry.triggers.encode().split():  # of sh*t, which has a mark, the sh
+                by_word.setdefault(word.translate(_WORDS_ONLY).split()[0], set()).add(index)
         self._entries = entries
-        self._by_word = {word.encode(): tuple(indexes) for word, indexes in by_word.items()}
-        self._words = frozenset(by_word)
+        self._by_word = by_word
+        self._words = frozenset(word for entry in entries for word in entry.triggers.split())
         self._needs = tuple(tuple(entry.needs.split()) for entry in entries)
         self._patterns = tuple(
             re.compile(
@@ -331,8 +330,6 @@ class Lexicon:
         """The entries of which a trigger stands in a text in lower case as a whole word."""
         # A table of bytes is several times as fast as a pattern.
         found = text.encode("ascii", "replace").translate(_WORDS_ONLY).split()
-        if "*" in text or "$" in text:  # they may be part of a word, or stand between two
-            found += [word.encode() for word in _WORD.findall(text)]
         words = self._by_word.keys() & found
         return {index for word in words for index in self._by_word[word]}
 

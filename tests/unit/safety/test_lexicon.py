@@ -32,6 +32,7 @@ GUARD = Guard()
         ("傻逼客服", "profanity", "flag"),
         ("I want to die", "self_harm", "flag"),
         ("I want to die*really", "self_harm", "flag"),  # a mark may stand between two words, too
+        ("sh*t*happens", "profanity", "flag"),
         ("I have been thinking about killing myself", "self_harm", "flag"),
         ("我不想活了", "self_harm", "flag"),
         ("最近总有自杀的念头", "self_harm", "flag"),
