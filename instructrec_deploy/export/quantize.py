@@ -34,6 +34,7 @@ from instructrec_deploy.export.products import (
     is_float_matrix,
     replace_nodes,
 )
+from instructrec_deploy.export.same_rows import same_rows
 
 Bytes = npt.NDArray[np.int8]
 
@@ -141,6 +142,8 @@ class Rewriter:
         self.producer = {out: node for node in model.graph.node for out in node.output}
         self.added: list[onnx.TensorProto] = []
         self.quantized: dict[str, tuple[str, str, str]] = {}  # input -> bytes, scale, zero point
+        self._rows = same_rows(model.graph)
+        self._zeros: dict[tuple[str, int], str] = {}  # rows, zero point -> a tensor of it for each
 
     def run(self) -> QuantizeReport:
         """Rewrite the graph in place."""
@@ -192,28 +195,21 @@ class Rewriter:
         zero = ZERO_POINT if known is None else GELU_ZERO_POINT
         last = self.constant("int8_last_axis", np.array([-1], np.int64))
         up = self.constant(f"int8_up_{zero}", np.float32(1.0 / (MAX_BYTE - zero)))
-        name = f"{source}_row"
-        fill = helper.make_tensor("value", TensorProto.UINT8, [1], [zero])
-        nodes = [
-            helper.make_node("ReduceMax", [source, last], [f"{name}_max"], keepdims=1),
-            helper.make_node("Mul", [f"{name}_max", up], [f"{name}_up"]),
-        ]
+        name, sizes = f"{source}_row", source
+        nodes: list[onnx.NodeProto] = []
         if known is not None:
-            least = [self.constant(f"{name}_least", np.float32(max(-known / zero, TINY)))]
+            least = self.constant(f"{name}_least", np.float32(max(-known / zero, TINY)))
         else:
-            down = self.constant(f"int8_down_{zero}", np.float32(-1.0 / zero))
-            nodes += [
-                helper.make_node("ReduceMin", [source, last], [f"{name}_min"], keepdims=1),
-                helper.make_node("Mul", [f"{name}_min", down], [f"{name}_down"]),
-            ]
-            least = [f"{name}_down", self.constant("int8_tiny", np.float32(TINY))]
+            sizes, least = f"{source}_sizes", self.constant("int8_tiny", np.float32(TINY))
+            nodes.append(helper.make_node("Abs", [source], [sizes]))
         nodes += [
-            helper.make_node("Max", [f"{name}_up", *least], [f"{name}_scale"]),
-            helper.make_node("Shape", [f"{name}_scale"], [f"{name}_shape"]),
-            helper.make_node("ConstantOfShape", [f"{name}_shape"], [f"{name}_zeros"], value=fill),
+            helper.make_node("ReduceMax", [sizes, last], [f"{name}_max"], keepdims=1),
+            helper.make_node("Mul", [f"{name}_max", up], [f"{name}_up"]),
+            helper.make_node("Max", [f"{name}_up", least], [f"{name}_scale"]),
+            *self._zero_nodes(source, zero),
             helper.make_node(
                 "QuantizeLinear",
-                [source, f"{name}_scale", f"{name}_zeros"],
+                [source, f"{name}_scale", self._zeros[self._rows_of(source), zero]],
                 [f"{name}_uint8"],
                 axis=-1,
                 block_size=width,
@@ -222,6 +218,21 @@ class Rewriter:
         point = self.constant(f"int8_zero_{zero}", np.uint8(zero))
         self.quantized[source] = (f"{name}_uint8", f"{name}_scale", point)
         return nodes
+
+    def _zero_nodes(self, source: str, zero: int) -> list[onnx.NodeProto]:
+        """A zero point for each row, of the scale's shape; inputs of equally many rows share it."""
+        key = (self._rows_of(source), zero)
+        if key in self._zeros:
+            return []
+        name = self._zeros[key] = f"{source}_row_zeros"
+        fill = helper.make_tensor("value", TensorProto.UINT8, [1], [zero])
+        return [
+            helper.make_node("Shape", [f"{source}_row_scale"], [f"{name}_shape"]),
+            helper.make_node("ConstantOfShape", [f"{name}_shape"], [name], value=fill),
+        ]
+
+    def _rows_of(self, source: str) -> str:
+        return self._rows.get(source, source)
 
     def _table_nodes(self, node: onnx.NodeProto, table: Floats) -> list[onnx.NodeProto]:
         out, ids = node.output[0], node.input[1]

@@ -115,12 +115,31 @@ def open_session(path: Path, *, n_threads: int, n_streams: int) -> OpenVinoSessi
         "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
     }
     try:
-        return OpenVinoSession(core.compile_model(core.read_model(path), "CPU", options))
+        model = core.read_model(path)
+        _seek_both_ends(ov, model)
+        return OpenVinoSession(core.compile_model(model, "CPU", options))
     except ERRORS as error:
         raise BundleError(
             f"{path.name}: OpenVINO {ov.__version__.partition('-')[0]} cannot open it",
             hint="set engine.runtime to onnxruntime, or export the bundle again",
         ) from error
+
+
+def _seek_both_ends(ov: Any, model: Any) -> None:
+    """Say "the largest absolute value" as "the greatest value or the least, negated", in place.
+
+    The same number, and no copy of the row: int8 graphs are 1 to 4 % faster, where ONNX Runtime is
+    faster with the copy.
+    """
+    op = ov.opset13
+    for node in model.get_ordered_ops():
+        source = node.input_value(0).get_node() if node.get_type_name() == "ReduceMax" else None
+        if source is None or source.get_type_name() != "Abs":
+            continue
+        row, axes, keeps = source.input_value(0), node.input_value(1), node.get_keep_dims()
+        least = op.negative(op.reduce_min(row, axes, keeps))
+        both = op.maximum(op.reduce_max(row, axes, keeps), least)
+        ov.utils.replace_node(node, both)
 
 
 @cache

@@ -137,6 +137,25 @@ def test_what_follows_a_gelu_keeps_nearly_the_whole_byte_for_what_is_above_zero(
     assert [numpy_helper.to_array(n.attribute[0].t).item() for n in zeros] == [GELU_ZERO_POINT]
 
 
+@pytest.mark.parametrize(("shape", "n_zeros"), [((5,), 1), ((2, 5), 2)])
+def test_inputs_of_equally_many_rows_share_their_zero_points(
+    tmp_path: Path, shape: tuple[int, ...], n_zeros: int
+) -> None:
+    """x @ w, and (x + z) @ w: as many rows if z is a vector, perhaps more if it is a matrix."""
+    graph = linear_graph(np.eye(K, dtype=np.float32))
+    z = RNG.standard_normal((*shape[:-1], K)).astype(np.float32)
+    graph.graph.initializer.append(numpy_helper.from_array(z, "z"))
+    graph.graph.node.append(helper.make_node("Add", ["y", "z"], ["moved"]))
+    graph.graph.node.append(helper.make_node("MatMul", ["moved", "w"], ["y2"]))
+    del graph.graph.output[:]
+    graph.graph.output.append(helper.make_tensor_value_info("y2", TensorProto.FLOAT, ["B", "M", K]))
+    quantized, report = quantize_graph(graph)
+    assert report.n_products == 2
+    assert [n.op_type for n in quantized.graph.node].count("ConstantOfShape") == n_zeros
+    x = RNG.standard_normal((3, 1, K)).astype(np.float32)  # one row, of which z may make two
+    assert np.abs(run(quantized, tmp_path, x) - run(graph, tmp_path, x)).max() < 0.1
+
+
 def test_small_matrices_and_products_of_two_inputs_are_left_alone() -> None:
     small = linear_graph(np.ones((8, 8), np.float32))
     assert quantize_graph(small)[1].n_products == 0
