@@ -90,8 +90,9 @@ class Plain:
         """Those of the copy's spans that are spelled so themselves, whatever stands elsewhere."""
         if not self.leet:
             return spans
-        leet = self.leet
-        return [(start, end) for start, end in spans if _is_mixed(leet[start:end])]
+        parts = [self.leet[start:end] for start, end in spans]
+        mixed = {part for part in set(parts) if _is_mixed(part)}
+        return [span for span, part in zip(spans, parts, strict=True) if part in mixed]
 
 
 def _is_mixed(part: str) -> bool:

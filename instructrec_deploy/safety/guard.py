@@ -13,7 +13,7 @@ from instructrec_deploy.safety.disguises import disguised
 from instructrec_deploy.safety.heads import Finders, Heads
 from instructrec_deploy.safety.keys import SafetyKeys
 from instructrec_deploy.safety.lexicon import Lexicon, mark_quoted
-from instructrec_deploy.safety.match import Match
+from instructrec_deploy.safety.match import Match, moved
 from instructrec_deploy.safety.operators import Numbers, Operators
 from instructrec_deploy.safety.overlaps import resolve_overlaps
 from instructrec_deploy.safety.pending import first_open
@@ -290,7 +290,7 @@ class Checker:
                 continue
             step = step_at(self._steps[hit.category], hit.score)
             if step is not None:
-                found.append(self._finding(hit, step, hit.start, hit.end))
+                found.append(self._finding(hit, step))
         return resolve_overlaps(found)
 
     def find_all(self, text: str) -> list[Finding]:
@@ -306,19 +306,21 @@ class Checker:
             hits += listed
             if self._words is not None:
                 hits += mark_quoted(lower, self._words.find(lower, listed))
-        places = None if folded.is_aligned else folded.span
-        new = tuple.__new__  # without the constructor's call: half the time
-        found: list[Finding] = []
-        for hit in hits:
-            category, rule, start, end, is_quoted, score = hit
-            if places:
-                start, end = places(start, end)
-            action = self._plain.get(category)
-            if action is not None and not is_quoted:
-                made = (category, rule, action, start, end, score, "", "", False)
-                found.append(new(Finding, made))
-            elif (step := step_at(self._steps[category], score)) is not None:
-                found.append(self._finding(hit, step, start, end))
+        if not folded.is_aligned:
+            hits = [moved(hit, *folded.span(hit.start, hit.end)) for hit in hits]
+        plain, new = self._plain, tuple.__new__  # without the constructor's call: half the time
+        found: list[Finding] = [
+            new(Finding, (name, rule, plain[name], start, end, score, "", "", False))
+            for name, rule, start, end, is_quoted, score in hits
+            if name in plain and not is_quoted
+        ]
+        if len(found) < len(hits):
+            rest = [hit for hit in hits if hit.is_quoted or hit.category not in plain]
+            found += [
+                self._finding(hit, step)
+                for hit in rest
+                if (step := step_at(self._steps[hit.category], hit.score)) is not None
+            ]
         if self._escapes:
             found += [Finding(TOKEN_CATEGORY, "token", "mask", *span) for span in find_tokens(text)]
         return found
@@ -332,14 +334,14 @@ class Checker:
         action = "flag" if action == "mask" and name in self._kept else action
         return None if action in self._reviewed else action
 
-    def _finding(self, hit: Match, step: Step, start: int, end: int) -> Finding:
+    def _finding(self, hit: Match, step: Step) -> Finding:
         action = step.action
         if hit.is_quoted and STRENGTH[action] > STRENGTH["flag"]:
             action = "flag"  # somebody reports what was said
         if action == "mask" and hit.category in self._kept:
             action = "flag"
         review = step.review or action in self._reviewed
-        return Finding(hit.category, hit.rule, action, start, end, hit.score, review=review)
+        return Finding(hit.category, hit.rule, action, hit.start, hit.end, hit.score, review=review)
 
 
 def _can(steps: tuple[Step, ...], *actions: Action) -> bool:

@@ -28,6 +28,12 @@ def matches(category: str, rule: str, spans: Iterable[tuple[int, int]]) -> list[
     return [new(Match, (category, rule, start, end, False, 1.0)) for start, end in spans]
 
 
+def moved(hit: Match, start: int, end: int) -> Match:
+    """The hit at another place, as that is named elsewhere."""
+    new = tuple.__new__
+    return new(Match, (hit.category, hit.rule, start, end, hit.is_quoted, hit.score))
+
+
 def scan(
     pattern: re.Pattern[str], text: str, accept: Callable[[re.Match[str]], bool]
 ) -> Iterator[re.Match[str]]:

@@ -11,47 +11,47 @@ from instructrec_deploy.safety.pending import Shape
 
 # --- e-mail
 
-_ASCII_LOCAL_CHARS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._%+-'&"
-_LOCAL_CHARS = _ASCII_LOCAL_CHARS + "".join(
+_LOCAL_CHARS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._%+-'&" + "".join(
     chr(code)
     for code in range(0xC0, 0x250)  # Latin letters with accents
 )
 _DOMAIN = re.compile(
     r"(?:[0-9A-Za-z][0-9A-Za-z-]{0,62}(?<!-)\.){1,8}([A-Za-z]{2,24})(?![0-9A-Za-z])"
 )
-_AT_DOMAIN = re.compile(f"@(?=({_DOMAIN.pattern}))")  # the walk does not go past the "@"
+_NO_FIRST = ".'&-%+"  # of a local part
+_LOCAL = re.escape(_LOCAL_CHARS)
+_FIRST = re.escape("".join(char for char in _LOCAL_CHARS if char not in _NO_FIRST))
+# Where it may start: behind what else may stand there, or behind a ruled line of them.
+_START = f"(?:(?<![{_LOCAL}])[{re.escape(_NO_FIRST)}]*+|(?<=[{re.escape(_NO_FIRST)}]{{8}}))"
+# All that may stand before an "@", and the domain behind it; the walk does not go past the "@".
+_ADDRESS = re.compile(
+    f"{_START}([{_FIRST}][{_LOCAL}]{{0,{reach.MAIL_NAME - 2}}})@(?=({_DOMAIN.pattern}))"
+)
 _MASKING = "*•]"  # right before what is left of a masked address
 _FILE_SUFFIXES = frozenset(
     ("png", "jpg", "jpeg", "gif", "svg", "webp", "ico", "css", "js", "ts", "json", "pdf", "zip")
 )
 
-EMAIL_SHAPES = (
-    Shape(re.compile(f"[{re.escape(_LOCAL_CHARS)}]{{1,{reach.MAIL_NAME}}}@{_DOMAIN.pattern}")),
-)
+EMAIL_SHAPES = (Shape(re.compile(f"[{_LOCAL}]{{1,{reach.MAIL_NAME}}}@{_DOMAIN.pattern}")),)
 
 
 def find_emails(text: str, lower: str) -> Iterator[Match]:
-    """E-mail addresses, from each "@" outwards; neither walk crosses another "@"."""
+    """E-mail addresses; neither of an address's two parts crosses another "@"."""
     spans = []
-    for found in _AT_DOMAIN.finditer(text):
-        if found[2].lower() not in _FILE_SUFFIXES:
-            start = _local_start(text, found.start())
-            if start >= 0:
-                spans.append((start, found.end(1)))
+    for found in _ADDRESS.finditer(text):
+        local, _, last = found.groups()
+        if last.lower() not in _FILE_SUFFIXES and _is_local(text, found.start(1), local):
+            spans.append((found.start(1), found.end(2)))
     yield from matches("EMAIL", "email", spans)
 
 
-def _local_start(text: str, at: int) -> int:
-    """Where the part before "@" starts; -1 if there is none, or it is masked already."""
-    head = text[at - reach.MAIL_NAME if at > reach.MAIL_NAME else 0 : at]
-    chars = _ASCII_LOCAL_CHARS if head.isascii() else _LOCAL_CHARS
-    local = head[len(head.rstrip(chars)) :].lstrip(".'&-%+")
-    start = at - len(local)
-    if len(local) > 64 or local[-1:] == "." or (local[:1] in "xX" and not local.strip("xX")):
-        return -1
+def _is_local(text: str, start: int, local: str) -> bool:
+    """Whether it is the part before the "@" of an address that is still to be masked."""
+    if local[-1] == "." or (local[0] in "xX" and not local.strip("xX")):
+        return False
     if start and text[start - 1] in _MASKING:
-        return -1
-    return -1 if local == "git" and text.startswith("@git", at) else start  # git@github.com:...
+        return False
+    return local != "git" or not text.startswith("git@git", start)  # git@github.com:...
 
 
 # --- IP addresses

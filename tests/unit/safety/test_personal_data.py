@@ -78,6 +78,8 @@ def _positives() -> list[tuple[str, str, str]]:
         ("<{}>", "o'brien+news@mail.example.co.uk", "EMAIL"),
         ("😀{}😀", mail, "EMAIL"),
         ("qq邮箱{}", "12345678@qq.example.com", "EMAIL"),
+        ("--{}", mail, "EMAIL"),
+        ("Contact" + 70 * "-" + "{}", mail, "EMAIL"),
         ("client version {}", "121.226.197.195", "IP"),  # too large to be a version
         ("from {}:8080", address, "IP"),
         ("来自{}的登录", address, "IP"),
