@@ -180,6 +180,7 @@ def recovery_recipe(run: Path, pruning: Pruning) -> Recipe:
         "average_with_base": 0.0,
         "freeze_layers": 0,
         "max_minutes": pruning.max_minutes,
+        "patience": max(1, is_tuned),  # the gain comes with the small steps of the end
         "teacher": str((run / CHECKPOINT_FOLDER).resolve()) if has_teacher else "",
     }
     if pruning.epochs is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -76,10 +77,12 @@ def test_the_recovery_learns_from_the_unpruned_model(
     make_recipe: Make, run: Run, data_root: Path, tmp_path: Path
 ) -> None:
     run(make_recipe(average_with_base=0.5, probe=True))
-    prune_run(tmp_path / "run", SMALL, tmp_path / "small", data_root=data_root, is_quiet=True)
+    longer = replace(SMALL, epochs=3)
+    prune_run(tmp_path / "run", longer, tmp_path / "small", data_root=data_root, is_quiet=True)
     recipe = json.loads((tmp_path / "small" / "recipe.json").read_text("utf-8"))["training"]
     assert recipe["teacher"] == str((tmp_path / "run" / "checkpoint").resolve())
-    assert (recipe["average_with_base"], recipe["probe"], recipe["epochs"]) == (0.0, False, 1)
+    assert (recipe["average_with_base"], recipe["probe"], recipe["epochs"]) == (0.0, False, 3)
+    assert recipe["patience"] == 3  # what small steps gain comes at the end
 
 
 def test_a_model_of_all_shapes_keeps_the_layers_under_its_span_reader(
