@@ -70,12 +70,11 @@ def decode_answers(
     scores = probabilities(logits, temperature)
     order = np.argsort(-scores, axis=1, kind="stable")
     n_most = max((k or len(labels) for k in top_ks), default=0)
-    columns = order[:, : max(1, n_most)]
-    best = np.take_along_axis(scores, columns, axis=1).tolist()
     answers = []
-    for row, chosen, top_k in zip(best, columns.tolist(), top_ks, strict=True):
+    for row, columns, top_k in zip(scores, order[:, : max(1, n_most)], top_ks, strict=True):
+        chosen, best = columns.tolist(), row[columns].tolist()
         names = [labels[column] for column in chosen[: top_k or None]]
-        ranked = tuple(map(LabelScore._make, zip(names, row, strict=False)))
+        ranked = tuple(map(LabelScore._make, zip(names, best, strict=False)))
         label = labels[chosen[0]]
-        answers.append(Answer(task, label, row[0], ranked, prepared_id, (label,)))
+        answers.append(Answer(task, label, best[0], ranked, prepared_id, (label,)))
     return answers
