@@ -12,7 +12,7 @@
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 EXTRAS ?= cpu,train,dev
-PYTEST_ARGS ?= -q -n auto --dist loadfile
+PYTEST_ARGS ?= -q -n auto --dist loadfile --max-worker-restart 0
 BUNDLES ?= build/demo/en/bundle
 TORCH_INDEX ?=
 
