@@ -53,6 +53,9 @@ class Line(Protocol):
     def repay(self, stream: int, n_bytes: int) -> None:
         """The caller may send so many more bytes on a stream."""
 
+    def hold(self, n_bytes: int) -> bool:
+        """So many more bytes are kept for handlers, or fewer; False: there is no room for them."""
+
     def forget(self, call: Call) -> None:
         """The call is over."""
 
@@ -80,7 +83,17 @@ class Call:
 
     __slots__ = (
         *("_answer_encoding", "_drained", "_end_s", "_handler", "_has_begun", "_has_ended"),
-        *("_last", "_line", "_lingers", "_messages", "_metadata", "_out", "_owed", "_reader"),
+        *(
+            "_held",
+            "_last",
+            "_line",
+            "_lingers",
+            "_messages",
+            "_metadata",
+            "_out",
+            "_owed",
+            "_reader",
+        ),
         *("_readers_turn", "_task", "_timer", "is_over", "stream", "window"),
     )
 
@@ -106,6 +119,7 @@ class Call:
         self._messages: deque[bytes] = deque()
         self._readers_turn: asyncio.Future[None] | None = None
         self._owed = 0  # bytes that came and were not allowed again
+        self._held = 0  # bytes that came and no handler has taken, as its line was told
         self._out: deque[bytes] = deque()  # what the windows have not let pass
         self._drained: asyncio.Future[None] | None = None
         self._last: bytes | None = None  # the trailers, behind what has to go out before
@@ -137,11 +151,12 @@ class Call:
         try:
             found = self._reader.feed(data)
         except MessageRefused as error:
-            self._line.repay(0, len(data))
-            self._stop()
-            self.end(error.status, str(error))
+            self._refuse(data, error.status, str(error))
             return
         self._messages += found
+        if (self._reader.n_bytes or self._messages) and not ends and not self._hold():
+            self._refuse(data, "RESOURCE_EXHAUSTED", "too much is being sent at once")
+            return
         self._owed += len(data)
         if not ends:
             self._repay()
@@ -150,11 +165,26 @@ class Call:
             self._end_of_messages()
         self._wake()
 
+    def _refuse(self, data: bytes, status: str, reason: str) -> None:
+        """End the call for what came; nothing of it is kept."""
+        self._line.repay(0, len(data))
+        self._messages.clear()
+        self._reader.clear()
+        self._hold()
+        self._stop()
+        self.end(status, reason)
+
+    def _hold(self) -> bool:
+        """Tell the line what is kept here; False: it is too much."""
+        held = self._reader.n_bytes + sum(map(len, self._messages))
+        more, self._held = held - self._held, held
+        return self._line.hold(more)
+
     def _end_of_messages(self) -> None:
         self._has_ended = True
         if self._handler is None or self._handler.request_streaming or self._task is not None:
             return
-        if len(self._messages) != 1 or not self._reader.is_empty:
+        if len(self._messages) != 1 or self._reader.n_bytes:
             self.end("INTERNAL", "a call of one message has one, and all of it")
             return
         message: Any = self._messages.popleft()
@@ -249,6 +279,8 @@ class Call:
             self._readers_turn = self._line.loop.create_future()
             await self._readers_turn
         message = self._messages.popleft()
+        if self._held:
+            self._hold()
         self._repay()
         return message
 
@@ -305,6 +337,10 @@ class Call:
         self.is_over = True
         self._out.clear()
         self._forgive()
+        if self._held:
+            self._messages.clear()
+            self._reader.clear()
+            self._hold()
         for timer in (self._timer, self._lingers):
             if timer is not None:
                 timer.cancel()

@@ -62,6 +62,8 @@ from instructrec_deploy.server.http2.link import Link
 CALLS = 8192  # under way on a connection; a client keeps more to itself until some are done
 CALL_WINDOW = 1 << 20  # bytes of a call that may be under way to us
 OWN_WINDOW = 8 << 20  # and of all calls of a connection
+HELD_BYTES = 64 << 20  # of messages that no handler has taken, all connections together
+HELD_MESSAGES = 16  # of the longest kind: so many at least have room
 LEAVE_S = 5.0  # between the two GOAWAYs, at most: until a ping is answered
 AGE_JITTER = 0.1  # so that not all callers connect anew at one moment
 _LEAVING = b"leaving!"  # of the ping between them
@@ -77,6 +79,12 @@ class Shared:
     max_age_s: float = 0.0
     compression: str = ""
     connections: set[Connection] = field(default_factory=set)
+    held_bytes: int = 0  # of messages that no handler has taken
+
+    @property
+    def max_held_bytes(self) -> int:
+        """Past them, who holds more than an equal share is to hold no more."""
+        return max(HELD_BYTES, HELD_MESSAGES * self.max_bytes)
 
 
 class Connection(Link):
@@ -93,6 +101,7 @@ class Connection(Link):
         self._is_leaving = False
         self._taken_to = MAX_STREAM  # streams beyond are not read any more
         self._call_window = WINDOW_BYTES  # of answers, for each new call
+        self._held_bytes = 0  # of messages that no handler has taken
         self._owed = self._owed_back = 0  # bytes that came; of them, that may be allowed again
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -305,6 +314,15 @@ class Connection(Link):
             self._owed -= self._owed_back
             self.keep(number_frame(WINDOW_UPDATE, 0, self._owed_back))
             self._owed_back = 0
+
+    def hold(self, n_bytes: int) -> bool:
+        """See `Line`."""
+        shared = self._shared
+        self._held_bytes += n_bytes
+        shared.held_bytes += n_bytes
+        if n_bytes <= 0 or shared.held_bytes <= shared.max_held_bytes:
+            return True
+        return self._held_bytes * len(shared.connections) <= shared.max_held_bytes
 
     def forget(self, call: Call) -> None:
         """See `Line`."""

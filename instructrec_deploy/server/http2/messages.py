@@ -59,9 +59,13 @@ class MessageReader:
         return found
 
     @property
-    def is_empty(self) -> bool:
-        """Whether no part of a message is left."""
-        return not self._data
+    def n_bytes(self) -> int:
+        """Of a message whose end has not come."""
+        return len(self._data)
+
+    def clear(self) -> None:
+        """Forget it."""
+        self._data.clear()
 
     def _unpacked(self, message: bytes) -> bytes:
         bits = _WINDOW_BITS.get(self._encoding)

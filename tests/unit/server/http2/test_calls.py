@@ -388,6 +388,44 @@ def test_a_caller_who_reads_nothing_is_not_answered_into_memory() -> None:
     run(scene)
 
 
+def test_what_no_handler_takes_is_kept_up_to_a_limit_and_from_all_callers_alike(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(connection_module, "HELD_BYTES", 100_000)
+    monkeypatch.setattr(connection_module, "HELD_MESSAGES", 0)
+    whole = packed(bytes(60_000))
+    begun = frame(DATA, 0, 1, whole[:16_000]) + frame(DATA, 0, 1, whole[16_000:30_000])
+
+    def begin(stream: int) -> bytes:
+        return headers(stream) + begun.replace(struct.pack(">I", 1), struct.pack(">I", stream))
+
+    async def scene() -> None:
+        async with serving() as (_, server, address):
+            greedy, modest = await Raw.open(address), await Raw.open(address)
+            decoder = hpack.Decoder()
+            for stream in (1, 3, 5, 7):  # 120,000 bytes: the last one has no room
+                greedy.writer.write(begin(stream))
+            _, _, stream, block = await greedy.next(HEADERS)
+            assert (stream, dict(decoder.decode(block))["grpc-status"]) == (7, "8")
+            assert server._shared.held_bytes == 90_000
+            short = packed(bytes(40_000))  # beyond the limit, but below this caller's share of it
+            parts = [short[at : at + 16_000] for at in range(0, len(short), 16_000)]
+            modest.writer.write(headers(1) + b"".join(frame(DATA, 0, 1, one) for one in parts))
+            modest.writer.write(frame(DATA, END_STREAM, 1, b""))
+            assert (await modest.next(HEADERS))[2] == 1
+            assert (await modest.next(DATA))[2] == 1
+            for stream in (1, 3):
+                greedy.writer.write(number_frame(RST_STREAM, stream, 8))
+            greedy.writer.write(ask(9, b"well"))
+            assert (await greedy.next(DATA))[3] == packed(b"well")
+            assert server._shared.held_bytes == 30_000
+            greedy.writer.close()
+            modest.writer.close()
+            await until(lambda: server._shared.held_bytes == 0)
+
+    run(scene)
+
+
 def test_what_is_no_call_of_grpc_is_refused() -> None:
     async def scene() -> None:
         async with serving() as (_, _, address):

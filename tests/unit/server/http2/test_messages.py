@@ -28,7 +28,7 @@ def test_messages_come_whole_however_they_are_cut(
         data = data[n:]
     found += reader.feed(data)
     assert found == messages
-    assert reader.is_empty
+    assert not reader.n_bytes
 
 
 def test_only_what_gets_shorter_is_compressed() -> None:
@@ -40,7 +40,7 @@ def test_only_what_gets_shorter_is_compressed() -> None:
 def test_part_of_a_message_is_kept() -> None:
     reader = MessageReader(100, "")
     assert reader.feed(packed(b"hello")[:7]) == []
-    assert not reader.is_empty
+    assert reader.n_bytes
 
 
 @pytest.mark.parametrize("n", [101, 10_000, 2**31])
