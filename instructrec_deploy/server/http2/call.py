@@ -83,18 +83,8 @@ class Call:
 
     __slots__ = (
         *("_answer_encoding", "_drained", "_end_s", "_handler", "_has_begun", "_has_ended"),
-        *(
-            "_held",
-            "_last",
-            "_line",
-            "_lingers",
-            "_messages",
-            "_metadata",
-            "_out",
-            "_owed",
-            "_reader",
-        ),
-        *("_readers_turn", "_task", "_timer", "is_over", "stream", "window"),
+        *("_held", "_last", "_line", "_lingers", "_messages", "_metadata", "_out", "_owed"),
+        *("_reader", "_readers_turn", "_task", "_timer", "_unread", "is_over", "stream", "window"),
     )
 
     def __init__(
@@ -119,6 +109,7 @@ class Call:
         self._messages: deque[bytes] = deque()
         self._readers_turn: asyncio.Future[None] | None = None
         self._owed = 0  # bytes that came and were not allowed again
+        self._unread = 0  # bytes of `_messages`
         self._held = 0  # bytes that came and no handler has taken, as its line was told
         self._out: deque[bytes] = deque()  # what the windows have not let pass
         self._drained: asyncio.Future[None] | None = None
@@ -154,7 +145,8 @@ class Call:
             self._refuse(data, error.status, str(error))
             return
         self._messages += found
-        if (self._reader.n_bytes or self._messages) and not ends and not self._hold():
+        self._unread += sum(map(len, found))
+        if not ends and not self._hold():
             self._refuse(data, "RESOURCE_EXHAUSTED", "too much is being sent at once")
             return
         self._owed += len(data)
@@ -168,17 +160,21 @@ class Call:
     def _refuse(self, data: bytes, status: str, reason: str) -> None:
         """End the call for what came; nothing of it is kept."""
         self._line.repay(0, len(data))
-        self._messages.clear()
-        self._reader.clear()
-        self._hold()
+        self._drop_messages()
         self._stop()
         self.end(status, reason)
 
+    def _drop_messages(self) -> None:
+        self._messages.clear()
+        self._reader.clear()
+        self._unread = 0
+        self._hold()
+
     def _hold(self) -> bool:
         """Tell the line what is kept here; False: it is too much."""
-        held = self._reader.n_bytes + sum(map(len, self._messages))
+        held = self._reader.n_bytes + self._unread
         more, self._held = held - self._held, held
-        return self._line.hold(more)
+        return not more or self._line.hold(more)
 
     def _end_of_messages(self) -> None:
         self._has_ended = True
@@ -188,6 +184,8 @@ class Call:
             self.end("INTERNAL", "a call of one message has one, and all of it")
             return
         message: Any = self._messages.popleft()
+        self._unread = 0
+        self._hold()
         self._task = self._line.loop.create_task(self._answer(message))
 
     def _repay(self) -> None:
@@ -279,8 +277,8 @@ class Call:
             self._readers_turn = self._line.loop.create_future()
             await self._readers_turn
         message = self._messages.popleft()
-        if self._held:
-            self._hold()
+        self._unread -= len(message)
+        self._hold()
         self._repay()
         return message
 
@@ -337,10 +335,7 @@ class Call:
         self.is_over = True
         self._out.clear()
         self._forgive()
-        if self._held:
-            self._messages.clear()
-            self._reader.clear()
-            self._hold()
+        self._drop_messages()
         for timer in (self._timer, self._lingers):
             if timer is not None:
                 timer.cancel()
