@@ -36,7 +36,7 @@ def engines(bundle: Path) -> tuple[Engine, Engine]:
 
 
 def quantized_matrix(path: Path, before: str = "Relu") -> Path:
-    """y = gelu(x) @ w, in int8, with one scale per row and the low zero point."""
+    """y = before(x) @ w, in int8, with one scale per row; behind Relu with the low zero point."""
     weight = np.random.default_rng(0).normal(size=(64, 96)).astype(np.float32)
     graph = helper.make_graph(
         [
@@ -75,9 +75,10 @@ def test_a_bundle_scores_as_with_onnxruntime(tmp_path: Path, is_int8: bool) -> N
 
 
 @needs_openvino
-@pytest.mark.parametrize("before", ["Relu", "Identity"])  # only what is above zero, and both ways
+# Only what is above zero, and both ways: those sums cancel, and are farther off for their size.
+@pytest.mark.parametrize(("before", "nearness"), [("Relu", 1e-4), ("Identity", 1e-3)])
 def test_int8_rows_are_those_of_onnxruntime_whoever_stands_beside_them(
-    tmp_path: Path, before: str
+    tmp_path: Path, before: str, nearness: float
 ) -> None:
     path = quantized_matrix(tmp_path / "graph.onnx", before)
     first = providers.open_session(path, providers=[providers.CPU], n_threads=1)
@@ -85,7 +86,7 @@ def test_int8_rows_are_those_of_onnxruntime_whoever_stands_beside_them(
     x = np.random.default_rng(1).normal(size=(4, 5, 64)).astype(np.float32)
     x[1:] *= 100.0  # loud neighbours
     together = second.run(["y"], {"x": x})[0]
-    assert together == pytest.approx(first.run(["y"], {"x": x})[0], rel=1e-4, abs=1e-3)
+    assert together == pytest.approx(first.run(["y"], {"x": x})[0], rel=1e-4, abs=nearness)
     alone = second.run(["y"], {"x": x[:1]})[0]
     assert together[:1] == pytest.approx(alone, rel=1e-5, abs=1e-5)
 
