@@ -119,11 +119,11 @@ def export(
         if model and (kind := _generator_kind(model)):
             given = {
                 "--plan or --target": bool(plan_name),
-                "--calibration": bool(calibration),
+                "--calibration": bool(calibration) and precision is not Precision.INT8,
                 "--trim-vocabulary": bool(trim_vocabulary),
             }
             _check_generator_options(given)
-            _generator(model, out, kind, precision, name, as_json=as_json)
+            _generator(model, out, kind, precision, name, calibration, as_json=as_json)
             return
     with need_extra("export", "train"), _source(run, model) as source:
         if plan_name:
@@ -194,7 +194,8 @@ def _check_generator_options(given: dict[str, bool]) -> None:
     if named := ", ".join(option for option, is_given in given.items() if is_given):
         raise ConfigError(
             f"{named} has no effect on a model that writes text",
-            hint="of such a model --precision, --name, --out and --json are read",
+            hint="of such a model --precision, --name, --out and --json are read, and "
+            "--calibration with --precision int8",
         )
 
 
@@ -204,6 +205,7 @@ def _generator(
     kind: GeneratorKind,
     precision: Precision | None,
     name: str,
+    calibration: str,
     *,
     as_json: bool,
 ) -> None:
@@ -216,6 +218,7 @@ def _generator(
         kind=kind,
         precision=(precision or Precision.FP32).value,
         name=name,
+        calibration=[request.text for request in _requests(calibration)],
         progress=lambda stage: say(f"export: {stage}"),
     )
     if as_json:

@@ -160,6 +160,12 @@ def generator_graphs(generator: Generator, *, work: Path) -> dict[str, onnx.Mode
     }
 
 
+@torch.no_grad()
+def read_by_decoder(model: nn.Module, input_ids: Tensor, attention_mask: Tensor) -> list[Tensor]:
+    """The outputs of a seq2seq model's encoder graph, by the checkpoint itself, in their order."""
+    return list(_EncodeForDecoder(model)(input_ids, attention_mask))
+
+
 def _causal_mask(shown: Tensor, n_new: int) -> Tensor:
     """[B, P + S] -> [B, 1, S, P + S] to be added to attention scores: no token sees a later one."""
     places = torch.arange(shown.shape[1])

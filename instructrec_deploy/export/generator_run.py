@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,6 +36,8 @@ from instructrec_deploy.core.manifest import (
     Precision,
 )
 from instructrec_deploy.evaluation.writer_card import write_writer_card
+from instructrec_deploy.export.equalize import equalize_graph
+from instructrec_deploy.export.generator_calibration import CALIBRATION_TEXTS, calibration_feeds
 from instructrec_deploy.export.generator_graphs import generator_graphs
 from instructrec_deploy.export.generator_parity import (
     LIMITS,
@@ -55,7 +57,7 @@ from instructrec_deploy.export.pack import (
 from instructrec_deploy.export.quantize import quantize_graph
 from instructrec_deploy.export.quantize_weights import quantize_weights
 from instructrec_deploy.export.report import Report
-from instructrec_deploy.export.run import Stages
+from instructrec_deploy.export.run import MAX_CALIBRATION, Stages
 from instructrec_deploy.export.source import weights_hash
 from instructrec_deploy.models.generator import Generator, load_generator
 from instructrec_deploy.runtime.golden_texts import GoldenText, check_golden_texts, golden_lines
@@ -86,6 +88,7 @@ def export_generator(
     kind: GeneratorKind,
     precision: Precision = "fp32",
     name: str = "",
+    calibration: Sequence[str] = (),
     progress: Callable[[str], None] = lambda _: None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> GeneratorReport:
@@ -97,6 +100,7 @@ def export_generator(
         kind: seq2seq or causal.
         precision: of the weights.
         name: of the bundle; "" takes the folder's.
+        calibration: texts like those it will read (int8); () takes a list that comes along.
         progress: told what is being done, a line for each stage.
         clock: seconds, monotonic.
 
@@ -117,8 +121,7 @@ def export_generator(
         graphs = generator_graphs(generator, work=stage)
         if precision != "fp32":
             stages.begin(f"quantizing to {precision}")
-            n_words = generator.section.n_vocabulary
-            graphs = {f: _quantized(graph, precision, n_words) for f, graph in graphs.items()}
+            graphs = _quantized(graphs, precision, generator, calibration, stage)
         _write(graphs, stage)
         manifest = _manifest(generator, folder, stage, name=name, precision=precision)
         write_manifest(stage, manifest)
@@ -141,12 +144,26 @@ def export_generator(
     )
 
 
-def _quantized(graph: onnx.ModelProto, precision: Precision, n_words: int) -> onnx.ModelProto:
+def _quantized(
+    graphs: Mapping[str, onnx.ModelProto],
+    precision: Precision,
+    generator: Generator,
+    calibration: Sequence[str],
+    work: Path,
+) -> dict[str, onnx.ModelProto]:
     if bits := WEIGHT_BITS.get(precision):
-        return quantize_weights(graph, bits=bits, n_words=n_words)[0]
+        n_words = generator.section.n_vocabulary
+        return {
+            file: quantize_weights(graph, bits=bits, n_words=n_words)[0]
+            for file, graph in graphs.items()
+        }
     if precision == "fp16":
-        return half_graph(graph)
-    return quantize_graph(graph)[0]
+        return {file: half_graph(graph) for file, graph in graphs.items()}
+    feeds = calibration_feeds(generator, calibration[:MAX_CALIBRATION] or CALIBRATION_TEXTS)
+    return {
+        file: quantize_graph(equalize_graph(graph, feeds[file], work=work))[0]
+        for file, graph in graphs.items()
+    }
 
 
 def _check_size(generator: Generator, folder: Path) -> None:
