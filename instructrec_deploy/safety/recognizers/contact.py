@@ -65,7 +65,8 @@ _IPV4 = re.compile(
 )
 _IPV6 = re.compile(r"(?<![0-9A-Za-z:.])[23][0-9A-Fa-f]{3}:[0-9A-Fa-f:]{2,34}(?![0-9A-Za-z:])")
 _VERSION_BEFORE = re.compile(
-    r"(?:ver(?:sion)?|(?<![a-z])v\.|release|build|firmware|版本号?)[^0-9]{0,4}\Z", re.I
+    r"(?:ver(?:sion)?|(?<![a-z])v\.|release|build|firmware|版本号?|固件|驱动|补丁|客户端)[^0-9]{0,4}\Z",
+    re.I,
 )
 
 IP_SHAPES = (Shape(re.compile(rf"(?<![0-9A-Za-z.\-]){_OCTET}{_REST}")), Shape(_IPV6))

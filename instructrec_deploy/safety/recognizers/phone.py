@@ -68,6 +68,10 @@ _NAMED_BEFORE = re.compile(
     re.IGNORECASE,
 )
 _NAMED_AFTER = re.compile(r" ?\(?(?:office|fax|mobile|cell|phone|tel|home|work)(?![A-Za-z])")
+# Words right behind a bare number that make it one.
+_CALLED = re.compile(
+    r"[^0-9A-Za-z]{0,4}(?:call|text|whatsapp|ring|phone|sms)(?![A-Za-z])", re.IGNORECASE
+)
 # Hotlines belong to everybody: Chinese 400 and 800, North American and British toll-free numbers.
 _HOTLINE = re.compile(
     r"(?:(?:\+|00)?(?:86|1))?(?:[48]00|888|877|866|855|844|833|822)[0-9]{7}"
@@ -77,7 +81,9 @@ _HOTLINE = re.compile(
 # Words right before a number that make it a phone number, or some other number. The nearest wins.
 _PHONE_WORDS = re.compile(
     r"(?:(?<![A-Za-z])(?:tele(?:phone)?|tel|phone|mobile|mob|cell|call(?: me| us)?(?: at| on)?|sms"
-    r"|whatsapp|wechat|fax|dial|ring|text(?: me)?|contact|reach (?:me|us) (?:at|on))"
+    r"|whatsapp|wechat|fax|dial|ring|text(?: me)?|contact|reach (?:me|us) (?:at|on)"
+    r"|(?:my|his|her)(?: (?:new|old|real|own|direct|private|personal|current))? (?:digits|number)"
+    r"(?![a-z]))"
     r"|电话|手机(?!用户)|座机|固话|热线|拨打|致电|打给|打我|联系|传真|微信|短信|来电|号码是)[^0-9]{0,14}\Z",
     re.IGNORECASE,
 )
@@ -188,7 +194,8 @@ def _accept_us(found: re.Match[str]) -> bool:
         return False
     is_marked = found.end() - found.start("area") >= len("212-555-0143")
     is_shaped = is_marked or bool(opening) or "+" in (one or "")
-    return (is_shaped or _has_phone_word(found)) and _stands_free(found)
+    is_phone = is_shaped or _has_phone_word(found) or _CALLED.match(found.string, found.end())
+    return bool(is_phone) and _stands_free(found)
 
 
 def _accept_uk(found: re.Match[str]) -> bool:

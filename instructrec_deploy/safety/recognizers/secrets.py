@@ -39,7 +39,9 @@ _KEY_HEADS = (  # one of them stands in each key
     *("dop_v1_", "shp", "sq0", ":AA", "eyJ"),
 )
 # Where a word begins that is long enough to be a key.
-_TOKEN = re.compile(r"(?<![0-9A-Za-z_.:\-])[.:\-]{0,64}(?=[0-9A-Za-z_][0-9A-Za-z_.:\-]{15})")
+_TOKEN = re.compile(
+    r"(?:(?<![0-9A-Za-z_.:\-])[.:\-]{0,64}|(?<=[0-9A-Za-z_]:))(?=[0-9A-Za-z_][0-9A-Za-z_.:\-]{15})"
+)
 _TOKEN_CHARS = bytes(
     0x61 if re.match(r"[0-9A-Za-z_.:\-]", chr(code)) else 0x20 for code in range(256)
 )
@@ -54,7 +56,10 @@ _NAMING = (
     *("signing", "encryption", "credential"),
 )
 _NAMING_ZH = ("密", "口令", "令牌", "秘钥", "私钥")
-_LINK = r"(?P<link>['\"]? ?(?::=|=>|[:=]|(?<![a-z])(?:is|was|set to)(?![a-z])|是|为)|) ?"
+_LINK = (
+    r"(?P<link>['\"]? ?(?::=|=>|[:=]|(?<![a-z])(?:is|was|set to)(?![a-z])"
+    r"|(?:还|就|都)?是|[设改]?[成为])|) ?[“‘「『]?"
+)
 _BARE_NAME = (
     r"(?:password|passwd|passphrase|passwort|pwd|pass(?=[:=])|secret|token|credentials?"
     r"|(?:api|access|secret|private|auth|encryption|signing)[_\- ]?(?:key|token|secret))"
@@ -79,10 +84,15 @@ _NO_SECRET = re.compile(
     r"(?:[*x•.\-_#]+|null|none|true|false|required|optional|reset|changed|wrong|incorrect|invalid"
     r"|expired|forgotten|missing|empty|unknown|undefined|string|str|env|todo|protected|safe|secure"
     r"|your[_\-a-z]*|my[_\-a-z]*|example[_\-a-z]*|the|a|an|not|too|very|so|in|on|at|to|of|for|that"
-    r"|this|too|still|no|yes|what|only|being|never|stored|sent|important|hidden|[<\[{$%(].*)"
+    r"|this|too|still|no|yes|what|only|being|never|stored|sent|important|hidden|[<\[{$%(].*"
+    # code that fetches it
+    r"|(?:os\.(?:environ|getenv)|process\.env|system\.getenv|getenv|env|config|settings|secrets?"
+    r"|vault)[.\[(].*)"
 )
 _NO_SECRET_ANY_CASE = re.compile(_NO_SECRET.pattern, re.IGNORECASE)
 _HAS_DIGIT = re.compile("[0-9]")
+_MARKED = re.compile("[!@#$%^&*]")  # few words have one, most rules for passwords ask for one
+_TURNS = re.compile("[0-9][A-Za-z]")
 _KINDS = tuple(map(re.compile, ("[a-z]", "[A-Z]", "[^0-9A-Za-z]")))
 _MIN_ENTROPY = 3.0  # bits a character: words stay below, random strings of 20 above
 _RANDOM_CHARS = 20
@@ -199,8 +209,10 @@ def _secret_at(text: str, start: int, *, has_link: bool) -> tuple[int, int] | No
             return None
         found = value[0].rstrip(".,;!?)]}'\"`")
         begin, end = start, start + len(found)
-    is_likely = len(found) >= 6 and (_is_likely(found, has_link) or _is_random(found))
-    return (begin, end) if is_likely and not _is_no_secret(found) else None
+    if len(found) < 6 or _is_no_secret(found):
+        return None
+    is_likely = _is_likely(found) if has_link else _is_unlike_words(found)
+    return (begin, end) if is_likely or _is_random(found) else None
 
 
 def _is_no_secret(value: str) -> bool:
@@ -209,10 +221,8 @@ def _is_no_secret(value: str) -> bool:
     return _NO_SECRET_ANY_CASE.fullmatch(value) is not None
 
 
-def _is_likely(value: str, has_link: bool) -> bool:
-    """Whether the text says what it is and it is no plain word."""
-    if not has_link:
-        return False
+def _is_likely(value: str) -> bool:
+    """Whether it is no plain word, where the text says what it is."""
     has_digit = _HAS_DIGIT.search(value) is not None
     if value.isascii():
         has_small, has_capital = value != value.upper(), value != value.lower()
@@ -220,6 +230,14 @@ def _is_likely(value: str, has_link: bool) -> bool:
     else:
         n_kinds = has_digit + sum([kind.search(value) is not None for kind in _KINDS])
     return n_kinds >= (2 if has_digit else 3)
+
+
+def _is_unlike_words(value: str) -> bool:
+    """Whether it is neither a word nor a name with a number: "Qp9y6i5v", not "iPhone13"."""
+    if not _HAS_DIGIT.search(value) or value != value.strip("/\\"):
+        return False
+    has_letters = value.upper() != value.lower()
+    return has_letters and (bool(_MARKED.search(value)) or len(_TURNS.findall(value)) >= 2)
 
 
 def _is_random(value: str) -> bool:
