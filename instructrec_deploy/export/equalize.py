@@ -138,7 +138,7 @@ class _Equalizer:
             self.weights[place.product] = self._weight(place.product) / factor
         elif place.vectors:
             for name in place.vectors:
-                vector = numpy_helper.to_array(self.constants[name])
+                vector: Floats = numpy_helper.to_array(self.constants[name])
                 self.vectors[source, name] = vector / factor
         else:
             self.added[source] = 1.0 / factor
