@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 
 from instructrec_deploy.safety.match import Match
 from instructrec_deploy.safety.outlines import Gate, Outline
@@ -68,6 +69,7 @@ _IBAN = re.compile(r"(?<![0-9A-Za-z])[A-Za-z]{2}[0-9]{2}[ -]?[0-9A-Za-z]")
 _IP = re.compile(r"[0-9]\.[0-9]{1,3}\.[0-9]|[23][0-9A-Fa-f]{3}:")
 _ANYTHING = re.compile("")
 
+_NO_GATE = Gate()
 # What the outline of a text must hold, and how many digits the text, for a value of a type.
 _GATES = {
     "CN_ID": (17, Gate(joined=(b"0" * 17,))),
@@ -78,8 +80,8 @@ _GATES = {
     "CREDIT_CARD": (12, CARD_GATE),
     "IBAN": (2, Gate(kinds=(b"aa00",))),
     "IP": (1, Gate(kinds=(b"0.0", b"0:", b"a:"))),
-    "PASSPORT": (4, Gate()),
-    "LICENSE_PLATE": (2, Gate()),
+    "PASSPORT": (4, _NO_GATE),
+    "LICENSE_PLATE": (2, _NO_GATE),
     "PHONE": (7, Gate(joined=(b"0" * 7,))),
     "US_SSN": (9, Gate(kinds=(b"0" * 9, b"000-00-0000", b"000 00 0000", b"000.00.0000"))),
     "UK_NINO": (6, Gate(joined=(b"aa000000a",))),
@@ -91,7 +93,7 @@ _GATES = {
     "IT_FISCAL": (7, Gate(kinds=(b"aaaaaa00a00a000a",))),
     "PL_PESEL": (11, Gate(joined=(b"0" * 11,))),
 }
-_NO_GATE = (0, Gate())
+_MANY_DIGITS = max(n_digits for n_digits, _ in _GATES.values())  # more open nothing else
 # Types of which a value can stand in a text without a letter; the others need one, or a word.
 _WORDLESS = frozenset(["CN_ID", "CN_USCC", "CREDIT_CARD", "IP", "PHONE", "US_SSN", "FR_NIR"])
 
@@ -182,17 +184,29 @@ def find_personal_data(text: str, types: frozenset[str]) -> list[Match]:
 
 
 def _find(text: str, lower: str, types: frozenset[str]) -> Iterator[Match]:
-    is_open: dict[re.Pattern[str], bool] = {}
     outline = Outline(text)
     if text.isascii() and b"a" not in outline.kinds:
         types &= _WORDLESS
-    for name, (pattern, find) in RECOGNIZERS.items():
-        n_digits, gate = _GATES.get(name, _NO_GATE)
-        if outline.n_digits < n_digits or name not in types or not gate.is_open(outline):
+    is_open: dict[re.Pattern[str], bool] = {}
+    for gate, pattern, find in _recognizers(types, min(outline.n_digits, _MANY_DIGITS)):
+        if gate is not _NO_GATE and not gate.is_open(outline):
             continue
         if pattern not in is_open:
             is_open[pattern] = pattern.search(text) is not None
-        if is_open[pattern] and name == "PHONE":
+        if is_open[pattern] and find is find_phones:
             yield from find_phones(text, lower, outline)
         elif is_open[pattern]:
             yield from find(text, lower)
+
+
+@lru_cache(maxsize=512)
+def _recognizers(
+    types: frozenset[str], n_digits: int
+) -> tuple[tuple[Gate, re.Pattern[str], Recognizer], ...]:
+    """Those of these types that a text with so many digits may hold a value for."""
+    found = []
+    for name, (pattern, find) in RECOGNIZERS.items():
+        least, gate = _GATES.get(name, (0, _NO_GATE))
+        if name in types and n_digits >= least:
+            found.append((gate, pattern, find))
+    return tuple(found)
