@@ -34,8 +34,11 @@ def frame(kind: int, flags: int, stream: int, content: bytes) -> bytes:
     return struct.pack(">I", len(content))[1:] + struct.pack(">BBI", kind, flags, stream) + content
 
 
-def header_block(authority: str, path: str, timeout_s: int) -> bytes:
-    """The headers of a call: names by the static table where it has them, values as they are."""
+def header_block(authority: str, path: str, timeout_s: int, key: str = "") -> bytes:
+    """The headers of a call: names by the static table where it has them, values as they are.
+
+    No value may have more than 126 characters.
+    """
 
     def text(words: str) -> bytes:
         data = words.encode()
@@ -49,6 +52,7 @@ def header_block(authority: str, path: str, timeout_s: int) -> bytes:
             b"\x00" + text("te") + text("trailers"),
             b"\x0f\x10" + text("application/grpc"),  # content-type
             b"\x00" + text("grpc-timeout") + text(f"{timeout_s}S"),
+            b"\x00" + text("authorization") + text(f"Bearer {key}") if key else b"",
         )
     )
 
@@ -72,8 +76,8 @@ def read_status(block: bytes) -> int | None:
 class GrpcDoor(asyncio.Protocol):
     """Calls of one method. Calls made in one turn of the loop go out as one write."""
 
-    def __init__(self, address: str, path: str, *, timeout_s: int = 30) -> None:
-        self._block = header_block(address, path, timeout_s)
+    def __init__(self, address: str, path: str, *, timeout_s: int = 30, key: str = "") -> None:
+        self._block = header_block(address, path, timeout_s, key)
         self._transport: asyncio.Transport | None = None
         self._loop = asyncio.get_running_loop()
         self._calls: dict[int, asyncio.Future[None]] = {}
@@ -84,12 +88,12 @@ class GrpcDoor(asyncio.Protocol):
         self._held: deque[tuple[int, bytes]] = deque()  # messages that wait for the window
 
     @classmethod
-    async def open(cls, address: str, path: str, *, timeout_s: int = 30) -> GrpcDoor:
-        """A door that is connected."""
+    async def open(cls, address: str, path: str, *, timeout_s: int = 30, key: str = "") -> GrpcDoor:
+        """A door that is connected; `key` goes along with each call."""
         host, port = address.rsplit(":", 1)
         loop = asyncio.get_running_loop()
         _, door = await loop.create_connection(
-            lambda: cls(address, path, timeout_s=timeout_s), host, int(port)
+            lambda: cls(address, path, timeout_s=timeout_s, key=key), host, int(port)
         )
         return door
 
