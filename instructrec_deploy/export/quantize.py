@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -142,8 +143,11 @@ class Rewriter:
         self.producer = {out: node for node in model.graph.node for out in node.output}
         self.added: list[onnx.TensorProto] = []
         self.quantized: dict[str, tuple[str, str, str]] = {}  # input -> bytes, scale, zero point
-        self._rows = same_rows(model.graph)
         self._zeros: dict[tuple[str, int], str] = {}  # rows, zero point -> a tensor of it for each
+
+    @cached_property
+    def _rows(self) -> dict[str, str]:
+        return same_rows(self.graph)  # weights alone need none
 
     def run(self) -> QuantizeReport:
         """Rewrite the graph in place."""
