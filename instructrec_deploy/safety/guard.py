@@ -26,7 +26,7 @@ from instructrec_deploy.safety.policy import (
 )
 from instructrec_deploy.safety.presidio import open_presidio
 from instructrec_deploy.safety.restore import TOKEN_CATEGORY, find_tokens, open_token
-from instructrec_deploy.safety.spellings import Edit, spelled
+from instructrec_deploy.safety.spellings import Edit, apart, spelled
 from instructrec_deploy.safety.steps import STRENGTH, Action, Step, step_at
 from instructrec_deploy.text.normalize import fold, lower_in_place
 
@@ -270,7 +270,7 @@ class Checker:
 
     def edits(self, text: str, lower: str) -> list[Edit]:
         """What undoes spellings and disguises in a folded text: none may be cut in two."""
-        return [*spelled(text, lower), *disguised(lower, self._lexicon.words)]
+        return [*spelled(text, lower), *apart(text), *disguised(lower, self._lexicon.words)]
 
     def find(self, text: str) -> tuple[Finding, ...]:
         """The findings in a text, by start, without overlaps."""

@@ -52,7 +52,14 @@ from instructrec_deploy.safety.recognizers.secrets import (
     open_pem,
 )
 from instructrec_deploy.safety.recognizers.western import NATIONAL_IDS
-from instructrec_deploy.safety.spellings import SPELLING_SHAPES, apply_edits, spelled, unspell
+from instructrec_deploy.safety.spellings import (
+    SPELLING_SHAPES,
+    apart,
+    apply_edits,
+    put_together,
+    spelled,
+    unspell,
+)
 from instructrec_deploy.text.normalize import lower_in_place
 
 # A recognizer takes a folded text and the same in lower case.
@@ -154,8 +161,9 @@ def open_personal_data(text: str, lower: str, types: frozenset[str], start: int)
     shapes = [shape for name in names for shape in SHAPES[name]]
     if end < len(text):
         first = min(first, first_open(shapes, text[:end], lower[:end], start))
-    plain = apply_edits(text, spelled(text, lower))
-    if plain is not None:
+    for plain in (apply_edits(text, spelled(text, lower)), apply_edits(text, apart(text))):
+        if plain is None:
+            continue
         cut = bisect_left(plain.starts, end)
         copy = plain.text[:cut]
         at = first_open(shapes, copy, lower_in_place(copy), bisect_left(plain.starts, start))
@@ -166,12 +174,13 @@ def open_personal_data(text: str, lower: str, types: frozenset[str], start: int)
 def find_personal_data(text: str, types: frozenset[str]) -> list[Match]:
     """All hits of the given types in a folded text, in no order; hits may overlap.
 
-    A text with spelled-out or spaced-out numbers is searched as it is and with them put together.
+    A text with spelled-out or spaced-out values is searched as it is and with them put together.
     """
     lower = lower_in_place(text)
     hits = list(_find(text, lower, types))
-    plain = unspell(text, lower)
-    if plain is not None:
+    for plain in (unspell(text, lower), put_together(text)):
+        if plain is None:
+            continue
         new, starts, ends = tuple.__new__, plain.starts, plain.ends
         for category, rule, start, end, *rest in _find(
             plain.text, lower_in_place(plain.text), types & _SPELLED

@@ -86,9 +86,17 @@ _DOT_ENDS = ".点。丶·t])}>#*"
 _DOTTED_AT = re.compile(rf"(?:{_LOCAL}(?:{_LOCAL_DOT.pattern})){{1,3}}{_LOCAL}(?:{_AT.pattern})")
 _BRACKETED_AT = re.compile(r"[\[({<#*] ?at ?[\])}>#*]")
 _BRACKETED_DOT = re.compile(r"[\[({<] ?\.")
+# Letters, digits and marks, each apart by a space: "D E 8 9 3 7 ...", "a n n @ x . i o".
+_APART_CHAR = r"[0-9A-Za-z@._+\-]"
+_APART_RUN = re.compile(
+    rf"(?<![0-9A-Za-z@._+\-]){_APART_CHAR}(?: {_APART_CHAR}){{8,}}(?![0-9A-Za-z])"
+)
+_APART_HINT = re.compile(rf"[0-9@] (?:{_APART_CHAR} ){{2}}")  # each of them has one
+_APART_DIGITS = 6  # of a number with letters or marks in it; others have an "@"
+_NO_SPACE = bytes(chr(code) != " " for code in range(256))
 # What more text could turn into such a spelling.
 SPELLING_SHAPES = (
-    *(Shape(pattern) for pattern in (_RUN, _LETTER_RUN)),
+    *(Shape(pattern) for pattern in (_RUN, _LETTER_RUN, _APART_RUN)),
     *(Shape(pattern, is_lower=True) for pattern in (_NAME_RUN, _AT, _DOT, _DOTTED_AT)),
 )
 
@@ -149,6 +157,26 @@ def unspell(text: str, lower: str) -> Unspelled | None:
 def spelled(text: str, lower: str) -> list[Edit]:
     """What undoes the spellings of a text, by start; the parts may overlap."""
     return _spelled(text, lower, is_whole=False)
+
+
+def put_together(text: str) -> Unspelled | None:
+    """The folded text with what stands apart by single spaces put together; None if nothing does.
+
+    A copy beside that of `unspell`: a letter before a number apart must not hide it there.
+    """
+    return apply_edits(text, apart(text)) if _APART_HINT.search(text) else None
+
+
+def apart(text: str) -> list[Edit]:
+    """What puts together codes and addresses that stand apart, by start."""
+    edits = []
+    for run in _APART_RUN.finditer(text):
+        found = run[0]
+        n_digits = sum(map(found.count, "0123456789"))
+        is_code = _APART_DIGITS <= n_digits < len(found) - len(found) // 2
+        if is_code or ("@" in found and "." in found):
+            edits.append(keep_only(run.start(), found, _NO_SPACE))
+    return edits
 
 
 def _spelled(text: str, lower: str, *, is_whole: bool) -> list[Edit]:

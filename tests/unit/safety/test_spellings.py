@@ -47,6 +47,11 @@ def _positives() -> list[tuple[str, str, str]]:
         ("手机{}", "、".join(mobile), "PHONE"),
         ("手机{}", made.grouped(mobile, 3, 4, 4, mark="杠"), "PHONE"),
         ("身份證{}", resident.translate(FINANCIAL), "CN_ID"),
+        ("pay to {}, thanks", " ".join(made.iban(RNG)), "IBAN"),
+        ("信用代码{}", " ".join(made.cn_uscc(RNG)), "CN_USCC"),
+        ("mail {} now", "a n n . l e e @ m a i l . i o", "EMAIL"),
+        ("text me: {}", "2 1 2 - 5 5 5 - 0 1 4 3", "PHONE"),
+        ("my x {}", " ".join(mobile), "PHONE"),  # a letter before it hides no number
         ("call {} ok", "two one two 5 5 5 oh one four three", "PHONE"),
     ]
 
@@ -74,6 +79,8 @@ def test_a_hidden_value_is_found_in_its_exact_span(
         "拨打110、119、120或12315",
         "part IOI-SOS-BOSS-110",
         "bill no. SOIl5OOZZ88 B00K",
+        "grid a 1 b 2 c 3 d 4 e 5 f 6 g 7",
+        "A B C D E F G and I @ home",
     ],
 )
 def test_plain_counting_and_plain_words_are_left_alone(text: str) -> None:

@@ -34,7 +34,7 @@ FRAGMENTS = [
     *VALUES,
     *map(made.full_width, VALUES[:8]),
     *("\u200b".join(value) for value in VALUES[:8]),
-    *(" ".join(value) for value in VALUES[:6]),
+    *(" ".join(value) for value in VALUES[:14]),
     *("".join(f"{digit}\ufe0f\u20e3" for digit in PHONE), PHONE.translate(HAN), "·".join(PHONE)),
     *("212-555-0143", "(0755) 2345 6789", "+44 20 7946 0018", "010-65529988转801", "9472 7916"),
     *(made.key(RNG, "ghp_", 36), made.key(RNG, "sk-", 24), JWT, PEM, PEM[:60], "sk-", "eyJ"),
@@ -50,6 +50,7 @@ FRAGMENTS = [
         "vx：ab_12345",
         "qq 123456",
     ),
+    *("初始口令为“", "cLfPg$2ak8", "pwd ", "key:", made.key(RNG, "AIza", 35), " call me"),
     *("password is ", "hunter22!", "'a b1 c'", "密码是", "API_KEY=", "p@ssw0rd: ", "bearer "),
     *(
         "电话",
