@@ -93,7 +93,6 @@ _APART_RUN = re.compile(
 )
 _APART_HINT = re.compile(rf"[0-9@] (?:{_APART_CHAR} ){{2}}")  # each of them has one
 _APART_DIGITS = 6  # of a number with letters or marks in it; others have an "@"
-_NO_SPACE = bytes(chr(code) != " " for code in range(256))
 # What more text could turn into such a spelling.
 SPELLING_SHAPES = (
     *(Shape(pattern) for pattern in (_RUN, _LETTER_RUN, _APART_RUN)),
@@ -169,13 +168,13 @@ def put_together(text: str) -> Unspelled | None:
 
 def apart(text: str) -> list[Edit]:
     """What puts together codes and addresses that stand apart, by start."""
-    edits = []
+    new, edits = tuple.__new__, []
     for run in _APART_RUN.finditer(text):
-        found = run[0]
-        n_digits = sum(map(found.count, "0123456789"))
-        is_code = _APART_DIGITS <= n_digits < len(found) - len(found) // 2
+        start, end = run.span()
+        found = text[start:end:2]
+        is_code = not found.isdigit() and sum(map(found.count, "0123456789")) >= _APART_DIGITS
         if is_code or ("@" in found and "." in found):
-            edits.append(keep_only(run.start(), found, _NO_SPACE))
+            edits.append(new(Edit, (start, end, found, range(start, end, 2), SINGLE)))
     return edits
 
 
