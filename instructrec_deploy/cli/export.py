@@ -110,6 +110,7 @@ def export(
         given = {
             "--data-root": data_root is not None,
             "--work": work is not None,
+            "--calibration": bool(calibration and precision not in (None, Precision.INT8)),
             "--vocabulary-size": bool(vocabulary_size and not trim_vocabulary),
         }
     _check_options(given, by_plan=bool(plan_name))
@@ -258,7 +259,7 @@ def _check_options(given: dict[str, bool], *, by_plan: bool) -> None:
         raise ConfigError(
             f"{named} has no effect here",
             hint="--data-root and --work go with --plan or --target, --vocabulary-size with "
-            "--trim-vocabulary",
+            "--trim-vocabulary, --calibration with int8",
         )
 
 
@@ -318,17 +319,21 @@ def _by_plan(
         corpus=_corpus(corpus) if corpus else (),
         calibration=_requests(plan.quantize.calibration),
     )
-    report = export_plan(
-        inputs,
-        out,
-        plan,
-        tools=tools,
-        data_root=root,
-        work=work,
-        name=name,
-        force=flags["force"],
-        progress=lambda words: say(f"export: {words}"),
-    )
+    try:
+        report = export_plan(
+            inputs,
+            out,
+            plan,
+            tools=tools,
+            data_root=root,
+            work=work,
+            name=name,
+            force=flags["force"],
+            progress=lambda words: say(f"export: {words}"),
+        )
+    except KeyboardInterrupt:
+        say(f"export: stopped; the same command goes on with what lies in {work}")
+        raise
     _tell(report, f"{len(report.stages)} stages, kept in {work}", as_json=flags["as_json"])
 
 

@@ -92,14 +92,17 @@ def need_extra(verb: str, extra: str) -> Iterator[None]:
 
 
 def check_writable(path: Path | None) -> None:
-    """Try a file before minutes of work are to be kept in it; what stands in it stays.
+    """Try a file before minutes of work are to be kept in it; what is there stays as it is.
 
     Raises:
         OSError: it cannot be written.
     """
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        is_new = not path.exists()
         path.open("a").close()
+        if is_new:
+            path.unlink()
 
 
 def say(text: str) -> None:

@@ -79,4 +79,8 @@ def print_tuning(tuning: Tuning) -> None:
             f"{one.single_ms:.1f}",
         )
     console.print(table)
-    console.print("*: chosen; x: multiples of the first row's throughput, 95 % interval")
+    console.print("*: chosen; x: multiples of the first row's throughput, 95 % interval.")
+    console.print(
+        "Other batch limits are measured in rounds of their own, beside the best layout once more: "
+        "compare their x, not their texts/s, with the rows above."
+    )

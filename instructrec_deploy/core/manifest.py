@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import median_low
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
@@ -27,6 +27,7 @@ from instructrec_deploy.core.decision import (
 )
 from instructrec_deploy.core.errors import BundleError, InstructRecError, LabelMissing
 from instructrec_deploy.core.instruction import MAX_PRIOR, Candidate, Instruction
+from instructrec_deploy.core.near import did_you_mean
 from instructrec_deploy.core.task import SCORED_KINDS, TaskKind
 
 FORMAT_VERSION = 1
@@ -45,6 +46,7 @@ WEIGHT_BITS: dict[Precision, int] = {"int8-weights": 8, "int4-weights": 4}  # ac
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 Prior = Annotated[float, Field(ge=-MAX_PRIOR, le=MAX_PRIOR, allow_inf_nan=False)]
 ModelT = TypeVar("ModelT", bound=BaseModel)
+UNKNOWN_KEY = "extra_forbidden"  # pydantic's name for the fault
 
 
 class Strict(BaseModel):
@@ -276,16 +278,32 @@ def parse_toml(
     except (tomllib.TOMLDecodeError, RecursionError) as fault:
         raise error(f"{where}: not valid TOML: {fault}", hint="mend the syntax") from fault
     except ValidationError as fault:
-        raise error(f"{where}: {describe_faults(fault)}", hint="mend the keys named") from fault
+        told = describe_faults(fault, known=_keys_of(model))
+        raise error(f"{where}: {told}", hint="mend the keys named") from fault
 
 
-def describe_faults(error: ValidationError) -> str:
-    """All faults in one line each, without the input's values."""
+def describe_faults(error: ValidationError, *, known: Iterable[str] = ()) -> str:
+    """All faults in one line each, without the input's values.
+
+    Args:
+        known: keys that a misspelt one may have been meant for.
+    """
     return "; ".join(
-        f"{key}: {what}"
+        f"{key}: {_unknown_key(key, known) if fault['type'] == UNKNOWN_KEY else what}"
         for fault in error.errors(include_input=False, include_url=False)
         for key, what in split_fault(fault)
     )
+
+
+def _unknown_key(path: str, known: Iterable[str]) -> str:
+    return f"no such key. {did_you_mean(path.rpartition('.')[2], known)}".rstrip(". ")
+
+
+def _keys_of(model: type[BaseModel]) -> set[str]:
+    """The names of all fields of a model and of those within it."""
+    schema = model.model_json_schema()
+    parts = [schema, *schema.get("$defs", {}).values()]
+    return {name for part in parts for name in part.get("properties", ())}
 
 
 def split_fault(fault: Mapping[str, Any]) -> list[tuple[str, str]]:

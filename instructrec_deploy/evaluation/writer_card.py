@@ -20,7 +20,8 @@ def write_writer_card(manifest: Manifest, evaluation: Mapping[str, Any]) -> str:
     parts = [
         f"# {manifest.name} {manifest.version}",
         summary(manifest),
-        "## Quality\n\nNot measured: the export has no texts to write to.",
+        "## Quality\n\nNot measured: nothing says what it should have written. Try it on texts of "
+        "your own.",
         *_parity(export, manifest),
         *_usage(),
         *_limits(export),

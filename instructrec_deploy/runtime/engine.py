@@ -123,6 +123,21 @@ def pad_rows(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[Ints, Ints]:
     return ids, mask
 
 
+def refuse_writer(bundle: Bundle) -> None:
+    """Let pass what gives labels or spans.
+
+    Raises:
+        GeneratorNotServed: the bundle writes text.
+    """
+    model = bundle.manifest.model
+    if model.generation is not None:
+        raise GeneratorNotServed(
+            f"bundle {bundle.manifest.name!r} writes text (kind {model.kind}): it gives no "
+            "labels and no spans, and is not served",
+            hint="instructrec_deploy.runtime.writer.Writer runs it in your own process",
+        )
+
+
 class Engine:
     """The graphs of one bundle, open. Safe to share between threads.
 
@@ -134,14 +149,8 @@ class Engine:
     """
 
     def __init__(self, bundle: Bundle, settings: EngineSettings = EngineSettings()) -> None:
-        model = bundle.manifest.model
-        if model.generation is not None:
-            raise GeneratorNotServed(
-                f"bundle {bundle.manifest.name!r} writes text (kind {model.kind}): it gives no "
-                "labels and no spans, and is not served",
-                hint="instructrec_deploy.runtime.writer.Writer runs it in your own process",
-            )
-        self.model = model
+        refuse_writer(bundle)
+        model = self.model = bundle.manifest.model
         self.is_fixed = model.kind != "instruction-encoder"
         choice = _tuned_choice(bundle, settings)
         settings = settings.resolved(choice)

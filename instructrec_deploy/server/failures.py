@@ -31,6 +31,7 @@ class Failure:
     status: grpc.StatusCode
     message: str
     metadata: tuple[tuple[str, str | bytes], ...]
+    code: str = ""  # of our errors
 
 
 def describe_failure(error: InstructRecError) -> Failure:
@@ -58,4 +59,4 @@ def describe_failure(error: InstructRecError) -> Failure:
         wait = str(error.retry_after_ms)
         metadata += [(RETRY_KEY, wait), (PUSHBACK_KEY, wait)]
     metadata.append((DETAILS_KEY, details.SerializeToString()))
-    return Failure(grpc.StatusCode[error.grpc_status], message, tuple(metadata))
+    return Failure(grpc.StatusCode[error.grpc_status], message, tuple(metadata), error.code)

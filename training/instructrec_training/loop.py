@@ -216,6 +216,10 @@ class Loop:
                 self._save()
             self._spend(state.seconds + time.monotonic() - started)
             if self._spent >= 1:
+                self.tracker.say(
+                    f"out of time at step {state.step} of {self._n_steps}: "
+                    f"{settings.max_minutes:g} minutes (training.max_minutes)"
+                )
                 break
         state.seconds += time.monotonic() - started
         state.epoch += 1

@@ -32,7 +32,7 @@ from instructrec_deploy.core.errors import ConfigError, RegressionFound
 from instructrec_deploy.core.example import Example
 from instructrec_deploy.core.manifest import describe_faults
 from instructrec_deploy.evaluation.reader import read_examples
-from instructrec_deploy.runtime.engine import EngineSettings
+from instructrec_deploy.runtime.engine import EngineSettings, refuse_writer
 from instructrec_deploy.runtime.providers import available_cores
 
 CELL_S = 0.1
@@ -75,7 +75,10 @@ class Asked:
                 f"--rounds {self.n_rounds}: intervals come from what rounds differ by",
                 hint=f"--compare takes {MIN_ROUNDS} or more; five where a difference matters",
             )
-        first = open_bundle(self.bundles[0])
+        opened = [open_bundle(path) for path in self.bundles]
+        for bundle in opened:
+            refuse_writer(bundle)
+        first = opened[0]
         instruction = first.instruction(self.task)
         check_task(instruction)
         window = first.manifest.model.max_tokens

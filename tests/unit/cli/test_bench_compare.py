@@ -233,6 +233,14 @@ def test_options_that_cannot_be_are_refused(
     assert words in done.err
 
 
+def test_a_comparison_that_is_refused_leaves_no_file(
+    run: Run, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "figures" / "cmp.json"
+    assert run("bench", tiny_bundle, "--compare", "--batches", "0", "--out", out).code == 2
+    assert not list(out.parent.iterdir())
+
+
 def test_what_only_a_comparison_knows_is_refused_without_one(run: Run, tiny_bundle: Path) -> None:
     done = run("bench", tiny_bundle, "--against", "earlier.json", "--plot")
     assert done.code == 2

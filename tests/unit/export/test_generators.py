@@ -201,6 +201,8 @@ def test_the_command_line_exports_and_verifies_and_serving_is_refused(
     assert (code, "next token in 100.0% of the steps" in told) == (0, True)
     code, _, said = run("serve", str(out), "--port", "0")
     assert (code, "IR-1505" in said) == (6, True)
+    code, _, said = run("bench", str(out), "--compare")
+    assert (code, "IR-1505" in said) == (6, True)
     with pytest.raises(GeneratorNotServed, match="writes text"):
         Predictor(out)
 

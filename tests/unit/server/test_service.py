@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import logging
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
@@ -326,3 +329,42 @@ def test_calls_and_errors_are_counted() -> None:
         assert value("instructrec_requests_in_flight", {}) == 0
 
     play(scene)
+
+
+def test_nothing_of_a_refused_call_waits_for_the_garbage_collector() -> None:
+    """What a flood of refused calls leaves in rings is collected in pauses that all others feel."""
+
+    class Sent:
+        """What a call brings."""
+
+    class Ended(Exception):
+        """A context's way to end a call."""
+
+    class Context:
+        def time_remaining(self) -> None:
+            return None
+
+        def invocation_metadata(self) -> tuple[()]:
+            return ()
+
+        async def abort(self, *_: object) -> None:
+            raise Ended
+
+    gone: list[weakref.ref[Sent]] = []
+
+    async def handle(sent: Sent, *_: object) -> None:
+        gone.append(weakref.ref(sent))
+        raise Overloaded("too much to do", hint="later")
+
+    async def call() -> None:
+        service = InstructRecService(DoorSettings(), Metrics())
+        answer = service.guard("Predict", handle, needs_model=False, is_open=True)
+        with contextlib.suppress(Ended):
+            await answer(Sent(), Context())
+        assert [ref() for ref in gone] == [None]
+
+    gc.disable()
+    try:
+        asyncio.run(call())
+    finally:
+        gc.enable()

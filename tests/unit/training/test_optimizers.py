@@ -106,8 +106,14 @@ def test_steps_per_epoch_caps_an_epoch(make_recipe: MakeRecipe, run: Run) -> Non
 
 
 def test_where_time_is_short_the_rates_have_fallen_when_it_is_up(
-    make_recipe: MakeRecipe, run: Run, monkeypatch: pytest.MonkeyPatch
+    make_recipe: MakeRecipe,
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(
+        "instructrec_training.tracking.Tracker.say", lambda _, text: said.append(text)
+    )
     ticks = count(0.0, 2.0)  # seconds from one look at the clock to the next
     clock = SimpleNamespace(monotonic=lambda: next(ticks))
     monkeypatch.setattr("instructrec_training.loop.time", clock)
@@ -115,6 +121,7 @@ def test_where_time_is_short_the_rates_have_fallen_when_it_is_up(
     steps = events_of(run(recipe).folder, "step")
     rates = [step["head_learning_rate"] for step in steps]
     assert 5 <= len(steps) < 40  # of 240
+    assert any(f"out of time at step {len(steps)} of 240" in words for words in said)
     assert max(rates) > 0.5 * recipe.training.head_learning_rate
     assert rates[-1] < 0.2 * max(rates)
     assert all(later < earlier for earlier, later in pairwise(rates[rates.index(max(rates)) :]))
