@@ -22,7 +22,8 @@ import onnx
 
 from instructrec_deploy.core.bundle import DECODER_FILE, ENCODER_FILE
 from instructrec_deploy.export import equalize
-from instructrec_deploy.export.generator_calibration import Feed, calibration_feeds
+from instructrec_deploy.export.equalize import Feed
+from instructrec_deploy.export.generator_calibration import calibration_feeds
 from instructrec_deploy.export.generator_graphs import generator_graphs
 from instructrec_deploy.export.generator_parity import TEXTS
 from instructrec_deploy.export.imports import generator_kind

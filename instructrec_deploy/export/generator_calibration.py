@@ -8,19 +8,17 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from instructrec_deploy.core.bundle import DECODER_FILE, ENCODER_FILE
+from instructrec_deploy.export.equalize import Feed
 from instructrec_deploy.export.generator_graphs import read_by_decoder
 from instructrec_deploy.models.generator import Generator
 from instructrec_deploy.runtime.decoding import CROSS, PAST, cache_names
 
-Feed = dict[str, npt.NDArray[Any]]
 N_WRITTEN = 16  # tokens behind each text
 # Like what a tuned model is asked; none of the texts that the parity gate measures.
 CALIBRATION_TEXTS = (

@@ -75,10 +75,8 @@ class Asked:
                 f"--rounds {self.n_rounds}: intervals come from what rounds differ by",
                 hint=f"--compare takes {MIN_ROUNDS} or more; five where a difference matters",
             )
-        opened = [open_bundle(path) for path in self.bundles]
-        for bundle in opened:
-            refuse_writer(bundle)
-        first = opened[0]
+        first = open_bundle(self.bundles[0])
+        refuse_writer(first)
         instruction = first.instruction(self.task)
         check_task(instruction)
         window = first.manifest.model.max_tokens

@@ -19,6 +19,7 @@ from instructrec_deploy.core.bundle import (
     open_bundle,
 )
 from instructrec_deploy.core.errors import ConfigError, MissingExtra
+from instructrec_deploy.runtime.engine import refuse_writer
 
 EngineName = Literal["onnxruntime", "openvino", "pytorch"]
 STOCK = "stock dynamic int8"
@@ -62,11 +63,13 @@ def list_variants(
         work: a folder for what is made here.
 
     Raises:
-        FileMissing, BundleError: a folder is no bundle.
+        FileMissing, BundleError: a folder is no bundle, or one that writes text.
         ConfigError: two bundles with the same folder name.
         MissingExtra: a package of training or export is missing.
     """
     opened = {path.resolve().name: open_bundle(path) for path in bundles}
+    for bundle in opened.values():
+        refuse_writer(bundle)
     if len(opened) < len(bundles):
         raise ConfigError(
             "two bundles have the same folder name", hint="rename one: tables go by it"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,24 @@ Feed = dict[str, np.ndarray]
 RNG = np.random.default_rng(1)
 
 
+def model_of(
+    nodes: Sequence[onnx.NodeProto], constants: Mapping[str, np.ndarray]
+) -> onnx.ModelProto:
+    """x [B, T, K] and its attention mask -> y."""
+    shape = ["B", "T", K]
+    graph = helper.make_graph(
+        nodes,
+        "graph",
+        [
+            helper.make_tensor_value_info("x", TensorProto.FLOAT, shape),
+            helper.make_tensor_value_info("attention_mask", TensorProto.INT64, ["B", "T"]),
+        ],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)],
+        [numpy_helper.from_array(v, k) for k, v in constants.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
 def norm_graph() -> onnx.ModelProto:
     """x -> layer norm with two loud channels -> a product, and the norm itself (a residual)."""
     gamma = np.ones(K, np.float32)
@@ -26,22 +45,12 @@ def norm_graph() -> onnx.ModelProto:
         "beta": np.zeros(K, np.float32),
         "w": (RNG.standard_normal((K, N)) / 8).astype(np.float32),
     }
-    shape = ["B", "T", K]
-    graph = helper.make_graph(
-        [
-            helper.make_node("LayerNormalization", ["x", "gamma", "beta"], ["n"], axis=-1),
-            helper.make_node("MatMul", ["n", "w"], ["p"]),
-            helper.make_node("Add", ["p", "n"], ["y"]),
-        ],
-        "norm",
-        [
-            helper.make_tensor_value_info("x", TensorProto.FLOAT, shape),
-            helper.make_tensor_value_info("attention_mask", TensorProto.INT64, ["B", "T"]),
-        ],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)],
-        [numpy_helper.from_array(v, k) for k, v in constants.items()],
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    nodes = [
+        helper.make_node("LayerNormalization", ["x", "gamma", "beta"], ["n"], axis=-1),
+        helper.make_node("MatMul", ["n", "w"], ["p"]),
+        helper.make_node("Add", ["p", "n"], ["y"]),
+    ]
+    return model_of(nodes, constants)
 
 
 def gated_graph() -> onnx.ModelProto:
@@ -57,8 +66,7 @@ def gated_graph() -> onnx.ModelProto:
     weights["scale"][[3, 40]] = 30.0
     weights["value"][:, [5, 9]] *= 30.0
     weights["down"][:, 7] *= 30.0
-    shape = ["B", "T", K]
-    nodes = [
+    ops = [
         ("Mul", ["scale", "x"], "n"),
         ("MatMul", ["n", "gate"], "g"),
         ("Sigmoid", ["g"], "s"),
@@ -68,17 +76,8 @@ def gated_graph() -> onnx.ModelProto:
         ("Relu", ["d"], "r"),
         ("MatMul", ["r", "out"], "y"),
     ]
-    graph = helper.make_graph(
-        [helper.make_node(op, inputs, [output]) for op, inputs, output in nodes],
-        "gated",
-        [
-            helper.make_tensor_value_info("x", TensorProto.FLOAT, shape),
-            helper.make_tensor_value_info("attention_mask", TensorProto.INT64, ["B", "T"]),
-        ],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)],
-        [numpy_helper.from_array(v, k) for k, v in weights.items()],
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    nodes = [helper.make_node(op, inputs, [output]) for op, inputs, output in ops]
+    return model_of(nodes, weights)
 
 
 def loudest_of_mean(model: onnx.ModelProto, name: str, folder: Path, feed: Feed) -> float:
@@ -169,8 +168,7 @@ def test_rows_that_became_others_are_left_alone(tmp_path: Path) -> None:
     graph.graph.initializer[2].CopyFrom(numpy_helper.from_array(twice, "w"))
     pairs = numpy_helper.from_array(np.array([-1, 2 * K], np.int64), "pairs")
     graph.graph.initializer.append(pairs)
-    equal = equalize_graph(graph, [feed], work=tmp_path)
-    assert np.allclose(run(equal, tmp_path, feed), run(graph, tmp_path, feed), rtol=1e-3, atol=1e-3)
+    assert equalize_graph(graph, [feed], work=tmp_path) is graph
 
 
 def test_a_tensor_that_something_else_reads_keeps_its_size(tmp_path: Path) -> None:
