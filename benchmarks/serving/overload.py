@@ -8,7 +8,8 @@ Each round, with texts of about 200 tokens, so that making the load costs little
 - *overload*: calls at random moments (Poisson), three times the peak, on a server with the target:
   how many are answered, how late those accepted and how soon those refused are answered;
 - *tenants*: a quiet tenant at a fifth of the peak alone, then beside another one's flood of three
-  times the peak, then beside the same flood with a quota of a fifth of the peak.
+  times the peak, then beside the same flood with a quota of a fifth of the peak (and a second's
+  worth of it at once).
 
 Latencies are those of whole calls, as the caller sees them. The load takes part of the same cores:
 close other programs. It is made by a client of few lines (`grpc_door.py`).
@@ -39,6 +40,7 @@ from instructrec_deploy.cli.benchmark.figures import machine_facts, percentile, 
 from instructrec_deploy.cli.benchmark.load import Plan, run_load
 from instructrec_deploy.cli.benchmark.texts import load_texts
 from instructrec_deploy.cli.server_process import ServerProcess, running_server
+from instructrec_deploy.core.bundle import open_bundle
 from instructrec_deploy.core.request import Request
 from instructrec_deploy.server.access.keys import KeyEntry, new_key, write_keys
 from instructrec_deploy.wire.requests import method_path, write_request
@@ -224,7 +226,8 @@ def measure_round(
         streams = [Stream("quiet", SHARE * peak, quiet), Stream("flood", TIMES * peak, flood)]
         alone = run_open(keyed, texts, streams[:1], seconds, seed)
         flooded = run_open(keyed, texts, streams, seconds, seed)
-        quota = {"tokens_per_s": round(SHARE * peak * N_TOKENS)}
+        n_tokens = round(SHARE * peak * N_TOKENS)
+        quota = {"tokens_per_s": n_tokens, "burst_tokens": n_tokens}
         limited = KeyEntry.model_validate({**flood_entry.model_dump(), **quota})
         write_keys(folder / "keys.toml", {**entries, flood_id: limited})
         time.sleep(SETTLE_S)
@@ -278,6 +281,7 @@ def main() -> None:
         "settings": {
             "bundle": given.bundle.name,
             "n_tokens": N_TOKENS,
+            "n_tokens_read": min(N_TOKENS, open_bundle(given.bundle).manifest.model.max_tokens),
             "seconds": given.seconds,
             "target_p99_ms": given.target_ms,
             "times_peak": TIMES,

@@ -142,7 +142,7 @@ class BatchQueue(Generic[PayloadT]):
         self.pace = pace or self._settings.pace(1)
         self._max_batch_s = max_batch_s
         self._orders = itertools.count()
-        self._turns: Turns[Entry[PayloadT]] = Turns()
+        self._turns: Turns[Entry[PayloadT]] = Turns(credit_tokens=self._settings.max_batch_tokens)
         self._twins: Twins[Entry[PayloadT]] = Twins()
         self._by_length: list[tuple[int, int, Entry[PayloadT]]] = []
         self._by_deadline: list[tuple[float, int, Entry[PayloadT]]] = []  # a heap, cleaned lazily

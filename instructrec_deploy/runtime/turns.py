@@ -39,18 +39,26 @@ class Turns(Generic[EntryT]):
     """Lines of waiting requests, one for each tenant. Not thread-safe: its owner holds a lock.
 
     Virtual time is counted in tokens. The line with the earliest start tag is next; what is taken
-    moves its tag on by its tokens over its tenant's share. A line that was empty starts at the
-    present virtual time: a tenant gains nothing from not having asked, and owes nothing for what
-    no one else wanted.
+    moves its tag on by its tokens over its tenant's share. A line that was empty goes on where it
+    ended, but starts no further back than `credit_tokens` before the present virtual time, as that
+    of a new tenant does: who asks for less than a part of the workers has the few texts of one
+    moment read one after the other, not in turn with those of a tenant that floods them. Nobody
+    saves up more than that, or owes more for what no one else wanted.
 
     Source: P. Goyal, H. M. Vin, H. Cheng, "Start-time fair queueing" (1996); ours adds companions
-    (`may_ride`), which are taken before their turn because they fit a batch.
+    (`may_ride`), which are taken before their turn because they fit a batch, and the credit, as
+    schedulers of processes give it to those that sleep.
+
+    Args:
+        credit_tokens: what a tenant of share 1.0 keeps at most of its unused turns.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, credit_tokens: float = 0.0) -> None:
+        self._credit_tokens = credit_tokens
         self._lines: dict[str, Line[EntryT]] = {}
         self._time = 0.0
         self._n_entries = 0
+        self._n_busy = 0  # lines in which something waits
         self.n_tokens = 0  # of all that waits
 
     def __len__(self) -> int:
@@ -64,11 +72,10 @@ class Turns(Generic[EntryT]):
 
     def add(self, entry: EntryT) -> None:
         """Put a request into its tenant's line."""
-        line = self._lines.get(entry.tenant)
-        if line is None:
-            line = self._lines[entry.tenant] = Line(self._time)
-        elif not line.entries:
-            line.tag = max(line.tag, self._time)
+        line = self._lines.setdefault(entry.tenant, Line(-math.inf))
+        if not line.entries:
+            line.tag = max(line.tag, self._time - self._credit_tokens / entry.share)
+            self._n_busy += 1
         line.share = entry.share
         insort(line.entries, (entry.urgency_s, entry.order, entry))
         line.n_tokens += entry.n_due
@@ -82,10 +89,10 @@ class Turns(Generic[EntryT]):
         line.n_tokens -= entry.n_due
         self.n_tokens -= entry.n_due
         self._n_entries -= 1
-        if not self._n_entries:  # nobody waits: nobody is ahead of anyone
-            self._lines.clear()
-        elif not line.entries and len(self._lines) > MAX_IDLE_LINES:
-            self._forget()
+        if not line.entries:
+            self._n_busy -= 1
+            if len(self._lines) - self._n_busy > MAX_IDLE_LINES:
+                self._forget()
 
     def fall_due(self, entry: EntryT) -> None:
         """A waiting request is to be read itself: the one that it would have joined is gone."""
@@ -113,7 +120,7 @@ class Turns(Generic[EntryT]):
         The tenant may be ahead by no more than so many tokens, and what is overdue goes first: a
         line that only ever rides with its young ones would never get to its old ones.
         """
-        if len(self._lines) == 1:
+        if self._n_busy == 1:
             return True
         line = self._lines[entry.tenant]
         is_passed = line.entries[0][0] <= now_s < entry.urgency_s
@@ -134,7 +141,10 @@ class Turns(Generic[EntryT]):
         return min(own * shares / line.share, self.n_tokens)
 
     def _forget(self) -> None:
-        """Drop empty lines whose tenants are not ahead; of the others keep the latest."""
+        """Drop empty lines whose tenants are not ahead; of the others keep the latest.
+
+        A tenant that is forgotten comes back as a new one, with all its credit.
+        """
         idle = [name for name, line in self._lines.items() if not line.entries]
         over = len(idle) - MAX_IDLE_LINES
         for index, name in enumerate(idle):

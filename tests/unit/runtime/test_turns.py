@@ -92,6 +92,53 @@ def test_who_did_not_ask_has_saved_nothing() -> None:
     assert Counter(served(turns, 40)) == pytest.approx({"f": 20, "q": 20}, abs=1)
 
 
+def test_who_asks_for_little_goes_first_with_a_few_texts_of_one_moment() -> None:
+    turns: Turns[Text] = Turns(credit_tokens=40)
+    for _ in range(100):
+        add(turns, "f")
+    add(turns, "q")
+    served(turns, 30)
+    for _ in range(10):
+        add(turns, "q")
+    found = served(turns, 14)
+    assert found[:4] == "qqqq"
+    assert Counter(found[4:]) == {"f": 5, "q": 5}  # no more than that was saved
+
+
+def test_unused_turns_outlast_a_moment_in_which_nobody_waits() -> None:
+    turns: Turns[Text] = Turns(credit_tokens=40)
+    add(turns, "q")
+    served(turns, 1)
+    for _ in range(20):  # a tenant whose quota lets one text in as soon as another one is out
+        add(turns, "f")
+        assert served(turns, 1) == "f"
+    for tenant in "fqqqqf":
+        add(turns, tenant)
+    assert served(turns, 6) == "qqqqff"
+
+
+def test_who_was_alone_owes_no_more_than_the_credit_of_another() -> None:
+    turns: Turns[Text] = Turns(credit_tokens=40)
+    for _ in range(1000):
+        add(turns, "f")
+    served(turns, 1000)
+    for _ in range(20):
+        add(turns, "f")
+        add(turns, "q")
+    assert Counter(served(turns, 20)) == pytest.approx({"f": 8, "q": 12}, abs=1)
+
+
+def test_a_credit_is_shared_out_as_the_workers_are() -> None:
+    turns: Turns[Text] = Turns(credit_tokens=40)
+    for _ in range(100):
+        add(turns, "f")
+    served(turns, 20)
+    for order in range(30):
+        turns.add(Text("q", 10, 10, 1.0, order, share=4.0))
+    assert served(turns, 7) == "qqqqqqq"  # four of its credit, and what a text of the other's is
+    assert Counter(served(turns, 10)) == {"q": 8, "f": 2}
+
+
 def test_company_is_not_taken_from_who_is_far_ahead() -> None:
     turns: Turns[Text] = Turns()
     young, other = add(turns, "f"), add(turns, "q")
@@ -109,6 +156,15 @@ def test_the_young_do_not_ride_past_the_overdue_of_their_line() -> None:
     assert turns.may_ride(young, 0.5, 100)
     assert not turns.may_ride(young, 2.0, 100)
     assert turns.may_ride(old, 2.0, 100)
+
+
+def test_one_who_waits_alone_may_ride_whoever_was_here_before() -> None:
+    turns: Turns[Text] = Turns()
+    add(turns, "q")
+    served(turns, 1)
+    add(turns, "f", urgency_s=1.0)
+    young = add(turns, "f", urgency_s=3.0)
+    assert turns.may_ride(young, 2.0, 0)
 
 
 def test_what_comes_before_is_one_s_own_and_as_much_of_each_other() -> None:
