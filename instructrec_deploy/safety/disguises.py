@@ -160,12 +160,12 @@ def _word_edits(text: str, words: frozenset[str]) -> Iterator[Edit]:
         if letter in _DOUBLES:
             yield Edit(start, end, letter * 2, (start, start + 1), {start + 1: end})
         else:
-            yield Edit(start, end, letter, (start,), {start: end})
+            yield Edit(start, end, letter)
 
 
 def _gap_edits(gap: re.Pattern[str], text: str) -> Iterator[Edit]:
     for marks in gap.finditer(text):
-        yield Edit(marks.start(), marks.end(), "", ())
+        yield Edit(marks.start(), marks.end(), "")
 
 
 def _stretch_edits(stretch: re.Pattern[str], text: str) -> Iterator[Edit]:

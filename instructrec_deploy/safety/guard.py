@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from typing import Literal
 
 from instructrec_deploy.core.result import Answer, Finding, Verdict
@@ -34,6 +35,8 @@ Direction = Literal["input", "output"]
 
 _log = logging.getLogger(__name__)
 BROKEN_CHECK = "guard_failure"  # the category of what a check that broke counts as
+# By place: through a name it takes twice as long, and a hostile text has thousands.
+_ACTION, _DRY_RUN_ACTION = itemgetter(2), itemgetter(7)
 Named = Sequence[Match] | None  # what a model found in a text; None: it broke
 # What a broken check can raise. Its message may hold the text, so only its type is logged.
 BROKEN = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
@@ -196,7 +199,7 @@ class Checker:
             findings = (*findings, self.failure())
         if not findings:
             return text, ()
-        actions = {finding.action for finding in findings}
+        actions = set(map(_ACTION, findings))
         if "block" in actions:
             return "", findings
         return mask_text(text, findings) if "mask" in actions else text, findings
@@ -205,8 +208,8 @@ class Checker:
         """The verdict on these findings."""
         if not findings:
             return self._clean
-        action = max({finding.action for finding in findings}, key=STRENGTH.__getitem__)
-        undone = {finding.dry_run_action for finding in findings if finding.dry_run_action}
+        action = max(set(map(_ACTION, findings)), key=STRENGTH.__getitem__)
+        undone = set(map(_DRY_RUN_ACTION, findings)) - {""}
         dry_run_action = max(undone, key=STRENGTH.__getitem__, default="")
         clean = self._clean
         return Verdict(action, findings, clean.policy_version, clean.direction, dry_run_action)

@@ -26,13 +26,11 @@ def resolve_overlaps(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     Of equals the one that stands first wins, then the one that was found first. What wins over
     one that a person is to look at is for that person, too.
     """
-    ordered = sorted(findings, key=_START)
-    end = -1
-    for _, _, _, start, stop, *_ in ordered:
-        if start < end:
-            break
-        end = stop
-    else:  # most texts
+    ordered = list(findings)
+    if _stand_apart(ordered):
+        return tuple(ordered)
+    ordered.sort(key=_START)
+    if _stand_apart(ordered):  # most texts
         return tuple(ordered)
     kept: list[Finding] = []
     together: list[Finding] = []  # each overlaps one before it
@@ -47,6 +45,16 @@ def resolve_overlaps(findings: Iterable[Finding]) -> tuple[Finding, ...]:
             end = stop
     kept += _strongest(together, end)
     return tuple(kept)
+
+
+def _stand_apart(findings: list[Finding]) -> bool:
+    """Whether each begins where the one before has ended, or later."""
+    end = -1
+    for finding in findings:
+        if finding[3] < end:
+            return False
+        end = finding[4]
+    return True
 
 
 def _strongest(together: list[Finding], end: int) -> list[Finding]:

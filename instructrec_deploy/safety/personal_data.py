@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 
 from instructrec_deploy.safety.match import Match
@@ -63,7 +63,7 @@ from instructrec_deploy.safety.spellings import (
 from instructrec_deploy.text.normalize import lower_in_place
 
 # A recognizer takes a folded text and the same in lower case.
-Recognizer = Callable[[str, str], Iterator[Match]]
+Recognizer = Callable[[str, str], Iterable[Match]]
 
 # Gates: what a text must hold before the dearer patterns are tried.
 _DIGIT = re.compile("[0-9]")
@@ -177,22 +177,21 @@ def find_personal_data(text: str, types: frozenset[str]) -> list[Match]:
     A text with spelled-out or spaced-out values is searched as it is and with them put together.
     """
     lower = lower_in_place(text)
-    hits = list(_find(text, lower, types))
+    hits = _find(text, lower, types)
     for plain in (unspell(text, lower), put_together(text)):
         if plain is None:
             continue
         new, starts, ends = tuple.__new__, plain.starts, plain.ends
-        for category, rule, start, end, *rest in _find(
-            plain.text, lower_in_place(plain.text), types & _SPELLED
-        ):
+        there = _find(plain.text, lower_in_place(plain.text), types & _SPELLED)
+        for category, rule, start, end, is_quoted, score in there:
             last = starts[end - 1]
-            hits.append(
-                new(Match, (category, rule, starts[start], ends.get(last, last + 1), *rest))
-            )
+            span = starts[start], ends.get(last, last + 1)
+            hits.append(new(Match, (category, rule, *span, is_quoted, score)))
     return hits
 
 
-def _find(text: str, lower: str, types: frozenset[str]) -> Iterator[Match]:
+def _find(text: str, lower: str, types: frozenset[str]) -> list[Match]:
+    hits: list[Match] = []
     outline = Outline(text)
     if text.isascii() and b"a" not in outline.kinds:
         types &= _WORDLESS
@@ -203,9 +202,10 @@ def _find(text: str, lower: str, types: frozenset[str]) -> Iterator[Match]:
         if pattern not in is_open:
             is_open[pattern] = pattern.search(text) is not None
         if is_open[pattern] and find is find_phones:
-            yield from find_phones(text, lower, outline)
+            hits += find_phones(text, lower, outline)
         elif is_open[pattern]:
-            yield from find(text, lower)
+            hits += find(text, lower)
+    return hits
 
 
 @lru_cache(maxsize=512)

@@ -133,13 +133,14 @@ class Unspelled:
 class Edit(NamedTuple):  # cheap to make: a hostile text has thousands
     """[start, end) of a text becomes `new`.
 
-    `starts` and `ends` say which part of the text a character of `new` stands for, as in a copy.
+    `starts` and `ends` say which part of the text a character of `new` stands for, as in a copy;
+    without them a single one stands for all of it.
     """
 
     start: int
     end: int
     new: str
-    starts: Sequence[int]
+    starts: Sequence[int] = ()
     ends: Mapping[int, int] = SINGLE
 
 
@@ -196,9 +197,12 @@ def apply_edits(text: str, edits: Iterable[Edit]) -> Unspelled | None:
             continue
         parts += (text[done:start], new)
         starts += range(done, start)
-        starts += places
-        if wide:
+        if places:
+            starts += places
             ends.update(wide)
+        elif new:
+            starts.append(start)
+            ends[start] = end
         done = end
     if not parts:
         return None
@@ -265,24 +269,33 @@ def _name_edits(lower: str) -> Iterator[Edit]:
 def _mark_edits(lower: str) -> list[Edit]:
     """`[at]`, `艾特` become @, and the dots spelled around them dots."""
     new, edits = tuple.__new__, []
-    ats = [found.span() for found in _AT.finditer(lower)]
-    ats.append((len(lower), len(lower)))
-    done = 0
+    behind_all = (len(lower), len(lower))
+    ats = [*[found.span() for found in _AT.finditer(lower)], behind_all]
+    dots = [found.span() for found in _DOT.finditer(lower)] if _DOT_SIGN.search(lower) else []
+    dots.append(behind_all)
+    done = first = 0
     for (start, stop), (end, _) in pairwise(ats):
         floor = max(done, start - reach.MAIL_NAME)
         # What ends before the name's last part, where that is a dot: a quick look.
         before = lower[floor:start].rstrip(_LOCAL_TEXT).rstrip(" ")
         if before and before[-1] in _DOT_ENDS:
             is_spaced = lower[start:stop] == " @ "
-            edits += [_one(*dot) for dot in _local_dots(lower, floor, start, is_spaced=is_spaced)]
+            spelled_dots = _local_dots(lower, floor, start, is_spaced=is_spaced)
+            edits += [Edit(*dot, ".") for dot in spelled_dots]
         if stop - start > 1 or lower[start] != "@":
-            edits.append(new(Edit, (start, stop, "@", (start,), {start: stop})))
+            edits.append(new(Edit, (start, stop, "@", (), SINGLE)))
         done = stop
         far = min(end, stop + reach.MAIL_DOTS)
-        if _DOT_SIGN.search(lower, stop, far):
-            for dot in _DOT.finditer(lower, stop, far):
-                start, end = dot.span()
-                edits.append(new(Edit, (start, end, ".", (start,), {start: end})))
+        while dots[first][0] < stop:
+            first += 1
+        last = first
+        while dots[last][0] < far:
+            last += 1
+        own = dots[first:last]
+        if (first and dots[first - 1][1] > stop) or (own and own[-1][1] > far):  # cut by a border
+            own = [found.span() for found in _DOT.finditer(lower, stop, far)]
+        for begin, behind in own:
+            edits.append(new(Edit, (begin, behind, ".", (), SINGLE)))
     return edits
 
 
@@ -308,8 +321,3 @@ def _may_spell_at(lower: str) -> bool:
     if " at " in lower and ("dot" in lower or "点" in lower or _BRACKETED_DOT.search(lower)):
         return True
     return _BRACKETED_AT.search(lower) is not None
-
-
-def _one(start: int, end: int) -> Edit:
-    """An edit that puts a dot in place of [start, end)."""
-    return tuple.__new__(Edit, (start, end, ".", (start,), {start: end}))

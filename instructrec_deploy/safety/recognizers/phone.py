@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 from instructrec_deploy.safety import reach
 from instructrec_deploy.safety.match import Match, matches, scan
@@ -110,9 +109,10 @@ _UK_MOBILE = re.compile(r"(?:(?:\+|00)44(?:0)?|0)7[1-9][0-9]{8}")
 _TOLL_FREE = re.compile(r"(?:\+|00)[0-9]{2,3}800")
 
 
-def find_phones(text: str, lower: str, outline: Outline | None = None) -> Iterator[Match]:
+def find_phones(text: str, lower: str, outline: Outline | None = None) -> list[Match]:
     """Phone numbers of a folded text; the forms may overlap each other."""
     outline = outline or Outline(text)
+    hits: list[Match] = []
     for rule, pattern, accept in _FORMS:
         stems, gate = _STEMS[rule]
         if not has_any(stems, lower) or not gate.is_open(outline):
@@ -123,7 +123,8 @@ def find_phones(text: str, lower: str, outline: Outline | None = None) -> Iterat
             if text[start] == "(" and ")" not in found[0]:  # closes behind the number
                 start += 1
             spans.append((start, end))
-        yield from matches("PHONE", rule, spans)
+        hits += matches("PHONE", rule, spans)
+    return hits
 
 
 def is_named_otherwise(text: str, start: int) -> bool:

@@ -79,17 +79,20 @@ _VALUE = re.compile(rf"[!-~]{{1,{_SECRET_CHARS}}}")  # printable, no space
 _QUOTED = re.compile(rf"(?P<mark>['\"`])(?P<value>[^'\"`\n]{{4,{_SECRET_CHARS}}})(?P=mark)")
 _QUOTES = "'\"`"
 _TELLING = re.compile("[0-9A-Z]")  # every secret has one
-# What stands where a secret would, and is none.
+# What stands where a secret would, and is none: words of the sentence, then what is filled in.
+_SENTENCE_WORDS = """
+null none true false required optional reset changed wrong incorrect invalid expired forgotten
+missing empty unknown undefined string str env todo protected safe secure the a an not too very so
+in on at to of for that this still no yes what only being never stored sent important hidden
+"""
+_NO_SECRET_WORDS = frozenset(_SENTENCE_WORDS.split())
 _NO_SECRET = re.compile(
-    r"(?:[*x•.\-_#]+|null|none|true|false|required|optional|reset|changed|wrong|incorrect|invalid"
-    r"|expired|forgotten|missing|empty|unknown|undefined|string|str|env|todo|protected|safe|secure"
-    r"|your[_\-a-z]*|my[_\-a-z]*|example[_\-a-z]*|the|a|an|not|too|very|so|in|on|at|to|of|for|that"
-    r"|this|too|still|no|yes|what|only|being|never|stored|sent|important|hidden|[<\[{$%(].*"
+    r"(?:[*x•.\-_#]+|your[_\-a-z]*|my[_\-a-z]*|example[_\-a-z]*|[<\[{$%(].*"
     # code that fetches it
     r"|(?:os\.(?:environ|getenv)|process\.env|system\.getenv|getenv|env|config|settings|secrets?"
     r"|vault)[.\[(].*)"
 )
-_NO_SECRET_ANY_CASE = re.compile(_NO_SECRET.pattern, re.IGNORECASE)
+_NO_SECRET_FIRST = frozenset("*x•.-_#yme<[{$%(opsgcv")  # what those begin with
 _HAS_DIGIT = re.compile("[0-9]")
 _MARKED = re.compile("[!@#$%^&*]")  # few words have one, most rules for passwords ask for one
 _TURNS = re.compile("[0-9][A-Za-z]")
@@ -216,9 +219,10 @@ def _secret_at(text: str, start: int, *, has_link: bool) -> tuple[int, int] | No
 
 
 def _is_no_secret(value: str) -> bool:
-    if value.isascii():  # a pattern for any case tries each of its words
-        return _NO_SECRET.fullmatch(value.lower()) is not None
-    return _NO_SECRET_ANY_CASE.fullmatch(value) is not None
+    lower = value.lower()
+    if lower in _NO_SECRET_WORDS:
+        return True
+    return lower[0] in _NO_SECRET_FIRST and _NO_SECRET.fullmatch(lower) is not None
 
 
 def _is_likely(value: str) -> bool:
