@@ -44,6 +44,7 @@ _PREFIXES = {
     length: re.compile("|".join(prefix for prefix, lengths in _ISSUERS if length in lengths))
     for length in range(12, 20)
 }
+_EAN_DIGITS = 13
 _DOUBLED = bytes.maketrans(b"0123456789", b"0246813579")  # digit sum of twice the digit
 
 CARD_SHAPES = (Shape(_CARD),)
@@ -77,6 +78,8 @@ def is_card_number(digits: str) -> bool:
     prefixes = _PREFIXES.get(len(digits))
     if prefixes is None or not prefixes.match(digits) or not is_luhn(digits):
         return False
+    if len(digits) == _EAN_DIGITS and digits[0] != "4" and _is_ean(digits):
+        return False  # cards of that length are Visa's; others' have all but gone
     return len(set(digits)) > 1  # a placeholder: all digits the same
 
 
@@ -85,6 +88,12 @@ def is_luhn(digits: str) -> bool:
     values = digits.encode()
     total = sum(values[::-2]) + sum(values[-2::-2].translate(_DOUBLED))
     return (total - 48 * len(values)) % 10 == 0
+
+
+def _is_ean(digits: str) -> bool:
+    """The checksum of a barcode's number (GS1, EAN-13)."""
+    values = digits.encode()
+    return (sum(values[::-2]) + 3 * sum(values[-2::-2]) - 48 * 25) % 10 == 0
 
 
 def _is_card(value: str, tail: str | None) -> bool:

@@ -85,9 +85,10 @@ def is_cn_uscc(value: str) -> bool:
 # --- licence plates
 
 _PLATE_PROVINCES = "京津沪渝冀豫云辽黑湘皖鲁新苏浙赣鄂桂甘晋蒙陕吉闽贵粤青藏川宁琼"
-_LICENSE_PLATE = re.compile(
-    rf"[{_PLATE_PROVINCES}][A-HJ-NP-Za-hj-np-z][ ·.・•\-]?"
-    r"(?:[A-HJ-NP-Za-hj-np-z0-9]{5}[A-HJ-NP-Za-hj-np-z0-9]?|[A-HJ-NP-Za-hj-np-z0-9]{4}[挂学警港澳领])"
+_PLATE_LETTER = "A-HJ-NP-Za-hj-np-z"
+_LICENSE_PLATE = re.compile(  # in one piece behind its place, or each character apart
+    rf"[{_PLATE_PROVINCES}] ?[{_PLATE_LETTER}](?:[ ·.・•\-]?(?:[{_PLATE_LETTER}0-9]{{5,6}}"
+    rf"|[{_PLATE_LETTER}0-9]{{4}}[挂学警港澳领])|(?:[ ·.・•\-]{{1,2}}[{_PLATE_LETTER}0-9]){{5,6}})"
     rf"{RIGHT}"
 )
 _UK_PLATE = re.compile(rf"{LEFT}[A-Z]{{2}}[0-9]{{2}} ?[A-Z]{{3}}{RIGHT}")

@@ -20,12 +20,12 @@ _EXTENSION = r"(?:(?: ?(?:转|ext\.?|x) ?|-)[0-9]{1,5}(?![0-9]))?"
 
 # A mobile in its usual groups, or with each digit apart. 144 and 154 are not given out.
 _CN_MOBILE = re.compile(
-    rf"(?:1{_L1}|\({_L1}(?:\+ ?|00|(?<!\+.))86\)?{_S}?1|\+{_L1} ?86\)?{_S}?1|0{_L1}086\)?{_S}?1"
+    rf"(?:1{_L1}|\({_L1}(?:\+ ?|00 ?|(?<!\+.))86\)?{_S}?1|\+{_L1} ?86\)?{_S}?1|0{_L1}0 ?86\)?{_S}?1"
     rf"|8(?<![0-9+].)6\)?{_S}?1)"
     rf"(?:[3-9][0-9](?:{_S}?[0-9]{{4}}){{2}}|[3-9][0-9]{_S}[0-9]{{3}}{_S}[0-9]{{5}}"
     rf"|(?<![0-9][ .\-]1)[ .\-][3-9](?:[ .\-][0-9]){{9}}){_R}"
 )
-_CN_ABROAD = rf"86\)?{_S}?\(?0?{_CN_AREA}\)?"
+_CN_ABROAD = rf" ?86\)?{_S}?\(?0?{_CN_AREA}\)?"
 _CN_LANDLINE = re.compile(
     rf"(?:\({_L1}(?:(?:\+ ?|00){_CN_ABROAD}|0{_CN_AREA}\)?)|\+{_L1} ?{_CN_ABROAD}"
     rf"|0{_L1}(?:0{_CN_ABROAD}|{_CN_AREA}\)?)){_S}?{_CN_LOCAL}{_EXTENSION}{_R}",
@@ -36,7 +36,7 @@ _US = re.compile(
     rf"(?P<area>[2-9][0-9]{{2}})(?(open)\){_S}?|{_S}?)"
     rf"(?P<exchange>[0-9]{{3}}){_S}?[0-9]{{4}}{_R}"
 )
-_UK_ABROAD = rf"44\)?{_S}?(?:\(0\){_S}?|\()?"
+_UK_ABROAD = rf" ?44\)?{_S}?(?:\(0\){_S}?|\()?"
 _UK = re.compile(
     rf"(?:\({_L1}(?:(?:\+ ?|00){_UK_ABROAD}|0)|\+{_L1} ?{_UK_ABROAD}|0{_L1}(?:0{_UK_ABROAD}|))"
     rf"(?:7[0-9]{{3}}\)?{_S}?[0-9]{{3}}{_S}?[0-9]{{3}}"
@@ -51,7 +51,7 @@ _COUNTRY = (
 # 8 to 13 digits behind the country code; the last two stay together, so that a lone number that
 # follows ("+49 30 901820 2 people") is not swallowed.
 _INTERNATIONAL = re.compile(
-    rf"(?:\+{_L1} ?|0{_L1}0){_COUNTRY}(?:[ .\-()]{{0,2}}[0-9]){{5,11}}[ .\-]?[0-9]{{2}}{_R}"
+    rf"(?:\+{_L1} ?|0{_L1}0 ?){_COUNTRY}(?:[ .\-()]{{0,2}}[0-9]){{5,11}}[ .\-]?[0-9]{{2}}{_R}"
 )
 
 # Any number of 7 to 13 digits that the text itself calls a phone number.
@@ -87,9 +87,10 @@ _PHONE_WORDS = re.compile(
     re.IGNORECASE,
 )
 _OTHER_WORDS = re.compile(
-    r"(?:(?<![A-Za-z])(?:order|invoice|tracking|parcel|serial|ticket|ref(?:erence)?|sku|isbn|version"
+    r"(?:(?<![A-Za-z])(?:order|invoice|tracking|parcel|serial|ticket|ref(?:erence)?|sku|isbn|ean|upc|gtin"
+    r"|barcode|version"
     r"|batch|transaction|(?:case|item|product|model|payment|account) (?:no|number|id))"
-    r"|订单|单号|编号|流水|序列|快递|发票|合同|商品|货号|工单|批次|交易|版本|型号)"
+    r"|订单|单号|编号|流水|序列|快递|发票|合同|商品|条形?码|货号|工单|批次|交易|版本|型号)"
     r"(?: ?(?:no|number|num|nr|id|code|号码?|编号|号))?[ .:#=\-]{0,4}(?:is|was|是|为)?[ :]{0,2}\Z",
     re.IGNORECASE,
 )
