@@ -14,21 +14,22 @@ _S = r"(?: ?[.\-] ?| {1,2})"  # one separator
 _L = r"(?<![0-9])"
 _L1 = r"(?<![0-9].)"  # the same behind the first character: a search skips to such characters
 _R = r"(?![0-9])"
+_ABROAD_00 = rf"0{_L1}0(?: (?<![:.]00 ))?"  # no end of a time of day
 _CN_AREA = r"(?:10|2[0-9]|(?![48]00)[3-9][0-9]{2})"  # 400 and 800: hotlines
 _CN_LOCAL = rf"[2-9][0-9]{{2,3}}{_S}?[0-9]{{4}}"
 _EXTENSION = r"(?:(?: ?(?:转|ext\.?|x) ?|-)[0-9]{1,5}(?![0-9]))?"
 
 # A mobile in its usual groups, or with each digit apart. 144 and 154 are not given out.
 _CN_MOBILE = re.compile(
-    rf"(?:1{_L1}|\({_L1}(?:\+ ?|00 ?|(?<!\+.))86\)?{_S}?1|\+{_L1} ?86\)?{_S}?1|0{_L1}0 ?86\)?{_S}?1"
+    rf"(?:1{_L1}|\({_L1}(?:\+ ?|00 ?|(?<!\+.))86\)?{_S}?1|\+{_L1} ?86\)?{_S}?1|{_ABROAD_00}86\)?{_S}?1"
     rf"|8(?<![0-9+].)6\)?{_S}?1)"
     rf"(?:[3-9][0-9](?:{_S}?[0-9]{{4}}){{2}}|[3-9][0-9]{_S}[0-9]{{3}}{_S}[0-9]{{5}}"
     rf"|(?<![0-9][ .\-]1)[ .\-][3-9](?:[ .\-][0-9]){{9}}){_R}"
 )
-_CN_ABROAD = rf" ?86\)?{_S}?\(?0?{_CN_AREA}\)?"
+_CN_ABROAD = rf"86\)?{_S}?\(?0?{_CN_AREA}\)?"
 _CN_LANDLINE = re.compile(
     rf"(?:\({_L1}(?:(?:\+ ?|00){_CN_ABROAD}|0{_CN_AREA}\)?)|\+{_L1} ?{_CN_ABROAD}"
-    rf"|0{_L1}(?:0{_CN_ABROAD}|{_CN_AREA}\)?)){_S}?{_CN_LOCAL}{_EXTENSION}{_R}",
+    rf"|{_ABROAD_00}{_CN_ABROAD}|0{_L1}{_CN_AREA}\)?){_S}?{_CN_LOCAL}{_EXTENSION}{_R}",
     re.IGNORECASE,
 )
 _US = re.compile(
@@ -36,9 +37,9 @@ _US = re.compile(
     rf"(?P<area>[2-9][0-9]{{2}})(?(open)\){_S}?|{_S}?)"
     rf"(?P<exchange>[0-9]{{3}}){_S}?[0-9]{{4}}{_R}"
 )
-_UK_ABROAD = rf" ?44\)?{_S}?(?:\(0\){_S}?|\()?"
+_UK_ABROAD = rf"44\)?{_S}?(?:\(0\){_S}?|\()?"
 _UK = re.compile(
-    rf"(?:\({_L1}(?:(?:\+ ?|00){_UK_ABROAD}|0)|\+{_L1} ?{_UK_ABROAD}|0{_L1}(?:0{_UK_ABROAD}|))"
+    rf"(?:\({_L1}(?:(?:\+ ?|00){_UK_ABROAD}|0)|\+{_L1} ?{_UK_ABROAD}|{_ABROAD_00}{_UK_ABROAD}|0{_L1})"
     rf"(?:7[0-9]{{3}}\)?{_S}?[0-9]{{3}}{_S}?[0-9]{{3}}"
     rf"|2[03489][0-9]?\)?{_S}?[0-9]{{3,4}}{_S}?[0-9]{{4}}"
     rf"|1[0-9]1\)?{_S}?[0-9]{{3}}{_S}?[0-9]{{4}}|11[0-9]\)?{_S}?[0-9]{{3}}{_S}?[0-9]{{4}}"
@@ -51,7 +52,7 @@ _COUNTRY = (
 # 8 to 13 digits behind the country code; the last two stay together, so that a lone number that
 # follows ("+49 30 901820 2 people") is not swallowed.
 _INTERNATIONAL = re.compile(
-    rf"(?:\+{_L1} ?|0{_L1}0 ?){_COUNTRY}(?:[ .\-()]{{0,2}}[0-9]){{5,11}}[ .\-]?[0-9]{{2}}{_R}"
+    rf"(?:\+{_L1} ?|{_ABROAD_00}){_COUNTRY}(?:[ .\-()]{{0,2}}[0-9]){{5,11}}[ .\-]?[0-9]{{2}}{_R}"
 )
 
 # Any number of 7 to 13 digits that the text itself calls a phone number.
