@@ -100,7 +100,7 @@ def main() -> None:
         if is_bare_call(fault):
             print(fault.format_message(), file=sys.stderr)
         else:
-            report_error(explain_usage(fault))
+            report_error(explain_usage(fault, sys.argv[1:], VERBS))
         sys.exit(UsageInvalid.exit_code)
     except InstructRecError as error:
         report_error(error)

@@ -17,7 +17,8 @@ from tests.unit.cli.conftest import Run
         (["预测"], "instructrec: no such command '预测'", ""),
         (["export"], "instructrec export: missing argument 'RUN'", ""),
         (["export", "run"], "instructrec export: missing option '--out' / '-o'", ""),
-        (["predict", "--top-k"], "instructrec: option '--top-k' requires an argument", ""),
+        (["predict", "--top-k"], "instructrec predict: option '--top-k' requires an argument", ""),
+        (["export", "--foo"], "instructrec export: no such option: --foo", ""),
         (
             ["export", "run", "-o", "b", "--precision", "int9"],
             "instructrec export: invalid value for '--precision': 'int9' is not one of "
