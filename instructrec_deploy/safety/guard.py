@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import itemgetter
 from typing import Literal
@@ -14,6 +14,7 @@ from instructrec_deploy.safety.disguises import disguised
 from instructrec_deploy.safety.heads import Finders, Heads
 from instructrec_deploy.safety.keys import SafetyKeys
 from instructrec_deploy.safety.lexicon import Lexicon, mark_quoted
+from instructrec_deploy.safety.masking import mask_text, masked_span
 from instructrec_deploy.safety.match import Match, moved
 from instructrec_deploy.safety.operators import Numbers, Operators
 from instructrec_deploy.safety.overlaps import resolve_overlaps
@@ -35,11 +36,11 @@ Direction = Literal["input", "output"]
 
 _log = logging.getLogger(__name__)
 BROKEN_CHECK = "guard_failure"  # the category of what a check that broke counts as
-# By place: through a name it takes twice as long, and a hostile text has thousands.
-_ACTION, _DRY_RUN_ACTION = itemgetter(2), itemgetter(7)
 Named = Sequence[Match] | None  # what a model found in a text; None: it broke
 # What a broken check can raise. Its message may hold the text, so only its type is logged.
 BROKEN = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+# By place: through a name it takes twice as long, and a hostile text has thousands.
+_ACTION, _DRY_RUN_ACTION = itemgetter(2), itemgetter(7)
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,54 +355,3 @@ def _can(steps: tuple[Step, ...], *actions: Action) -> bool:
 def _undone(finding: Finding) -> Finding:
     """The finding in a dry run: flagged, with what would have been done."""
     return finding._replace(action="flag", stand_in="", dry_run_action=finding.action)
-
-
-def mask_text(text: str, findings: Iterable[Finding]) -> str:
-    """Put its stand-in in place of each finding to be masked; the same object if there is none.
-
-    `findings` are sorted by start and do not overlap.
-    """
-    parts: list[str] = []
-    done = 0
-    names: dict[str, str] = {}  # what stands in place of a type's values
-    for finding in findings:
-        category, _, action, start, end, _, put, *_ = finding
-        if action == "mask" and start >= 0:
-            put = put or names.get(category) or names.setdefault(category, stand_in(finding))
-            parts += (text[done:start], put)
-            done = end
-    return "".join((*parts, text[done:])) if parts else text
-
-
-def masked_span(start: int, end: int, findings: Iterable[Finding]) -> tuple[int, int]:
-    """Where the half-open span [start, end) of a text stands after `mask_text`.
-
-    A span that takes in a part of a masked value takes in all that stands in its place. `findings`
-    are sorted by start and do not overlap.
-    """
-    moved_start, moved_end = start, end
-    for finding in findings:
-        if not is_masked(finding) or finding.start >= end:
-            continue
-        grown = len(stand_in(finding)) - (finding.end - finding.start)
-        if finding.end <= start:
-            moved_start += grown
-        elif finding.start < start:
-            moved_start += finding.start - start
-        moved_end += grown + max(0, finding.end - end)
-    return moved_start, moved_end
-
-
-def changes(finding: Finding) -> bool:
-    """Whether the text does not go on as it is where this finding stands."""
-    return finding.action in ("mask", "block")
-
-
-def is_masked(finding: Finding) -> bool:
-    """Whether something stands in its place."""
-    return finding.action == "mask" and finding.start >= 0
-
-
-def stand_in(finding: Finding) -> str:
-    """What stands in its place."""
-    return finding.stand_in or f"[{finding.category.upper()}]"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from instructrec_deploy.core.result import Finding
-from instructrec_deploy.safety.guard import is_masked, masked_span, stand_in
+from instructrec_deploy.safety.masking import is_masked, masked_span, stand_in
 
 Span = tuple[int, int]
 

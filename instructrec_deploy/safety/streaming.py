@@ -13,13 +13,8 @@ from collections.abc import Sequence
 from instructrec_deploy.core.errors import ConfigError
 from instructrec_deploy.core.result import Finding, Verdict
 from instructrec_deploy.safety import reach
-from instructrec_deploy.safety.guard import (
-    BROKEN,
-    Direction,
-    Guard,
-    changes,
-    mask_text,
-)
+from instructrec_deploy.safety.guard import BROKEN, Direction, Guard
+from instructrec_deploy.safety.masking import changes, mask_text
 from instructrec_deploy.safety.operators import Numbers
 from instructrec_deploy.safety.overlaps import resolve_overlaps
 from instructrec_deploy.text.look_alikes import word_start

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from instructrec_deploy.core.result import Answer, Finding, LabelScore
 from instructrec_deploy.safety import guard as guard_module
-from instructrec_deploy.safety.guard import Guard, mask_text, masked_span
+from instructrec_deploy.safety.guard import Guard
+from instructrec_deploy.safety.masking import mask_text, masked_span
 from instructrec_deploy.safety.overlaps import resolve_overlaps
 from tests.policies import guard_of
 from tests.unit.safety import made_up as made

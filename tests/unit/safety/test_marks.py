@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from instructrec_deploy.core.result import Finding
-from instructrec_deploy.safety.guard import Guard, mask_text
+from instructrec_deploy.safety.guard import Guard
 from instructrec_deploy.safety.marks import move_spans, restore_span
+from instructrec_deploy.safety.masking import mask_text
 
 PARTS = st.lists(
     st.tuples(st.text(max_size=6), st.sampled_from(["", "mask", "flag"])), min_size=1, max_size=6

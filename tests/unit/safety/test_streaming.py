@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from instructrec_deploy.core.result import Verdict
 from instructrec_deploy.safety import guard as guard_module
 from instructrec_deploy.safety import reach, streaming
-from instructrec_deploy.safety.guard import Guard, GuardedText, mask_text
+from instructrec_deploy.safety.guard import Guard, GuardedText
 from instructrec_deploy.safety.keys import SafetyKeys
+from instructrec_deploy.safety.masking import mask_text
 from instructrec_deploy.safety.streaming import StreamGuard
 from tests.policies import guard_of
 from tests.unit.safety import made_up as made
