@@ -203,3 +203,17 @@ def test_tenants_that_wait_all_along_get_alike(texts: list[tuple[str, int]]) -> 
         tokens[text.tenant] += text.n_tokens
         # As Goyal, Vin and Cheng show: never more apart than by one text of each.
         assert max(tokens[t] for t in tenants) - min(tokens[t] for t in tenants) <= 100
+
+
+@given(st.lists(st.tuples(st.integers(0, 90), st.integers(0, 3)), max_size=300))
+def test_what_is_counted_is_what_waits(steps: list[tuple[int, int]]) -> None:
+    turns: Turns[Text] = Turns(credit_tokens=40)
+    waiting: list[Text] = []
+    for tenant, n_taken in steps:
+        waiting.append(add(turns, str(tenant)))
+        for _ in range(min(n_taken, len(waiting))):
+            waiting.remove(take(turns))
+        busy = {text.tenant for text in waiting}
+        assert (len(turns), turns.n_tokens) == (len(waiting), 10 * len(waiting))
+        assert turns._n_busy == len(busy)
+        assert len(turns._lines) <= MAX_IDLE_LINES + len(busy)
