@@ -209,8 +209,9 @@ def test_tenants_that_wait_all_along_get_alike(texts: list[tuple[str, int]]) -> 
 def test_what_is_counted_is_what_waits(steps: list[tuple[int, int]]) -> None:
     turns: Turns[Text] = Turns(credit_tokens=40)
     waiting: list[Text] = []
-    for tenant, n_taken in steps:
-        waiting.append(add(turns, str(tenant)))
+    for order, (tenant, n_taken) in enumerate(steps):
+        waiting.append(Text(str(tenant), 10, 10, 1.0, order))
+        turns.add(waiting[-1])
         for _ in range(min(n_taken, len(waiting))):
             waiting.remove(take(turns))
         busy = {text.tenant for text in waiting}
