@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,6 +23,14 @@ def train(
         typer.Option("--data-root", help="Where relative data paths start [INSTRUCTREC_DATA]."),
     ] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Replaces the recipe's seed.")] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Replaces one of the recipe; repeatable.",
+        ),
+    ] = None,
     base: Annotated[
         str,
         typer.Option("--base", metavar="MODEL", help="Replaces the recipe's: a run's, a folder's."),
@@ -74,7 +84,9 @@ def train(
     _refuse_together({"--search": search is not None, "--from-feedback": feedback})
     plan = read_recipe(recipe)
     _refuse_together({"--base": bool(base), "--from-feedback": feedback})
-    changes: dict[str, Any] = {} if seed is None else {"training.seed": seed}
+    changes = _parse_values(setting or [])
+    if seed is not None:
+        changes["training.seed"] = seed
     if base:
         changes["model.base"] = base
     if probe_only:
@@ -122,6 +134,26 @@ def train(
         typer.echo(
             f"trained in {report.seconds:.0f} s; next: instructrec export {out} --out BUNDLE"
         )
+
+
+def _parse_values(words: Sequence[str]) -> dict[str, Any]:
+    """`["training.epochs=1"]` as key -> value; what is no TOML value is a string.
+
+    Raises:
+        ConfigError: a word has another form.
+    """
+    from instructrec_deploy.core.errors import ConfigError
+
+    found: dict[str, Any] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise ConfigError("--set takes KEY=VALUE", hint="--set training.epochs=1")
+        try:
+            found[key] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            found[key] = value
+    return found
 
 
 def _refuse_together(options: dict[str, bool]) -> None:

@@ -304,8 +304,13 @@ def has_single_labels(task: TaskSpec) -> bool:
     return _has_fixed_labels(task) and task.decision == "one"
 
 
+CHANGEABLE = ("training", "model", "data")  # parts whose keys have one value each
+
+
 def with_values(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
     """The recipe with keys like "training.epochs" changed, checked as a whole.
+
+    "data.limit" is that of every file.
 
     Raises:
         ConfigError: the values do not fit the recipe.
@@ -313,7 +318,14 @@ def with_values(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
     content = recipe.model_dump()
     for key, value in values.items():
         part, _, name = key.partition(".")
-        content[part][name] = value
+        if part not in CHANGEABLE or not name:
+            raise ConfigError(
+                f"recipe {recipe.name!r}: {key!r} cannot be changed from outside",
+                hint=f"keys of {', '.join(CHANGEABLE)} can: training.epochs",
+            )
+        found = content[part]
+        for section in [found] if isinstance(found, dict) else found:
+            section[name] = value
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:
