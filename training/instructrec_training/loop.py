@@ -20,6 +20,7 @@ from instructrec_deploy.core.errors import ConfigError, TrainingDiverged
 from instructrec_deploy.core.memory import return_freed_memory
 from instructrec_training.averaging import MovingAverage
 from instructrec_training.data import TaskData, epoch_batches, outputs_by_row
+from instructrec_training.injected import without_attacks
 from instructrec_training.learners import Learner
 from instructrec_training.memory import RETURN_STEPS
 from instructrec_training.mixture import AdaptiveWeights
@@ -109,10 +110,13 @@ class Loop:
     def probe(self) -> float:
         """Start each task of labels from a logistic regression on frozen vectors.
 
+        Attacked copies are left out: vectors that are not tuned tell them from the rest badly, and
+        tuning starts worse for it.
+
         Returns:
             seconds it took, without the validation that follows.
         """
-        seconds = self._fit_probes()
+        seconds = self._fit_probes([without_attacks(task.train) for task in self.tasks])
         metric = self._keep_if_best(is_start=True)
         self._tell_probe("probe", metric, seconds)
         return seconds
@@ -120,17 +124,17 @@ class Loop:
     def probe_again(self) -> None:
         """Fit the labels once more, to the vectors of the weights as they are at the end."""
         self.learner.new_evaluation()
-        seconds = self._fit_probes()
+        seconds = self._fit_probes([task.train for task in self.tasks])
         self._tell_probe("probe again", self.validation_score(), seconds)
 
-    def _fit_probes(self) -> float:
+    def _fit_probes(self, rows_of_tasks: Sequence[Sequence[Row]]) -> float:
         started = time.monotonic()
-        for number, task in enumerate(self.tasks):
-            features = self._outputs(task.train, partial(self.learner.features, number))
+        for number, rows in enumerate(rows_of_tasks):
+            features = self._outputs(rows, partial(self.learner.features, number))
             objective = self.learner.objectives[number]
             if features and isinstance(objective, LabelObjective):
                 vectors = torch.stack(features)
-                objective.use_probe(task.train, vectors, self.settings.probe_inverse_l2)
+                objective.use_probe(rows, vectors, self.settings.probe_inverse_l2)
         return time.monotonic() - started
 
     def _tell_probe(self, event: str, metric: float, seconds: float) -> None:

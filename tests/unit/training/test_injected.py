@@ -12,9 +12,9 @@ from pydantic import ValidationError
 from instructrec_deploy.core.example import Example
 from instructrec_deploy.core.manifest import TaskSpec
 from instructrec_training.injected import with_attacks
-from instructrec_training.recipe import Recipe
+from instructrec_training.recipe import Recipe, with_values
 from instructrec_training.run import RunReport
-from tests.tiny_runs import with_all_shapes
+from tests.tiny_runs import weights_of, with_all_shapes
 
 MakeRecipe = Callable[..., Recipe]
 LABELS = ("card lost", "refund", "余额")
@@ -78,6 +78,19 @@ def test_a_run_learns_from_the_copies_and_measures_none(
     report = run(attacked(make_recipe(epochs=0), 0, shots=3))
     rows = json.loads((report.folder / "evaluation.json").read_text())["rows"]["intent"]
     assert rows == {"train": 18, "validation": 6, "test": 6}
+
+
+def test_a_run_starts_from_a_regression_without_the_copies(
+    make_recipe: MakeRecipe, run: Callable[..., RunReport]
+) -> None:
+    start = with_values(make_recipe(epochs=0, probe=True), {"model.use_fusion": False})
+    ends = with_values(start, {"training.probe_again": True})
+    plain = weights_of(run(start, "plain").folder)["label_vectors.intent"]
+    started = weights_of(run(attacked(start, 0), "started").folder)["label_vectors.intent"]
+    ended = weights_of(run(attacked(ends, 0), "ended").folder)["label_vectors.intent"]
+    assert plain.any()
+    assert started.equal(plain)
+    assert not ended.allclose(plain)  # the last one is fitted to all that was learned from
 
 
 def test_a_task_without_one_label_a_row_has_no_copies(
