@@ -226,6 +226,8 @@ def keep_only(start: int, text: str, keep: bytes) -> Edit:
 
 def _digit_edits(text: str) -> Iterator[Edit]:
     """Han digits become digits; digits that stand apart are put together."""
+    if text.isascii() and not _HAS_DIGIT.search(text):
+        return
     for run in _RUN.finditer(text):
         found = run[0]
         plain = found if found.isascii() else found.translate(_HAN)
@@ -268,11 +270,14 @@ def _name_edits(lower: str) -> Iterator[Edit]:
 
 def _mark_edits(lower: str) -> list[Edit]:
     """`[at]`, `艾特` become @, and the dots spelled around them dots."""
-    new, edits = tuple.__new__, []
-    behind_all = (len(lower), len(lower))
-    ats = [*[found.span() for found in _AT.finditer(lower)], behind_all]
+    ats = [found.span() for found in _AT.finditer(lower)]
+    if not ats:
+        return []
     dots = [found.span() for found in _DOT.finditer(lower)] if _DOT_SIGN.search(lower) else []
+    behind_all = (len(lower), len(lower))
+    ats.append(behind_all)
     dots.append(behind_all)
+    new, edits = tuple.__new__, []
     done = first = 0
     for (start, stop), (end, _) in pairwise(ats):
         floor = max(done, start - reach.MAIL_NAME)
