@@ -36,6 +36,7 @@ _LETTER = "[a-z@$]"
 _APART = re.compile(
     rf"{_LETTER}(?<![a-z0-9@$].)(?:[ .,\-_*~·•|/\\+]{{1,2}}{_LETTER}){{2,}}(?![a-z0-9@$])"
 )
+_PUT_TOGETHER = {ord(mark): None for mark in " .,-_*~·•|/\\+"} | {ord("@"): "a", ord("$"): "s"}
 _LONG = re.compile(r"([a-z])\1{2,}")
 # What each of these holds: quick looks before the patterns. In the outline a letter of _LETTER
 # is an a, a digit a 0, a mark between letters a space; what is not ASCII may be a mark.
@@ -150,9 +151,11 @@ def _copy_edits(text: str, words: frozenset[str], *, has_han: bool) -> list[Edit
 
 def _word_edits(text: str, words: frozenset[str]) -> Iterator[Edit]:
     if _APART_INSIDE in text.encode("ascii", "replace").translate(_OUTLINE):
+        has_word = _listed(words).search
         for run in _APART.finditer(text):
-            whole = keep_only(run.start(), run[0], _LETTERS)
-            yield _cut(whole, run.end(), words)
+            if has_word(run[0].translate(_PUT_TOGETHER)):
+                whole = keep_only(run.start(), run[0], _LETTERS)
+                yield _cut(whole, run.end(), words)
     if not has_any(_TRIPLES, text):
         return
     for run in _LONG.finditer(text):
@@ -189,6 +192,12 @@ def _cut(whole: Edit, end: int, words: frozenset[str]) -> Edit:
         starts.append(starts[-1])  # of the space behind it
         done += len(word)
     return Edit(whole.start, end, new, starts[:-1])
+
+
+@lru_cache(maxsize=4)
+def _listed(words: frozenset[str]) -> re.Pattern[str]:
+    """A pattern of the words of the list: letters without one are put together for nothing."""
+    return re.compile(_trie(sorted(words)) or "(?!)")
 
 
 @lru_cache(maxsize=4)

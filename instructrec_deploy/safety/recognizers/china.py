@@ -109,18 +109,18 @@ PLATE_SHAPES = (
 def find_license_plates(text: str, lower: str) -> Iterator[Match]:
     """Chinese plates by their form; British and American ones where the text names them."""
     if not text.isascii():
-        for found in scan(_LICENSE_PLATE, text, _accept_cn_plate):
-            yield Match("LICENSE_PLATE", "cn_plate", found.start(), found.end())
+        spans = scan_values(_LICENSE_PLATE, text, _is_cn_plate)
+        yield from matches("LICENSE_PLATE", "cn_plate", spans)
     if has_any(_PLATE_STEMS, lower) and _PLATE_WORDS.search(lower):
         for pattern in (_UK_PLATE, _US_PLATE):
             for found in scan(pattern, text, lambda found: _is_named_plate(found, lower)):
                 yield Match("LICENSE_PLATE", "named_plate", found.start(), found.end())
 
 
-def _accept_cn_plate(found: re.Match[str]) -> bool:
+def _is_cn_plate(value: str) -> bool:
     """At least two digits, so that a word in capitals is no plate; not all characters alike."""
-    serial = bare(found[0])[2:]
-    return sum("0" <= char <= "9" for char in serial) >= 2 and len(set(serial)) > 1
+    serial = bare(value)[2:]
+    return sum(map(serial.count, "0123456789")) >= 2 and len(set(serial)) > 1
 
 
 def _is_named_plate(found: re.Match[str], lower: str) -> bool:
