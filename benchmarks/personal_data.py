@@ -55,6 +55,9 @@ HOSTILE += (
     "@a点",
     "a艾特a点",
     "a艾特a点cn ",
+    "a @ b . c ",
+    "a n n @ x . i o ",
+    "京 A 1 2 3 4 5 ",
 )
 HOSTILE_CHARS = 16_384  # and bytes
 LINEAR = ("138 1234 5678 ", "路1号", "f u c k ")

@@ -226,7 +226,8 @@ HOSTILE += ["110101199003078531 ", "1" * 40 + " ", "@a-a-", "f*", "call 1 ", "or
 
 HOSTILE += ["路1号", "1·", "一三八", "password: a1", "212-555-0143 ", "1.1.1.1 ", "12 Main St "]
 HOSTILE += ["f u c k ", "fuuuuck", "sh1t ", "傻 逼 ", "аb ", "電話", "one ", "lO", "bob at x "]
-HOSTILE += ["大道东一号", "@a点", "a艾特a点", "a艾特a点cn "]
+HOSTILE += ["大道东一号", "@a点", "a艾特a点", "a艾特a点cn ", "a @ b . c ", "a n n @ x . i o "]
+HOSTILE += ["京 A 1 2 3 4 5 ", "0 0 4 4 "]
 
 
 @pytest.mark.parametrize("piece", HOSTILE)
