@@ -72,7 +72,9 @@ class Turns(Generic[EntryT]):
 
     def add(self, entry: EntryT) -> None:
         """Put a request into its tenant's line."""
-        line = self._lines.setdefault(entry.tenant, Line(-math.inf))
+        line = self._lines.get(entry.tenant)
+        if line is None:
+            line = self._lines[entry.tenant] = Line(-math.inf)
         if not line.entries:
             line.tag = max(line.tag, self._time - self._credit_tokens / entry.share)
             self._n_busy += 1

@@ -33,10 +33,11 @@ _INNER = str.maketrans("!|+", "iit")
 _MIXED = re.compile(r"[a-z][0-9@$!|+€]|[0-9@$!|+€][a-z]")
 _INNER_MARK = re.compile(r"(?<=[a-z0-9$@])[!|+](?=[a-z0-9$@])")
 _LETTER = "[a-z@$]"
+_APART_MARKS = " .,-_*~·•|/\\+"
 _APART = re.compile(
-    rf"{_LETTER}(?<![a-z0-9@$].)(?:[ .,\-_*~·•|/\\+]{{1,2}}{_LETTER}){{2,}}(?![a-z0-9@$])"
+    rf"{_LETTER}(?<![a-z0-9@$].)(?:[{re.escape(_APART_MARKS)}]{{1,2}}{_LETTER}){{2,}}(?![a-z0-9@$])"
 )
-_PUT_TOGETHER = {ord(mark): None for mark in " .,-_*~·•|/\\+"} | {ord("@"): "a", ord("$"): "s"}
+_PUT_TOGETHER = {ord(mark): None for mark in _APART_MARKS} | {ord("@"): "a", ord("$"): "s"}
 _LONG = re.compile(r"([a-z])\1{2,}")
 # What each of these holds: quick looks before the patterns. In the outline a letter of _LETTER
 # is an a, a digit a 0, a mark between letters a space; what is not ASCII may be a mark.
@@ -153,9 +154,9 @@ def _word_edits(text: str, words: frozenset[str]) -> Iterator[Edit]:
     if _APART_INSIDE in text.encode("ascii", "replace").translate(_OUTLINE):
         has_word = _listed(words).search
         for run in _APART.finditer(text):
-            if has_word(run[0].translate(_PUT_TOGETHER)):
-                whole = keep_only(run.start(), run[0], _LETTERS)
-                yield _cut(whole, run.end(), words)
+            letters = run[0].translate(_PUT_TOGETHER)
+            if has_word(letters):
+                yield _cut(keep_only(run.start(), run[0], _LETTERS), run.end(), letters, words)
     if not has_any(_TRIPLES, text):
         return
     for run in _LONG.finditer(text):
@@ -179,9 +180,11 @@ def _stretch_edits(stretch: re.Pattern[str], text: str) -> Iterator[Edit]:
         yield Edit(start, end, new, [*compress(range(start, end), kept)])
 
 
-def _cut(whole: Edit, end: int, words: frozenset[str]) -> Edit:
-    """Letters put together, with a space before and behind each word that is known."""
-    letters = whole.new.replace("@", "a").replace("$", "s")
+def _cut(whole: Edit, end: int, letters: str, words: frozenset[str]) -> Edit:
+    """Letters put together, with a space before and behind each word that is known.
+
+    `whole` is the edit that only puts them together, `letters` what they stand for.
+    """
     pieces = _known(words).split(letters)  # other letters and known words in turn
     pieces[::2] = [piece.replace("i", "i ").replace("u", "u ").strip() for piece in pieces[::2]]
     new = " ".join(filter(None, pieces))
